@@ -1,0 +1,170 @@
+"""The records of one experiment: every setting, its type, its range and its default. No torch, no ray.
+
+`crop: [H, W]` and the like are pixels, `lr` is per optimiser step, `batch_size` is global. A record never changes
+once made; `config.overrides` makes changed copies.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+
+from attnfd_ray import registry
+from attnfd_ray.config.spaces import Space, parse_space
+from attnfd_ray.errors import ConfigError
+
+
+class Record(BaseModel):
+    """A settings record: unknown keys are refused, values cannot be changed after the fact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+def _registered(kind: str) -> AfterValidator:
+    def check(name: str) -> str:
+        try:
+            return registry.check(kind, name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    return AfterValidator(check)
+
+
+Positive = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class DataSettings(Record):
+    """Where the images are, and what the network sees of them."""
+
+    name: Annotated[str, _registered("dataset")]
+    root: Annotated[str, Field(min_length=1, description="the directory of the dataset")]
+    train_split: str = "train"
+    val_split: str = "val"
+    crop: Annotated[tuple[Positive, Positive], Field(description="height, width of a training crop, pixels")]
+    scale: Annotated[
+        tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
+        Field(description="range of the random scale"),
+    ] = (0.5, 2.0)
+    scale_base: Annotated[
+        Positive | None, Field(description="short side at scale 1, pixels; null: the image's own size")
+    ] = None
+    flip: Annotated[Probability, Field(description="chance of a left-right flip")] = 0.5
+    blur: Annotated[Probability, Field(description="chance of a Gaussian blur of sigma U(0, 1) pixels")] = 0.0
+    pad_label: Annotated[int, Field(ge=0, le=255, description="label of padded pixels; 255 is ignored")] = 255
+    input_scale: Annotated[
+        float, Field(gt=0, le=1, description="images are shrunk by this before anything else; scores stay native")
+    ] = 1.0
+    val_limit: Annotated[Positive | None, Field(description="score only the first n images of the val split")] = None
+    loader_workers: Annotated[int, Field(ge=0, le=64, description="loading processes per training worker")] = 0
+
+
+class ModelSettings(Record):
+    """A segmentation network."""
+
+    arch: Annotated[str, _registered("arch")] = "deeplabv3plus"
+    backbone: Annotated[str, _registered("backbone")] = "resnet18"
+    width: Annotated[float, Field(gt=0, le=4, description="factor on every channel count")] = 1.0
+    output_stride: Literal[8, 16] = 16
+    pretrained: Annotated[Literal["imagenet", "none"], Field(description="initial weights of the backbone")] = "none"
+
+
+class TeacherTraining(Record):
+    """How a teacher is trained, once, before the first student; what is not said here is as for the student."""
+
+    epochs: Positive
+    batch_size: Positive | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 1
+
+
+class TeacherSettings(ModelSettings):
+    """The network to learn from: a file of weights, or the settings to train it with."""
+
+    checkpoint: Annotated[str | None, Field(min_length=1, description="a file of weights")] = None
+    train: TeacherTraining | None = None
+    min_miou: Annotated[Probability, Field(description="a teacher below this on the val split is refused")] = 0.0
+
+
+class MethodSettings(Record):
+    """What every distillation method has; each method adds its own."""
+
+    name: str
+
+
+def _method(value: Any) -> MethodSettings:
+    """Validate `method:` by the record of the method it names."""
+    if isinstance(value, MethodSettings):
+        return value
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise ValueError("needs a name, as in {name: attnfd}")
+    try:
+        settings: type[MethodSettings] = registry.load("method", value["name"]).Settings
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return settings.model_validate(value)
+
+
+class OptimSettings(Record):
+    """SGD with momentum."""
+
+    lr: Annotated[float, Field(gt=0, description="of the backbone")] = 0.007
+    head_lr_factor: Annotated[
+        float, Field(gt=0, description="lr of everything that is not the backbone = lr x this")
+    ] = 10.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["poly", "constant"] = "poly"
+    poly_power: Annotated[float, Field(gt=0)] = 0.9
+
+
+class TrainSettings(Record):
+    """How long and how."""
+
+    epochs: Positive = 50
+    batch_size: Annotated[Positive, Field(description="global: over all workers")] = 16
+    steps_per_epoch: Annotated[Positive | None, Field(description="optimiser steps; null: the whole split")] = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    accumulate: Annotated[Positive, Field(description="parts each worker's batch is computed in")] = 1
+    sync_batchnorm: Annotated[bool, Field(description="share BatchNorm statistics where the device can")] = True
+
+
+class ScalingSettings(Record):
+    """What one training run takes."""
+
+    workers: Annotated[int, Field(ge=1, le=4096)] = 1
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    gpus_per_worker: Annotated[Literal["auto", 0, 1], Field(description="auto: 1 where the cluster has any")] = "auto"
+
+
+class TuneSettings(Record):
+    """How a search goes about it."""
+
+    trials: Annotated[Positive, Field(description="configurations to try, the baseline not counted")] = 32
+    sampler: Annotated[str, _registered("sampler")] = "tpe"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    early_stopping: Annotated[str, _registered("early_stopping")] = "asha"
+    grace_epochs: Annotated[Positive, Field(description="no trial is stopped before this epoch")] = 1
+    reduction_factor: Annotated[int, Field(ge=2, description="one trial of so many passes each rung")] = 3
+    concurrent: Annotated[Literal["auto"] | Positive, Field(description="trials at once; auto: what fits")] = "auto"
+
+
+class ExperimentSettings(Record):
+    """One experiment: what `train` runs as it stands and `tune` varies."""
+
+    experiment: Name
+    data: DataSettings
+    teacher: TeacherSettings | None = None
+    student: ModelSettings
+    method: Annotated[SerializeAsAny[MethodSettings], BeforeValidator(_method)]
+    optim: OptimSettings = OptimSettings()
+    train: TrainSettings = TrainSettings()
+    scaling: ScalingSettings = ScalingSettings()
+    search: dict[str, Annotated[SerializeAsAny[Space], BeforeValidator(parse_space)]] = {}
+    tune: TuneSettings = TuneSettings()
+    store: Annotated[str, Field(min_length=1, description="the results directory")] = "./results"

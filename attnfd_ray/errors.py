@@ -1,0 +1,53 @@
+"""What can go wrong, each with the exit code it ends the command with. Imports nothing of the package.
+
+A message is one line: where, what came, what is needed, the way out. The command line prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class AttnFDError(Exception):
+    """Something the user should read; `exit_code` is what the command ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class RunFailed(AttnFDError):
+    """A run that started well and could not end well."""
+
+
+class Diverged(RunFailed):
+    """The loss became NaN or infinite."""
+
+
+class UserError(AttnFDError):
+    """The input is at fault, and the user can mend it."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigError(UserError):
+    """A settings file that cannot be used; carries every problem found, one line each."""
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(UserError):
+    """A dataset that is missing, broken or not what the settings say."""
+
+
+class CheckpointError(UserError):
+    """Weights or a training state that cannot be loaded."""
+
+
+class StoreError(UserError):
+    """A results directory that is not a store, or cannot be read or written."""
+
+
+class CapacityError(UserError):
+    """More processors or accelerators asked for than there are."""
