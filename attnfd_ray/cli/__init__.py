@@ -1,0 +1,57 @@
+"""The command line: parse, call, print. One file per command; no torch and no ray at import."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from attnfd_ray import __version__
+from attnfd_ray.cli.data import data
+from attnfd_ray.cli.report import report
+from attnfd_ray.cli.train import train
+from attnfd_ray.cli.tune import tune
+from attnfd_ray.errors import AttnFDError, ConfigError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="attnfd-ray")
+def cli() -> None:
+    """Distil a large segmentation network into a small one, and search for how to do it best.
+
+    One YAML file describes an experiment: `train` runs it as it stands, `tune` varies it as its `search:` section says,
+    `report` tells what came out.
+    """
+
+
+for command in (train, tune, report, data):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one line on stderr and exit code 2, never a traceback."""
+    try:
+        # click's own handling would turn Ctrl-C into exit code 1
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except ConfigError as error:
+        code = _fail("\n".join(error.problems), error.exit_code)
+    except AttnFDError as error:
+        code = _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted; the same command goes on from the last finished epoch", INTERRUPTED)
+    except BrokenPipeError:
+        # whoever read our output has seen enough; what is left in the buffer has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _fail(text: str, code: int) -> int:
+    click.echo(text, err=True)
+    return code

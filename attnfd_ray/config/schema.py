@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from attnfd_ray import registry
+from attnfd_ray.config.rules import broken_rules
 from attnfd_ray.config.spaces import Space, parse_space
 from attnfd_ray.errors import ConfigError
 
@@ -142,6 +153,12 @@ class ScalingSettings(Record):
     gpus_per_worker: Annotated[Literal["auto", 0, 1], Field(description="auto: 1 where the cluster has any")] = "auto"
 
 
+def _count_or_auto(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"needs auto or a whole number from 1 up, got {value!r}")
+
+
 class TuneSettings(Record):
     """How a search goes about it."""
 
@@ -151,7 +168,9 @@ class TuneSettings(Record):
     early_stopping: Annotated[str, _registered("early_stopping")] = "asha"
     grace_epochs: Annotated[Positive, Field(description="no trial is stopped before this epoch")] = 1
     reduction_factor: Annotated[int, Field(ge=2, description="one trial of so many passes each rung")] = 3
-    concurrent: Annotated[Literal["auto"] | Positive, Field(description="trials at once; auto: what fits")] = "auto"
+    concurrent: Annotated[
+        int | Literal["auto"], BeforeValidator(_count_or_auto), Field(description="trials at once; auto: what fits")
+    ] = "auto"
 
 
 class ExperimentSettings(Record):
@@ -168,3 +187,13 @@ class ExperimentSettings(Record):
     search: dict[str, Annotated[SerializeAsAny[Space], BeforeValidator(parse_space)]] = {}
     tune: TuneSettings = TuneSettings()
     store: Annotated[str, Field(min_length=1, description="the results directory")] = "./results"
+
+    @model_validator(mode="after")
+    def _rules(self) -> ExperimentSettings:
+        broken = [
+            InitErrorDetails(type=PydanticCustomError("rule", "{text}", {"text": text}), loc=key, input=None)
+            for key, text in broken_rules(self)
+        ]
+        if broken:
+            raise ValidationError.from_exception_data("rules", broken)
+        return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Space(BaseModel):
     """The values one setting may take; `examples()` are those a validator must accept."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
 
     def examples(self) -> list[Any]:
         raise NotImplementedError
@@ -39,35 +38,35 @@ class _Range(Space):
 class FloatRange(_Range):
     """A real number between two ends, both included."""
 
-    float: tuple[float, float]
+    ends: Annotated[tuple[float, float], Field(alias="float")]
     step: Annotated[float | None, Field(gt=0)] = None
 
     @model_validator(mode="after")
     def _ordered(self) -> FloatRange:
-        self._check("float", *self.float)
+        self._check("float", *self.ends)
         if self.log and self.step is not None:
             raise ValueError("step and log: true exclude each other; leave one out")
         return self
 
     def examples(self) -> list[Any]:
-        return [*self.float, math.sqrt(self.float[0] * self.float[1])] if self.log else list(self.float)
+        return list(self.ends)
 
 
 class IntRange(_Range):
     """A whole number between two ends, both included."""
 
-    int: tuple[int, int]
+    ends: Annotated[tuple[int, int], Field(alias="int")]
     step: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _ordered(self) -> IntRange:
-        self._check("int", *self.int)
+        self._check("int", *self.ends)
         if self.log and self.step != 1:
             raise ValueError("step and log: true exclude each other; leave one out")
         return self
 
     def examples(self) -> list[Any]:
-        return list(self.int)
+        return list(self.ends)
 
 
 class Subset(Space):

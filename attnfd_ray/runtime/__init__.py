@@ -1,0 +1,1 @@
+"""Where things run: the only home of ray. May import train, search, store, report and all below them."""

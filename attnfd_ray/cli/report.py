@@ -1,0 +1,41 @@
+"""`attnfd-ray report`: what a results store says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("store", envvar="ATTNFD_STORE", default="./results")
+@click.option("--experiment", metavar="NAME", help="Show this experiment; without it, the one that wrote last.")
+@click.option(
+    "--best-config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Also write the best trial's settings as a YAML file for `attnfd-ray train`.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document; mIoU are fractions 0..1 there.")
+def report(store: str, experiment: str | None, best_config: Path | None, as_json: bool) -> None:
+    """Say what STORE holds: teacher, baseline, best config, ranking, failures and cost.
+
+    STORE defaults to $ATTNFD_STORE, else ./results.
+    """
+    from rich.console import Console
+
+    from attnfd_ray.report.best_config import write_best_config
+    from attnfd_ray.report.records import to_json
+    from attnfd_ray.report.summary import summarise
+    from attnfd_ray.report.text import show
+    from attnfd_ray.store.store import Store
+
+    results = Store.open(store, create=False)
+    summary = summarise(results, experiment=experiment)
+    if as_json:
+        click.echo(to_json(summary))
+    else:
+        show(summary, Console())
+    if best_config:
+        trial_id = write_best_config(results, summary, best_config)
+        click.echo(f"{best_config}: the settings of trial {trial_id}", err=True)

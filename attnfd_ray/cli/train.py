@@ -1,0 +1,33 @@
+"""`attnfd-ray train FILE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from attnfd_ray.cli.options import experiment_options, read_settings
+
+
+@click.command("train")
+@experiment_options
+def train(file: Path, sets: tuple[str, ...], show: bool, fresh: bool, as_json: bool, verbose: bool) -> None:
+    """Train the student of FILE once, as its settings stand.
+
+    The same command again goes on where it stopped. On a cluster: `ray job submit --working-dir . -- attnfd-ray train
+    FILE`.
+    """
+    settings = read_settings(file, sets, show=show, as_json=as_json)
+    if settings is None:
+        return
+    from attnfd_ray.cli.progress import progress
+    from attnfd_ray.runtime import environment
+
+    environment.prepare()
+    from attnfd_ray.runtime.commands import train as run
+
+    with progress(settings, as_json=as_json, searching=False) as listener:
+        result = run(settings, listener, fresh=fresh, verbose=verbose)
+    if not as_json:
+        click.echo(f"weights: {result.store}/runs/{result.id}/best.safetensors")
+        click.echo(f"report:  attnfd-ray report {result.store} --experiment {settings.experiment}")

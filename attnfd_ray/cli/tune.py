@@ -1,0 +1,32 @@
+"""`attnfd-ray tune FILE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from attnfd_ray.cli.options import experiment_options, read_settings
+
+
+@click.command("tune")
+@experiment_options
+def tune(file: Path, sets: tuple[str, ...], show: bool, fresh: bool, as_json: bool, verbose: bool) -> None:
+    """Search the settings of FILE as its `search:` section says.
+
+    The first trial is the student without a teacher, the second the file as written. The same command again goes on
+    where it stopped, without repeating what is finished.
+    """
+    settings = read_settings(file, sets, show=show, as_json=as_json)
+    if settings is None:
+        return
+    from attnfd_ray.cli.progress import progress
+    from attnfd_ray.runtime import environment
+
+    environment.prepare()
+    from attnfd_ray.runtime.commands import tune as run
+
+    with progress(settings, as_json=as_json, searching=True) as listener:
+        result = run(settings, listener, fresh=fresh, verbose=verbose)
+    if not as_json:
+        click.echo(f"report: attnfd-ray report {result.store} --experiment {settings.experiment}")

@@ -1,0 +1,100 @@
+"""Changed copies of an experiment's settings, and what makes two of them the same. No torch, no ray."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from attnfd_ray.config.schema import ExperimentSettings
+
+# Where a run is, how it is spread and how long a search goes on do not change what a trial is.
+_PLACE = ("store", "data.root", "data.loader_workers", "tune.trials", "tune.concurrent")
+
+
+def set_dotted(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Put `value` at `a.b.c`; keys under `search` are dotted themselves.
+
+    Raises TypeError where `a` is a plain value.
+    """
+    head, _, rest = path.partition(".")
+    if not rest:
+        tree[head] = value
+        return
+    child = tree.get(head)
+    if child is None:
+        child = tree[head] = {}
+    if not isinstance(child, dict):
+        raise TypeError(f"'{head}' is not a section")
+    if head == "search":
+        child[rest] = value
+    else:
+        set_dotted(child, rest, value)
+
+
+def with_values(settings: ExperimentSettings, values: Mapping[str, Any]) -> ExperimentSettings:
+    """Return the settings with `dotted path -> value` applied and validated anew."""
+    tree = settings.model_dump(mode="json")
+    for path, value in values.items():
+        set_dotted(tree, path, value)
+    return ExperimentSettings.model_validate(tree)
+
+
+def baseline_of(settings: ExperimentSettings) -> ExperimentSettings | None:
+    """Return the same student without its teacher (loss weight 0), or None where the method has no such weight."""
+    if "loss_weight" not in type(settings.method).model_fields:
+        return None
+    return with_values(settings, {"method.loss_weight": 0.0})
+
+
+def teacher_experiment(settings: ExperimentSettings) -> ExperimentSettings:
+    """Return the experiment that trains the teacher: its network as the student, alone."""
+    teacher = settings.teacher
+    assert teacher is not None
+    assert teacher.train is not None, "a teacher with a checkpoint is not trained"
+    training = teacher.train.model_dump(exclude_none=True)
+    tree = settings.model_dump(mode="json", exclude={"search", "tune"})
+    tree["student"] = teacher.model_dump(mode="json", exclude={"checkpoint", "train", "min_miou"})
+    tree["teacher"], tree["method"] = None, {"name": "none"}
+    tree["optim"]["lr"] = training.pop("lr", settings.optim.lr)
+    tree["train"] |= training
+    return ExperimentSettings.model_validate(tree)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return `dotted path -> value` of every leaf; lists and empty sections are leaves."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            leaves.update(flatten(value, f"{path}."))
+        else:
+            leaves[path] = value
+    return leaves
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return one `path: old -> new` for each setting that makes two dumped experiments different ones."""
+    before, after = flatten(old), flatten(new)
+    paths = sorted(path for path in before.keys() | after.keys() if path not in _PLACE)
+    return [
+        f"{path}: {before.get(path, 'absent')} -> {after.get(path, 'absent')}"
+        for path in paths
+        if before.get(path) != after.get(path)
+    ]
+
+
+def config_hash(settings: ExperimentSettings) -> str:
+    """Return 16 hex digits that two settings share when they train the same thing, the seed aside."""
+    sections = settings.model_dump(mode="json", include={"data", "teacher", "student", "method", "optim", "train"})
+    sections["data"].pop("root")
+    sections["data"].pop("loader_workers")
+    sections["train"].pop("seed")
+    return digest(sections)
+
+
+def digest(tree: Any) -> str:
+    """Return 16 hex digits of the SHA-256 of the canonical JSON."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,54 @@
+"""The contract of a distillation method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from attnfd_ray import registry
+from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
+from attnfd_ray.distill.none import NoDistillation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """What a method may know of the two networks: channels at each tap, and the file the teacher came from."""
+
+    student_channels: Mapping[str, int]
+    teacher_channels: Mapping[str, int]
+    teacher_file: Path | None = None
+
+
+class Method(nn.Module):
+    """Loss terms from the features of both sides; holds whatever has to be trained beside the student.
+
+    A method is made as `Method(settings, networks)`, states its `Settings` record and the `taps` it wants. It is called
+    with `{tap: features_NCHW}` of the student and of the teacher (which carry no gradient) and `labels_NHW`. It returns
+    named scalars that are already weighted, each a mean over the images it was given, so that their sum is what is
+    added to the cross-entropy and a batch may be cut at will.
+    """
+
+    Settings: ClassVar[type[MethodSettings]]
+    needs_teacher: ClassVar[bool] = True
+
+    @classmethod
+    def taps(cls, settings: Any) -> tuple[str, ...]:
+        """Return the names of the taps it wants on both networks."""
+        raise NotImplementedError
+
+    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+def method_class(settings: ExperimentSettings) -> Any:
+    """Return the class of the experiment's method; with a loss weight of 0 that is no distillation at all.
+
+    So the baseline does not pay for a teacher, and is the plain student bit for bit.
+    """
+    if getattr(settings.method, "loss_weight", 1.0) == 0:
+        return NoDistillation
+    return registry.load("method", settings.method.name)

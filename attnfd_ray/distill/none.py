@@ -1,0 +1,31 @@
+"""No distillation: the student alone, which is also how a teacher is trained."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from attnfd_ray.config.schema import MethodSettings
+
+
+class NoDistillation(nn.Module):
+    """Asks nothing of the student."""
+
+    class Settings(MethodSettings):
+        """`method: {name: none}` has no settings."""
+
+        name: Literal["none"] = "none"
+
+    needs_teacher: ClassVar[bool] = False
+
+    def __init__(self, settings: object = None, networks: object = None) -> None:
+        super().__init__()
+
+    @classmethod
+    def taps(cls, settings: Any) -> tuple[str, ...]:
+        """Return no taps."""
+        return ()
+
+    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
+        return {}

@@ -1,0 +1,40 @@
+"""The teacher: a network that answers but never learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from attnfd_ray.models import SegmentationModel, TapRecorder
+
+
+class FrozenTeacher(nn.Module):
+    """Features of a network that never learns and never moves, whatever mode its parent is put in.
+
+    `teacher(images_NCHW)` returns `{tap: features_NCHW}` without gradient, for the taps last given to `listen`.
+    """
+
+    def __init__(self, network: SegmentationModel) -> None:
+        super().__init__()
+        self.network: SegmentationModel = network.requires_grad_(False)
+        self._recorder: TapRecorder | None = None
+        self.train(False)
+
+    def train(self, mode: bool = True) -> FrozenTeacher:
+        return super().train(False)
+
+    def listen(self, taps: Sequence[str]) -> None:
+        """Record these taps from now on, and no others."""
+        if self._recorder is not None:
+            self._recorder.close()
+        self._recorder = TapRecorder(self.network, taps)
+
+    @torch.no_grad()
+    def forward(self, images_NCHW: Tensor) -> dict[str, Tensor]:
+        assert self._recorder is not None, "listen() comes first"
+        self.network(images_NCHW)
+        features = dict(self._recorder.features)
+        self._recorder.clear()
+        return features

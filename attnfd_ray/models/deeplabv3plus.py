@@ -1,0 +1,58 @@
+"""DeepLabV3+ (Chen et al., ECCV 2018) as AttnFD released it, CBAM left out: backbone, pyramid, decoder, one forward.
+
+The attention gates of a distillation belong to the method (`distill`), so a trained student is a plain DeepLabV3+.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnfd_ray import registry
+from attnfd_ray.config.schema import ModelSettings
+from attnfd_ray.models.aspp import ASPP
+from attnfd_ray.models.contracts import SegmentationModel
+from attnfd_ray.models.decoder import Decoder
+from attnfd_ray.models.layers import initialise, scaled
+
+
+class DeepLabV3Plus(SegmentationModel):
+    """Images to logits at the input's size, whatever that is; freshly initialised from torch's global generator.
+
+    Taps: stage1..stage4 before their ReLU (MobileNet's are linear anyway), aspp after ReLU and before dropout, decoder
+    after the second 3x3 convolution's ReLU, logits before the last up-sampling.
+    In train mode a batch needs two images or more (see `ASPP`).
+    """
+
+    tap_names: ClassVar[tuple[str, ...]] = ("stage1", "stage2", "stage3", "stage4", "aspp", "decoder", "logits")
+
+    def __init__(self, settings: ModelSettings, *, num_classes: int) -> None:
+        super().__init__()
+        make_backbone = registry.load("backbone", settings.backbone)
+        self.num_classes = num_classes
+        self.backbone = make_backbone(width=settings.width, output_stride=settings.output_stride)
+        pyramid_channels = scaled(256, settings.width)
+        self.aspp = ASPP(self.backbone.channels, pyramid_channels, output_stride=settings.output_stride)
+        self.decoder = Decoder(
+            pyramid_channels, self.backbone.low_channels, width=settings.width, num_classes=num_classes
+        )
+        self.taps = {name: f"backbone.{tap.path}" for name, tap in self.backbone.stages.items()} | {
+            "aspp": "aspp.relu",
+            "decoder": "decoder.last_conv.6",
+            "logits": "decoder.last_conv.8",
+        }
+        initialise(self)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return logits_NCHW at the height and width of the images."""
+        low_level, high_level = self.backbone(images_NCHW)
+        logits = self.decoder(self.aspp(high_level), low_level)
+        return F.interpolate(logits, size=images_NCHW.shape[-2:], mode="bilinear", align_corners=True)
+
+    def tap_channels(self) -> dict[str, int]:
+        """Return the channel count of every tap in `taps`."""
+        stages = {name: tap.channels for name, tap in self.backbone.stages.items()}
+        heads = {"aspp": self.aspp.bn1.num_features, "decoder": self.decoder.channels, "logits": self.num_classes}
+        return stages | heads

@@ -1,0 +1,89 @@
+"""Who did best, by one rule, and how far that is from the baseline. Only trials measured alike meet here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from attnfd_ray.report.records import Gain, ProtocolReport, TrialLine
+
+
+def rank(lines: Sequence[TrialLine]) -> list[TrialLine]:
+    """Return the trials that had their full budget, best first and numbered.
+
+    The rule: highest best_val_miou; of equals the one with fewer parameters, then the earlier trial id.
+    """
+    full = sorted((line for line in lines if line.full), key=_order)
+    return [dataclasses.replace(line, rank=place) for place, line in enumerate(full, start=1)]
+
+
+def _order(line: TrialLine) -> tuple[float, float, str]:
+    score = -1.0 if line.best_val_miou is None else line.best_val_miou
+    params = math.inf if line.student_params is None else line.student_params
+    return (-score, params, line.trial_id)
+
+
+def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[TrialLine]) -> ProtocolReport:
+    """Return the ranking of students measured by one protocol, its best config and the gain over the baseline."""
+    ranked = rank(lines)
+    baseline = next((line for line in ranked if line.role == "baseline"), None)
+    best = next((line for line in ranked if line.role != "baseline"), None)
+    return ProtocolReport(
+        protocol=protocol,
+        teacher=teacher,
+        baseline=baseline,
+        best=best,
+        gain=_gain(best, baseline, ranked) if best and baseline else None,
+        ranked=ranked,
+        others=sorted((line for line in lines if not line.full), key=_order),
+    )
+
+
+def _gain(best: TrialLine, baseline: TrialLine, ranked: Sequence[TrialLine]) -> Gain:
+    """Compare means over seeds; `config_hash` leaves the seed out, so equal hashes are one config."""
+    bests, baselines = _seeds_of(best, ranked), _seeds_of(baseline, ranked)
+
+    def difference(score: Callable[[TrialLine], float | None]) -> float | None:
+        ours, theirs = [score(line) for line in bests], [score(line) for line in baselines]
+        if None in ours or None in theirs:
+            return None
+        return fmean(value or 0.0 for value in ours) - fmean(value or 0.0 for value in theirs)
+
+    at_best = difference(lambda line: line.best_val_miou)
+    assert at_best is not None, "ranked trials have a score"
+    return Gain(
+        best_epoch_miou=at_best,
+        last_epoch_miou=difference(lambda line: line.last_val_miou),
+        num_seeds_best=len(bests),
+        num_seeds_baseline=len(baselines),
+        note=_note(best, baseline, len(bests), len(baselines), num_tried=len(ranked) - len(baselines)),
+    )
+
+
+def _seeds_of(one: TrialLine, ranked: Sequence[TrialLine]) -> list[TrialLine]:
+    """Return the best line of each seed of one config."""
+    same = {
+        line.seed: line
+        for line in reversed(ranked)  # the best comes last and stays
+        if line.role == one.role and line.config_hash == one.config_hash and one.config_hash is not None
+    }
+    return list(same.values()) or [one]
+
+
+def _note(best: TrialLine, baseline: TrialLine, num_best: int, num_baseline: int, *, num_tried: int) -> str:
+    """Say what a difference is worth; the images that chose the best also scored it."""
+    if num_best == num_baseline == 1:
+        note = "1 seed each: not a measure of certainty."
+    else:
+        note = f"Means over {_seeds(num_best)} of the best config and {_seeds(num_baseline)} of the baseline."
+    if num_tried > 1:
+        note += f" The best of {num_tried} was chosen on the images it is scored on, which flatters it."
+    if best.epochs_total != baseline.epochs_total:
+        note += f" Unlike budgets: {best.epochs_total} epochs against the baseline's {baseline.epochs_total}."
+    return note
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"

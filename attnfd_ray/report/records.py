@@ -1,0 +1,134 @@
+"""What a report says, as plain records; `to_json` and `from_json` are each other's inverse. No pyarrow.
+
+mIoU are fractions 0..1 here too; only printed tables show percent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from attnfd_ray.store.rows import Role, TrialState
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialLine:
+    """One trial; `rank` counts from 1 within its protocol and is None for a trial that had not its full budget."""
+
+    trial_id: str
+    role: Role
+    method: str
+    seed: int
+    state: TrialState
+    stop_reason: str | None
+    config_hash: str | None
+    values: dict[str, Any]
+    best_val_miou: float | None
+    best_epoch: int | None
+    last_val_miou: float | None
+    epochs_done: int | None
+    epochs_total: int | None
+    student_params: int | None
+    wall_s: float | None
+    rank: int | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether the trial ended well after every epoch of its budget, and so may be ranked."""
+        return (
+            self.state is TrialState.COMPLETE
+            and self.best_val_miou is not None
+            and self.epochs_done is not None
+            and self.epochs_done == self.epochs_total
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """Best config minus baseline, fractions, each a mean over its seeds; `note` says what that is worth."""
+
+    best_epoch_miou: float
+    last_epoch_miou: float | None
+    num_seeds_best: int
+    num_seeds_baseline: int
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolReport:
+    """Trials measured alike: `ranked` ones had their full budget, `others` had not. None: no score yet."""
+
+    protocol: str | None
+    teacher: TrialLine | None
+    baseline: TrialLine | None
+    best: TrialLine | None
+    gain: Gain | None
+    ranked: list[TrialLine]
+    others: list[TrialLine]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureGroup:
+    """Trials that failed in one way, with the words of the first."""
+
+    kind: str
+    num_trials: int
+    first_trial_id: str
+    first_text: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What it took: seconds over all trials, median images per second over epochs, MiB at the highest."""
+
+    wall_s: float
+    images_per_s_median: float | None
+    peak_mem_mib: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentReport:
+    """One experiment in full. `best_trial_id` is of the first protocol that has a best config."""
+
+    experiment: str
+    methods: list[str]
+    num_trials: dict[TrialState, int]
+    protocols: list[ProtocolReport]
+    failures: list[FailureGroup]
+    cost: Cost
+    best_trial_id: str | None
+    best_command: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentLine:
+    """Another experiment of the same store; no score, since that would need its protocol."""
+
+    experiment: str
+    num_trials: dict[TrialState, int]
+    time_utc: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a store holds: the experiment asked for or the latest, None for an empty store, and the others' names."""
+
+    store: str
+    shown: ExperimentReport | None
+    others: list[ExperimentLine]
+
+
+_ADAPTER = TypeAdapter(Report)
+
+
+def to_json(report: Report) -> str:
+    """Return a report as one JSON document."""
+    return _ADAPTER.dump_json(report, indent=2).decode()
+
+
+def from_json(text: str) -> Report:
+    """Return the report that `to_json` wrote."""
+    return _ADAPTER.validate_json(text)

@@ -1,0 +1,163 @@
+"""A report on a console, at 80 columns and in pipes too. Prints nothing but what it is handed a console for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from attnfd_ray.report import numbers
+from attnfd_ray.report.records import (
+    Cost,
+    ExperimentLine,
+    ExperimentReport,
+    FailureGroup,
+    Gain,
+    ProtocolReport,
+    Report,
+    TrialLine,
+)
+from attnfd_ray.store.rows import TrialState
+
+_LABELS = {"baseline": "(baseline)", "as_written": "(as written)", "run": "(train)"}
+
+
+def show(report: Report, console: Console) -> None:
+    """Print a report."""
+    if report.shown is None:
+        _say(console, f"{report.store}: no trials yet; `attnfd-ray train` or `tune` with this store adds some")
+        return
+    _experiment(report.shown, console)
+    if report.others:
+        _title(console, "Also in this store (--experiment NAME shows one)")
+        for other in report.others:
+            _say(console, _other(other), indent=2)
+
+
+def _experiment(shown: ExperimentReport, console: Console) -> None:
+    _say(console, shown.experiment, style="bold")
+    _say(console, f"{', '.join(shown.methods)}; {_states(shown.num_trials)}", indent=2)
+    _say(console, _cost(shown.cost), indent=2)
+    for protocol in shown.protocols:
+        _protocol(protocol, console)
+    if shown.failures:
+        _title(console, "Failures")
+        _print(console, _failures(shown.failures))
+    if shown.best_command:
+        _title(console, "Run the best config again")
+        # one line whatever its length: it is there to be copied
+        console.print(Text(f"  {shown.best_command}"), soft_wrap=True)
+
+
+def _protocol(report: ProtocolReport, console: Console) -> None:
+    _title(console, f"Protocol: {report.protocol}" if report.protocol else "No score yet")
+    heads = [("teacher", report.teacher), ("baseline", report.baseline), ("best config", report.best)]
+    if any(line for _, line in heads):
+        _print(console, _heads([(name, line) for name, line in heads if line]))
+    if report.gain:
+        console.print()
+        _say(console, _gain(report.gain), indent=2)
+    elif report.best:
+        _say(console, "There is no finished baseline to compare with.", indent=2)
+    if report.ranked:
+        _title(console, "Ranking (complete, full budget)")
+        _print(console, _ranking(report.ranked))
+    if report.others:
+        if report.protocol:
+            _title(console, "Not ranked")
+        _print(console, _unranked(report.others))
+
+
+def _heads(heads: Sequence[tuple[str, TrialLine]]) -> Table:
+    table = _table(["", "Trial"], ["mIoU %", "Best at", "Last %"])
+    for name, line in heads:
+        at = numbers.of(line.best_epoch, line.epochs_total)
+        _row(table, name, line.trial_id, numbers.percent(line.best_val_miou), at, numbers.percent(line.last_val_miou))
+    return table
+
+
+def _ranking(ranked: Iterable[TrialLine]) -> Table:
+    table = _table(["#", "Trial"], ["mIoU %", "Best at", "Wall"], ["Values"])
+    for line in ranked:
+        at = numbers.of(line.best_epoch, line.epochs_total)
+        score, wall = numbers.percent(line.best_val_miou), numbers.duration(line.wall_s)
+        _row(table, str(line.rank), line.trial_id, score, at, wall, _values(line))
+    return table
+
+
+def _unranked(others: Iterable[TrialLine]) -> Table:
+    table = _table(["State", "Trial"], ["mIoU %", "Done", "Wall"], ["Values"])
+    for line in others:
+        done = numbers.of(line.epochs_done, line.epochs_total)
+        score, wall = numbers.percent(line.best_val_miou), numbers.duration(line.wall_s)
+        _row(table, line.state.lower(), line.trial_id, score, done, wall, _values(line))
+    return table
+
+
+def _failures(failures: Iterable[FailureGroup]) -> Table:
+    table = _table(["Kind"], ["Trials"], ["First"])
+    for group in failures:
+        text = (group.first_text or numbers.NONE).strip().partition("\n")[0]
+        _row(table, group.kind, str(group.num_trials), f"{group.first_trial_id}: {text}")
+    return table
+
+
+def _values(line: TrialLine) -> str:
+    parts = [_LABELS.get(line.role, ""), numbers.assignments(line.values), line.stop_reason or ""]
+    return " ".join(part for part in parts if part)
+
+
+def _states(counts: Mapping[TrialState, int]) -> str:
+    total = sum(counts.values())
+    states = ", ".join(f"{count} {state.lower()}" for state, count in counts.items())
+    return f"{total} trial{'' if total == 1 else 's'}: {states}"
+
+
+def _cost(cost: Cost) -> str:
+    parts = [f"{numbers.duration(cost.wall_s)} in all"]
+    if cost.images_per_s_median is not None:
+        parts.append(f"{cost.images_per_s_median:.1f} images/s (median)")
+    if cost.peak_mem_mib is not None:
+        parts.append(f"{cost.peak_mem_mib:.0f} MiB at the peak")
+    return ", ".join(parts)
+
+
+def _other(line: ExperimentLine) -> str:
+    return f"{line.experiment}: {_states(line.num_trials)}; last {line.time_utc:%Y-%m-%d %H:%M} UTC"
+
+
+def _gain(gain: Gain) -> str:
+    best, last = numbers.points(gain.best_epoch_miou), numbers.points(gain.last_epoch_miou)
+    return f"Gain over the baseline: {best} points, {last} at the last epoch. {gain.note}"
+
+
+def _table(*columns: Sequence[str]) -> Table:
+    """Return an empty table: the second group of columns holds numbers."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for group, names in enumerate(columns):
+        for name in names:
+            number = group == 1
+            table.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    # Text, since a value such as [stage4] would pass for markup
+    table.add_row(*(Text(cell) for cell in cells))
+
+
+def _title(console: Console, text: str) -> None:
+    console.print()
+    _say(console, text, style="bold")
+
+
+def _say(console: Console, text: str, *, style: str = "", indent: int = 0) -> None:
+    console.print(Padding(Text(text, style=style), (0, 0, 0, indent), expand=False))
+
+
+def _print(console: Console, table: Table) -> None:
+    console.print(Padding(table, (0, 0, 0, 2), expand=False))

@@ -1,0 +1,138 @@
+"""Hands jobs to worker groups and what they say back to whoever asked. Plain asyncio; Ray makes an actor of it.
+
+A client submits a job and pulls events until one is `done` or `failed`; a group takes a job and pushes events. The two
+move in step: a push returns only when the client came back for the next event, or cancelled the job. So a trial that
+should stop after an epoch does not begin another, and one trial at a time is the same search every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from attnfd_ray.runtime.jobs import Event, Job
+
+MAX_LOSSES = 3  # a job whose group died this often without an epoch in between is given up
+
+
+@dataclass
+class _Desk:
+    """One job between its client and its group."""
+
+    job: Job
+    event: Event | None = None
+    cancelled: str | None = None
+    losses: int = 0
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+
+class Broker:
+    """Jobs, groups and events; every method may be called by many at once."""
+
+    def __init__(self, groups: int) -> None:
+        self._groups_left = groups
+        self._waiting: deque[str] = deque()
+        self._desks: dict[str, _Desk] = {}
+        self._held: dict[int, str] = {}
+        self._closed = False
+        self._broken: str | None = None
+        self._work = asyncio.Condition()
+
+    # What a client calls.
+
+    async def submit(self, job: Job) -> None:
+        """Queue a job; one that is known already (its client died and is back) is left as it is."""
+        async with self._work:
+            if job.trial_id in self._desks:
+                return
+            self._desks[job.trial_id] = _Desk(job)
+            self._waiting.append(job.trial_id)
+            self._work.notify_all()
+
+    async def pull(self, trial_id: str, *, seen: int) -> Event:
+        """Wait for the job's next event. `seen` is the last epoch the client has dealt with, 0 at first."""
+        desk = self._desks[trial_id]
+        async with desk.changed:
+            while True:
+                if desk.event and desk.event.kind == "epoch" and desk.event.metrics["epoch"] <= seen:
+                    desk.event = None
+                    desk.changed.notify_all()
+                if desk.event:
+                    return desk.event
+                if self._broken:
+                    return Event(kind="failed", failure_kind="WORKER_LOST", failure_text=self._broken)
+                await desk.changed.wait()
+
+    async def cancel(self, trial_id: str, reason: str) -> None:
+        """Stop a job after the epoch it is in; a job that is over, or unknown, stays as it is."""
+        desk = self._desks.get(trial_id)
+        if desk is None:
+            return
+        async with desk.changed:
+            if desk.cancelled is None:
+                desk.cancelled = reason
+            desk.changed.notify_all()
+
+    async def close(self) -> None:
+        """Send every group home once it is idle."""
+        async with self._work:
+            self._closed = True
+            self._work.notify_all()
+
+    # What a group calls.
+
+    async def take(self, group: int, *, patience_s: float) -> Job | Literal["idle", "over"]:
+        """Return the next job, "idle" when there was none for `patience_s`, "over" when there will be none.
+
+        A group that asks while it holds a job has been rebuilt after a loss, and gets the same job again.
+        """
+        if (held := self._held.get(group)) is not None:
+            desk = self._desks[held]
+            desk.losses += 1
+            if desk.losses < MAX_LOSSES:
+                return desk.job
+            text = f"its workers died {desk.losses} times without finishing an epoch"
+            await self.push(group, held, Event(kind="failed", failure_kind="WORKER_LOST", failure_text=text))
+        async with self._work:
+            try:
+                await asyncio.wait_for(self._work.wait_for(lambda: self._waiting or self._closed), patience_s)
+            except TimeoutError:
+                return "idle"
+            while self._waiting:
+                desk = self._desks[self._waiting.popleft()]
+                if desk.cancelled is None:
+                    self._held[group] = desk.job.trial_id
+                    return desk.job
+            return "over" if self._closed else "idle"
+
+    async def push(self, group: int, trial_id: str, event: Event) -> str | None:
+        """Say what happened; return why the job should stop now, or None to go on."""
+        desk = self._desks[trial_id]
+        desk.losses = 0
+        async with desk.changed:
+            desk.event = event
+            desk.changed.notify_all()
+            if event.kind != "epoch":
+                self._held.pop(group, None)
+                return None
+            await desk.changed.wait_for(lambda: desk.event is None or desk.cancelled is not None)
+            return desk.cancelled
+
+    async def lost(self, group: int, reason: str) -> None:
+        """Note that a group will not come back; without any group left every job has failed."""
+        self._groups_left -= 1
+        trial_id = self._held.pop(group, None)
+        if trial_id is not None:
+            event = Event(kind="failed", failure_kind="WORKER_LOST", failure_text=reason)
+            await self.push(group, trial_id, event)
+        if self._groups_left == 0 and not self._closed:
+            self._broken = reason
+            for desk in self._desks.values():
+                async with desk.changed:
+                    desk.changed.notify_all()
+
+    async def broken(self) -> str | None:
+        """Return why no group is left, or None."""
+        return self._broken

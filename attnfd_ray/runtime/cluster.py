@@ -1,0 +1,43 @@
+"""Joining a Ray cluster, or starting Ray on this machine for the length of a command."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from attnfd_ray.errors import CapacityError
+from attnfd_ray.runtime.capacity import alive_resources
+from attnfd_ray.runtime.environment import cluster_address
+
+
+@contextmanager
+def connected(*, verbose: bool = False) -> Iterator[list[dict[str, float]]]:
+    """Yield the resources of each node; what was started here is stopped again.
+
+    Never a bare `ray.init()`: that would try to join whatever cluster a file of an earlier one names.
+    """
+    address = cluster_address()
+    level = logging.INFO if verbose else logging.ERROR
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(level)
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=verbose, logging_level=level)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                log_to_driver=verbose,
+                logging_level=level,
+            )
+    except ConnectionError as error:
+        raise CapacityError(f"RAY_ADDRESS={address}: no Ray cluster answers there: {error}") from None
+    try:
+        yield alive_resources(ray.nodes())  # type: ignore[no-untyped-call]
+    finally:
+        ray.shutdown()

@@ -1,0 +1,143 @@
+"""What `attnfd-ray train` and `attnfd-ray tune` do, from checked settings to rows in the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.data.check import quick_check
+from attnfd_ray.distill.method import method_class
+from attnfd_ray.errors import CheckpointError, ConfigError
+from attnfd_ray.runtime.capacity import concurrency, group_shape
+from attnfd_ray.runtime.client import run_job
+from attnfd_ray.runtime.cluster import connected
+from attnfd_ray.runtime.group import Groups
+from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.listener import Listener
+from attnfd_ray.runtime.records import claim_id, locked
+from attnfd_ray.runtime.teacher import ready_teacher
+from attnfd_ray.runtime.tuner import search
+from attnfd_ray.runtime.versions import git_commit
+from attnfd_ray.search.plan import SearchPlan
+from attnfd_ray.search.records import PastTrial
+from attnfd_ray.store.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a command leaves behind: the store, and the id of the run or search in it."""
+
+    store: str
+    id: str
+
+
+def train(settings: ExperimentSettings, listener: Listener, *, fresh: bool = False, verbose: bool = False) -> Result:
+    """Train the student as the settings stand; go on where the same command stopped."""
+    with (
+        _claimed(settings, "train", fresh=fresh) as (run_id, template),
+        _groups(settings, template, asked=1, trials=1, verbose=verbose) as groups,
+    ):
+        job = _with_teacher(settings, groups, template, listener)
+        listener.started(job)
+        event = run_job(groups.broker, job, lambda metrics: listener.epoch(job, metrics))
+        listener.finished(job, "COMPLETE", event.metrics)
+    return Result(store=settings.store, id=run_id)
+
+
+def tune(settings: ExperimentSettings, listener: Listener, *, fresh: bool = False, verbose: bool = False) -> Result:
+    """Search as `search:` and `tune:` say; go on where the same command stopped, without repeating what is finished."""
+    with _claimed(settings, "search", fresh=fresh) as (search_id, template):
+        plan = SearchPlan(settings, search_id=search_id, history=_history(settings, search_id))
+        if plan.is_done:
+            listener.stage(f"{search_id} is complete: nothing left to try")
+            return Result(store=settings.store, id=search_id)
+        asked, trials = settings.tune.concurrent, settings.tune.trials + 1
+        with _groups(settings, template, asked=asked, trials=trials, verbose=verbose) as groups:
+            template = dataclasses.replace(template, search_id=search_id)
+            search(plan, groups, _with_teacher(settings, groups, template, listener), listener)
+    return Result(store=settings.store, id=search_id)
+
+
+@contextmanager
+def _claimed(settings: ExperimentSettings, command: str, *, fresh: bool) -> Iterator[tuple[str, Job]]:
+    """Check what can be checked without workers, then hold the experiment; yield its id and a job to fill in."""
+    _check_lasting(settings)
+    summary = quick_check(settings.data)
+    teacher = settings.teacher
+    if teacher and teacher.checkpoint and not Path(teacher.checkpoint).is_file():
+        raise CheckpointError(f"{teacher.checkpoint}: no such file; set teacher.checkpoint to the teacher's weights")
+    Store.open(settings.store, create=True)
+    with locked(settings, command):
+        run_id = claim_id(settings, command, fresh=fresh)
+        yield (
+            run_id,
+            Job(
+                kind="train",
+                trial_id=run_id,
+                role="run",
+                settings_json=settings.model_dump_json(),
+                data_hash=summary.data_hash,
+                git_commit=git_commit(),
+            ),
+        )
+
+
+@contextmanager
+def _groups(
+    settings: ExperimentSettings, template: Job, *, asked: int | str, trials: int, verbose: bool
+) -> Iterator[Groups]:
+    """Start as many worker groups as fit, and take their traces away at the end."""
+    name = f"{template.trial_id}-{uuid.uuid4().hex[:8]}"
+    # Ray wants a directory that every node sees; nothing in it is needed once the command is over
+    storage = Path(settings.store) / "ray" / name
+    try:
+        with connected(verbose=verbose) as nodes:
+            shape = group_shape(settings.scaling, nodes)
+            count = concurrency(shape, nodes, asked=asked, trials=trials)
+            with Groups(shape, count=count, name=name, storage=storage) as groups:
+                yield groups
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _with_teacher(settings: ExperimentSettings, groups: Groups, job: Job, listener: Listener) -> Job:
+    """Return the job with the teacher it learns from, if its method learns from one."""
+    if settings.teacher is None or not method_class(settings).needs_teacher:
+        return job
+    teacher = ready_teacher(settings, groups.broker, job, listener)
+    return dataclasses.replace(job, teacher_file=teacher.file, teacher_hash=teacher.hash)
+
+
+def _history(settings: ExperimentSettings, search_id: str) -> list[PastTrial]:
+    """Return what the store knows of a search."""
+    store = Store.open(settings.store, create=False)
+    epochs: dict[str, list[tuple[int, float]]] = {}
+    for row in store.epochs(columns=["trial_id", "epoch", "val_miou"]).to_pylist():
+        epochs.setdefault(row["trial_id"], []).append((row["epoch"], row["val_miou"]))
+    return [
+        PastTrial(
+            trial_id=row["trial_id"],
+            role=row["role"],
+            values=json.loads(row["searched_json"]),
+            state=row["state"],
+            epochs=epochs.get(row["trial_id"], ()),
+        )
+        for row in store.trials(columns=["trial_id", "search_id", "role", "searched_json", "state"]).to_pylist()
+        if row["search_id"] == search_id
+    ]
+
+
+def _check_lasting(settings: ExperimentSettings) -> None:
+    """Refuse a store inside the copy of the working directory that a Ray job runs in, and that ends with it."""
+    if "/runtime_resources/working_dir_files/" in settings.store:
+        raise ConfigError(
+            f"store: {settings.store} is thrown away when the job ends; give an absolute path that lasts, "
+            "with --set store=/shared/results or ATTNFD_STORE"
+        )

@@ -1,0 +1,41 @@
+"""What has to be in the environment before ray is imported. Must not import ray, and neither may its caller before.
+
+On one machine every socket stays on loopback: Ray rewrites 127.0.0.1 to the host's address and listens on all
+interfaces unless it is told that it runs where only one node can be.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import MutableMapping
+
+# Silence, speed and safety of Ray itself; a user who set one of these has a reason to.
+_ALWAYS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports why, and no score
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set what Ray reads when it is imported, leaving alone what is set already."""
+    assert "ray" not in sys.modules or environ is not os.environ, "prepare() comes before `import ray`"
+    for name, value in _ALWAYS.items():
+        environ.setdefault(name, value)
+    if not cluster_address(environ):
+        environ.update(_LOCAL)
+
+
+def cluster_address(environ: MutableMapping[str, str] = os.environ) -> str | None:
+    """Return the address of the cluster to join, or None to start Ray on this machine; a Ray job has one."""
+    return environ.get("RAY_ADDRESS") or None

@@ -1,0 +1,96 @@
+"""Long-lived worker groups: one Ray Train run each, that does job after job until the broker sends it home.
+
+Ray's documented way starts a new TorchTrainer for every trial; a group that stays pays for its processes once.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+
+from attnfd_ray.runtime.broker import Broker
+from attnfd_ray.runtime.capacity import GroupShape
+from attnfd_ray.runtime.jobs import Event, Job
+
+# Ranks above 0 wait in a broadcast while rank 0 waits for work: often enough to stay far from its time-out.
+_PATIENCE_S = 20.0
+_MAX_REBUILDS = 1000  # of one group: the broker gives up a job that keeps killing it, so only the sum is unbounded
+
+
+def work(config: dict[str, Any]) -> None:
+    """Run in every process of a group: take jobs and do them."""
+    # torch and what stands on it are imported here, in the worker, so that the driver need not
+    from attnfd_ray.runtime.worker import Worker
+    from attnfd_ray.train.distributed import from_first_worker, rank
+
+    group: int = config["group"]
+    broker = ray.get_actor(config["broker"], namespace=config["namespace"])
+
+    def push(job: Job, event: Event) -> str | None:
+        reason: Any = ray.get(broker.push.remote(group, job.trial_id, event))
+        return None if reason is None else str(reason)
+
+    worker = Worker(ray.train.torch.get_device(), push)
+    while True:
+        job: Any = ray.get(broker.take.remote(group, patience_s=_PATIENCE_S)) if rank() == 0 else None
+        job = from_first_worker(job)
+        if job == "over":
+            return
+        if isinstance(job, Job):
+            worker.do(job)
+
+
+class Groups:
+    """The worker groups of one command and the broker that serves them; `close` ends them all."""
+
+    def __init__(self, shape: GroupShape, *, count: int, name: str, storage: Path) -> None:
+        self.shape, self.count, self.name, self.storage = shape, count, name, storage
+        self.namespace = ray.get_runtime_context().namespace
+        actor: Any = ray.remote(Broker)
+        self.broker = actor.options(name=name, namespace=self.namespace, num_cpus=0, max_concurrency=1000).remote(count)
+        # a client waits here and not in a call to a dead actor
+        ray.get(self.broker.broken.remote())
+        self._threads = [threading.Thread(target=self._run, args=(index,), daemon=True) for index in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Groups:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        # after an error or Ctrl-C nobody waits: every finished epoch is on the disk
+        self.close(patience_s=0.0 if kind else 20.0)
+
+    def close(self, *, patience_s: float) -> None:
+        """Send the groups home and wait a moment; what is still busy then ends with the driver."""
+        ray.get(self.broker.close.remote())
+        for thread in self._threads:
+            thread.join(patience_s)
+
+    def _run(self, index: int) -> None:
+        trainer = ray.train.torch.TorchTrainer(
+            work,
+            train_loop_config={"group": index, "broker": self.name, "namespace": self.namespace},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=self.shape.workers,
+                use_gpu=self.shape.gpus_per_worker > 0,
+                resources_per_worker=self.shape.resources(),
+            ),
+            run_config=ray.train.RunConfig(
+                name=f"group-{index}",
+                storage_path=str(self.storage),
+                failure_config=ray.train.FailureConfig(max_failures=_MAX_REBUILDS, controller_failure_limit=3),
+                logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
+            ),
+        )
+        try:
+            trainer.fit()
+            reason = "it went home"
+        except Exception as error:  # noqa: BLE001 - reported to every client that waits for this group
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        ray.get(self.broker.lost.remote(index, f"worker group {index} could not go on: {reason}"))

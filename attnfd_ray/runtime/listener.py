@@ -1,0 +1,23 @@
+"""Who hears how a command goes on; the command line draws a table, a test keeps a list."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from attnfd_ray.runtime.jobs import Job
+
+
+class Listener(Protocol):
+    """Called in the driver, from one thread at a time. `metrics` are those of `train.records.EpochRecord`."""
+
+    def stage(self, text: str) -> None:
+        """Something begins that is no trial."""
+
+    def started(self, job: Job) -> None:
+        """A trial was handed out."""
+
+    def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
+        """An epoch of a trial is over."""
+
+    def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
+        """A trial is over; `metrics` are its last, or `failure_kind` and `failure_text`."""

@@ -1,0 +1,79 @@
+"""The teacher, before any student: found or trained, loaded strictly, and good enough to learn from."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attnfd_ray.config.overrides import config_hash, digest, teacher_experiment
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.errors import CheckpointError, RunFailed
+from attnfd_ray.runtime.client import run_job
+from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.listener import Listener
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A teacher's weights, what tells them from others, and its mIoU (fraction) as far as it was measured."""
+
+    file: str
+    hash: str
+    miou: float
+
+
+def ready_teacher(settings: ExperimentSettings, broker: Any, template: Job, listener: Listener) -> Teacher:
+    """Return the experiment's teacher, trained first if it has to be.
+
+    `template` is a job of the experiment, to be filled in. Raises CheckpointError for a file that does not fit or a
+    teacher below `teacher.min_miou`, RunFailed when its training fails.
+    """
+    assert settings.teacher is not None
+    if settings.teacher.checkpoint:
+        return _from_file(settings, settings.teacher.checkpoint, broker, template, listener)
+    training = teacher_experiment(settings)
+    teacher_hash = digest([config_hash(training), training.train.seed, template.data_hash])
+    job = dataclasses.replace(
+        template,
+        kind="train",
+        trial_id=f"teacher-{teacher_hash}",
+        role="teacher",
+        settings_json=training.model_dump_json(),
+    )
+    # A teacher that is there already is a run that is over: its checkpoint answers in no time.
+    listener.stage(f"teacher {training.student.backbone}: {training.train.epochs} epochs, as {job.trial_id}")
+    event = run_job(broker, job, lambda metrics: listener.epoch(job, metrics))
+    miou = event.metrics["best_miou"]
+    listener.finished(job, "COMPLETE", event.metrics)
+    file = str(job.directory / "best.safetensors")
+    _check(settings, file, miou)
+    return Teacher(file=file, hash=teacher_hash, miou=miou)
+
+
+def _from_file(settings: ExperimentSettings, file: str, broker: Any, template: Job, listener: Listener) -> Teacher:
+    from attnfd_ray.models.files import model_hash
+
+    teacher_hash = model_hash(Path(file))
+    job = dataclasses.replace(
+        template, kind="score_teacher", trial_id=f"score-{teacher_hash[:16]}", role="teacher", teacher_file=file
+    )
+    listener.stage(f"teacher {file}: a quick score")
+    try:
+        event = run_job(broker, job, lambda _: None)
+    except RunFailed as error:
+        raise CheckpointError(str(error).partition(": DATA: ")[2] or str(error)) from None
+    miou = event.metrics["val_miou"]
+    listener.stage(f"teacher {file}: mIoU {100 * miou:.2f} % ({event.metrics['protocol']})")
+    _check(settings, file, miou)
+    return Teacher(file=file, hash=teacher_hash[:16], miou=miou)
+
+
+def _check(settings: ExperimentSettings, file: str, miou: float) -> None:
+    assert settings.teacher is not None
+    if miou < settings.teacher.min_miou:
+        raise CheckpointError(
+            f"{file}: the teacher scores mIoU {miou:.4f}, below teacher.min_miou {settings.teacher.min_miou:g}; "
+            "train it longer, or check that it is of this dataset"
+        )

@@ -1,0 +1,157 @@
+"""A search plan run by Ray Tune: what Tune asks its searcher and its scheduler, the plan answers.
+
+The plan lives in the driver and owns the Optuna study; it is rebuilt from the store, so nothing of Tune's own state is
+kept or restored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from attnfd_ray.errors import RunFailed
+from attnfd_ray.runtime.group import Groups
+from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.listener import Listener
+from attnfd_ray.runtime.trial import RESOURCES, trial
+from attnfd_ray.search.plan import SearchPlan
+from attnfd_ray.search.records import State, Suggestion
+from attnfd_ray.store.rows import TrialRow, TrialState
+from attnfd_ray.store.store import Store
+
+_TRIAL_PROCESS_LOSSES = 3  # the shell of a trial may die this often; its job goes on in its group meanwhile
+
+
+class _PlanSearcher(Searcher):
+    """Tune's searcher: suggestions as jobs, and how each trial ended."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__(metric="val_miou", mode="max")
+        self._bridge = bridge
+
+    def suggest(self, trial_id: str) -> Any:  # a config, or Searcher.FINISHED
+        return self._bridge.suggest(trial_id)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._bridge.complete(trial_id, result or {}, error=error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Keep nothing: the store is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing."""
+
+
+class _PlanScheduler(FIFOScheduler):
+    """Tune's scheduler: whether a trial goes on after an epoch."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._bridge = bridge
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        stop = self._bridge.epoch(trial.trial_id, result)
+        decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+        return decision
+
+
+class _Bridge:
+    """Between Tune's ids and the plan's."""
+
+    def __init__(self, plan: SearchPlan, groups: Groups, template: Job, listener: Listener) -> None:
+        self.plan, self.groups, self.template, self.listener = plan, groups, template, listener
+        self.jobs: dict[str, Job] = {}
+        self.heard: dict[str, int] = {}
+        self.broken: str | None = None
+
+    def suggest(self, tune_id: str) -> Any:
+        self.broken = self.broken or ray.get(self.groups.broker.broken.remote())
+        suggestion = None if self.broken else self.plan.next()
+        if suggestion is None:
+            return Searcher.FINISHED
+        job = job_of(suggestion, self.template)
+        self.jobs[tune_id] = job
+        self.listener.started(job)
+        return {"job": job, "broker": self.groups.name, "namespace": self.groups.namespace}
+
+    def epoch(self, tune_id: str, metrics: dict[str, Any]) -> bool:
+        job = self.jobs[tune_id]
+        if "epoch" not in metrics or metrics["epoch"] <= self.heard.get(tune_id, 0):
+            return False  # a failure, or what Tune repeats when a trial ends
+        self.heard[tune_id] = metrics["epoch"]
+        self.listener.epoch(job, metrics)
+        decision = self.plan.report(job.trial_id, metrics["epoch"], metrics["val_miou"])
+        if decision.stop:
+            ray.get(self.groups.broker.cancel.remote(job.trial_id, decision.reason or "stopped early"))
+        return decision.stop
+
+    def complete(self, tune_id: str, metrics: dict[str, Any], *, error: bool) -> None:
+        job = self.jobs[tune_id]
+        state: State
+        epoch, of = metrics.get("epoch", 0), job.settings.train.epochs
+        if error or "failure_kind" in metrics:
+            metrics = {"failure_kind": "WORKER_LOST", "failure_text": "the trial's process died"} | metrics
+            state = "INFEASIBLE" if metrics["failure_kind"] in ("NAN", "OOM") else "FAILED"
+            settle(job, metrics["failure_kind"], metrics["failure_text"])
+        else:
+            state = "COMPLETE" if epoch >= of else "PRUNED"
+        self.plan.finish(job.trial_id, state, metrics.get("best_miou"))
+        self.listener.finished(job, state, metrics)
+
+
+def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) -> None:
+    """Run the plan to its end. Raises RunFailed when no worker group is left to run it on."""
+    bridge = _Bridge(plan, groups, template, listener)
+    tuner = tune.Tuner(
+        tune.with_resources(trial, RESOURCES),
+        tune_config=tune.TuneConfig(
+            search_alg=_PlanSearcher(bridge),
+            scheduler=_PlanScheduler(bridge),
+            num_samples=-1,  # until the plan says that it is finished
+            max_concurrent_trials=groups.count,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(groups.storage),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=_TRIAL_PROCESS_LOSSES),
+        ),
+    )
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    tuner.fit()
+    broken = bridge.broken or ray.get(groups.broker.broken.remote())
+    if broken:
+        raise RunFailed(f"the search stopped: {broken}; the same command goes on with it")
+
+
+def job_of(suggestion: Suggestion, template: Job) -> Job:
+    """Return the job that runs a suggestion."""
+    return dataclasses.replace(
+        template,
+        kind="train",
+        trial_id=suggestion.trial_id,
+        role=suggestion.role,
+        searched=suggestion.values,
+        settings_json=suggestion.settings.model_dump_json(),
+    )
+
+
+def settle(job: Job, kind: str, text: str) -> None:
+    """Write the end of a trial whose workers could not write it themselves."""
+    store = Store.open(job.settings.store, create=False)
+    rows = [row for row in store.trials().to_pylist() if row["trial_id"] == job.trial_id]
+    if rows and rows[0]["state"] == "RUNNING":
+        state = TrialState.INFEASIBLE if kind in ("NAN", "OOM") else TrialState.FAILED
+        known = {name: value for name, value in rows[0].items() if name not in ("state", "time_utc", "versions")}
+        versions = dict(rows[0]["versions"] or [])
+        store.append_trial(
+            TrialRow(**known | {"failure_kind": kind, "failure_text": text}, versions=versions, state=state)
+        )

@@ -1,0 +1,245 @@
+"""One process of a worker group: does jobs one after another, and keeps what the next one needs too.
+
+It keeps datasets and the teacher; model, optimiser and device memory go with each job, and every job seeds its own
+random generators. Knows torch and the store, and no Ray: `group` brings the jobs and the ear for what it says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import platform
+import resource
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnfd_ray.config.overrides import config_hash, digest
+from attnfd_ray.config.schema import DataSettings, ExperimentSettings
+from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
+from attnfd_ray.data.loader import val_batches
+from attnfd_ray.distill.method import method_class
+from attnfd_ray.distill.teacher import FrozenTeacher
+from attnfd_ray.errors import AttnFDError, Diverged, UserError
+from attnfd_ray.models import build_model
+from attnfd_ray.models.files import load_weights
+from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.versions import versions
+from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
+from attnfd_ray.store.store import Store
+from attnfd_ray.train.distributed import from_first_worker, rank, world_size
+from attnfd_ray.train.evaluate import evaluate, protocol
+from attnfd_ray.train.loop import Run
+from attnfd_ray.train.records import EpochRecord, Outcome
+
+TEACHER_CHECK_IMAGES = 64  # enough to tell a trained teacher from a wrong file, few enough to be quick
+
+Push = Callable[[Event], str | None]
+
+
+class GroupMustRestart(Exception):
+    """One process of several failed alone; the others wait for it in a collective and have to be ended."""
+
+
+class Worker:
+    """Does jobs. `push` says an event and answers why to stop, or None; for epochs only rank 0 calls it."""
+
+    def __init__(self, device: torch.device, push: Callable[[Job, Event], str | None]) -> None:
+        self.device, self._push = device, push
+        self._datasets: dict[str, SegmentationDataset] = {}
+        self._teacher: tuple[str, FrozenTeacher] | None = None
+
+    def do(self, job: Job) -> None:
+        """Do a job to its end; what goes wrong is said as a `failed` event and a row, not raised.
+
+        Raises GroupMustRestart when the other processes of the group cannot know of it.
+        """
+        try:
+            if job.kind == "train":
+                self._train(job)
+            else:
+                self._score_teacher(job)
+        except Exception as error:  # whatever a user's method or data raises must not end the search
+            kind, text = describe(error)
+            if job.kind == "train":
+                self._say_failed(job, kind, text)
+            self._push(job, Event(kind="failed", failure_kind=kind, failure_text=text))
+            if world_size() > 1 and not isinstance(error, Diverged):
+                raise GroupMustRestart(text) from error
+        finally:
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def dataset(self, data: DataSettings, split: str) -> SegmentationDataset:
+        """Return a split, opened once."""
+        key = digest([data.name, data.root, split])
+        if key not in self._datasets:
+            self._datasets[key] = open_dataset(data, split=split)
+        return self._datasets[key]
+
+    def teacher(self, settings: ExperimentSettings, file: str, num_classes: int) -> FrozenTeacher:
+        """Return the frozen teacher of a file of weights, loaded once."""
+        assert settings.teacher is not None
+        architecture = settings.teacher.model_copy(update={"pretrained": "none"})
+        key = digest([file, architecture.model_dump(mode="json"), num_classes])
+        if self._teacher is None or self._teacher[0] != key:
+            network = build_model(architecture, num_classes=num_classes)
+            load_weights(network, Path(file), num_classes=num_classes)
+            self._teacher = (key, FrozenTeacher(network).to(self.device))
+        return self._teacher[1]
+
+    def _score_teacher(self, job: Job) -> None:
+        """Load a teacher strictly and score it on the first images of the val split."""
+        settings = job.settings
+        limit = min(TEACHER_CHECK_IMAGES, settings.data.val_limit or TEACHER_CHECK_IMAGES)
+        data = settings.data.model_copy(update={"val_limit": limit})
+        val_set = self.dataset(data, data.val_split)
+        assert job.teacher_file is not None
+        teacher = self.teacher(settings, job.teacher_file, val_set.num_classes)
+        batches = val_batches(val_set, data, rank=rank(), world_size=world_size())
+        scored = evaluate(
+            teacher.network, batches, num_classes=val_set.num_classes, device=self.device, train=settings.train
+        )
+        if rank() == 0:
+            self._push(job, Event(kind="done", metrics={"val_miou": scored.miou, "protocol": protocol(data)}))
+
+    def _train(self, job: Job) -> None:
+        settings = job.settings
+        train_set = self.dataset(settings.data, settings.data.train_split)
+        val_set = self.dataset(settings.data, settings.data.val_split)
+        teacher = None
+        if method_class(settings).needs_teacher:
+            assert job.teacher_file is not None, "the driver finds the teacher before it hands out a job"
+            teacher = self.teacher(settings, job.teacher_file, train_set.num_classes)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        book = _Book.open(job, self.device) if rank() == 0 else None
+        run = Run(
+            settings,
+            directory=job.directory,
+            train_set=train_set,
+            val_set=val_set,
+            device=self.device,
+            teacher=teacher,
+        )
+        ready_utc_s = time.time()
+
+        def report(record: EpochRecord) -> bool:
+            reason: str | None = None
+            if book is not None:
+                book.write_epoch(record)
+                metrics = dataclasses.asdict(record) | {"ready_utc_s": ready_utc_s}
+                reason = self._push(job, Event(kind="epoch", metrics=metrics))
+                book.stop_reason = reason
+            return from_first_worker(reason) is not None
+
+        outcome = run.run(report)
+        if book is not None:
+            book.write_end(outcome)
+            self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last)))
+
+    def _say_failed(self, job: Job, kind: str, text: str) -> None:
+        state = TrialState.INFEASIBLE if kind in ("NAN", "OOM") else TrialState.FAILED
+        store = Store.open(job.settings.store, create=False)
+        attempt = max(1, store.last_attempt(job.trial_id))
+        store.append_trial(
+            TrialRow(**facts(job, self.device, attempt), state=state, failure_kind=kind, failure_text=text)
+        )
+
+
+@dataclasses.dataclass
+class _Book:
+    """Keeps one attempt's rows."""
+
+    job: Job
+    store: Store
+    facts: dict[str, Any]
+    earlier_wall_s: float
+    epochs_wall_s: float = 0.0
+    stop_reason: str | None = None
+
+    @classmethod
+    def open(cls, job: Job, device: torch.device) -> _Book:
+        store = Store.open(job.settings.store, create=True)
+        known = facts(job, device, store.last_attempt(job.trial_id) + 1)
+        walls = store.epochs(job.trial_id, columns=["wall_s"])["wall_s"].to_pylist()
+        store.append_trial(TrialRow(**known, state=TrialState.RUNNING))
+        return cls(job, store, known, earlier_wall_s=sum(wall or 0.0 for wall in walls))
+
+    def write_epoch(self, record: EpochRecord) -> None:
+        values = dataclasses.asdict(record)
+        del values["best_miou"], values["best_epoch"]
+        shared = ("experiment", "search_id", "trial_id", "attempt", "seed", "method", "role", "protocol")
+        self.store.append_epoch(EpochRow(**{name: self.facts[name] for name in shared}, **values))
+        self.epochs_wall_s += record.wall_s
+
+    def write_end(self, outcome: Outcome) -> None:
+        last = outcome.last
+        row = TrialRow(
+            **self.facts,
+            state=TrialState.PRUNED if outcome.stopped_early else TrialState.COMPLETE,
+            stop_reason=self.stop_reason if outcome.stopped_early else None,
+            best_val_miou=last.best_miou,
+            best_epoch=last.best_epoch,
+            last_val_miou=last.val_miou,
+            epochs_done=last.epoch,
+            student_params=outcome.student_params,
+            checkpoint=str(outcome.best_weights),
+            wall_s=self.earlier_wall_s + self.epochs_wall_s,
+            peak_mem_mib=peak_mem_mib(torch.device(self.facts["device"].split(" ")[0])),
+        )
+        self.store.append_trial(row)
+        self.store.compact(self.job.trial_id)
+
+
+def facts(job: Job, device: torch.device, attempt: int) -> dict[str, Any]:
+    """Return what every row of a trial says of itself."""
+    settings = job.settings
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "experiment": settings.experiment,
+        "search_id": job.search_id,
+        "trial_id": job.trial_id,
+        "attempt": attempt,
+        "seed": settings.train.seed,
+        "method": settings.method.name,
+        "role": job.role,
+        "config_json": job.settings_json,
+        "config_hash": config_hash(settings),
+        "searched_json": json.dumps(job.searched, sort_keys=True),
+        "epochs_total": settings.train.epochs,
+        "protocol": protocol(settings.data),
+        "teacher_hash": job.teacher_hash,
+        "data_hash": job.data_hash,
+        "git_commit": job.git_commit,
+        "versions": versions(),
+        "host": socket.gethostname(),
+        "device": f"{device.type} {name}",
+    }
+
+
+def describe(error: Exception) -> tuple[str, str]:
+    """Return the kind of a failure and one line on it; for an error that is not ours, with where it was raised."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "OOM", str(error).splitlines()[0]
+    if isinstance(error, Diverged):
+        return "NAN", str(error)
+    if isinstance(error, AttnFDError):
+        return ("DATA" if isinstance(error, UserError) else "RUN"), str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = str(error).splitlines()[0] if str(error) else ""
+    return "USER_CODE", f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"
+
+
+def peak_mem_mib(device: torch.device) -> float:
+    """Return the most device memory this job had allocated; on a CPU, the most its process ever held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB

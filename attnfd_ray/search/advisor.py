@@ -1,0 +1,121 @@
+"""Optuna behind four verbs: propose, place, judge, tell. Its study lives in memory; the store is what lasts.
+
+Every draw is by a fresh sampler whose seed follows from the seed of the search and the number of the trial, and not
+from how many draws came before it in this process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler
+from optuna.trial import TrialState
+
+from attnfd_ray import registry
+from attnfd_ray.config.overrides import with_values
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.search.distributions import decode, encode, to_distributions, walk
+from attnfd_ray.search.early_stopping import why
+from attnfd_ray.search.records import GO_ON, Decision
+
+NUM_DRAWS = 50  # for one trial, before the sampler is passed over
+
+
+class Proposal(NamedTuple):
+    """A configuration to try: Optuna's running trial, the searched values, and the settings with them applied."""
+
+    trial: optuna.Trial
+    values: dict[str, Any]
+    settings: ExperimentSettings
+
+
+class Advisor:
+    """The sampler and the early stopping of one search, which maximises."""
+
+    def __init__(self, settings: ExperimentSettings) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._settings = settings
+        self._distributions = to_distributions(settings.search)
+        self._tried: set[frozenset[tuple[str, Any]]] = set()
+        pruner = registry.load("early_stopping", settings.tune.early_stopping)(settings.tune, settings.train.epochs)
+        self._study = optuna.create_study(direction="maximize", sampler=self._sampler(0), pruner=pruner)
+
+    def propose(self, index: int) -> Proposal | None:
+        """Return the first draw that is new and valid, or None when there is none; the others are told as failed."""
+        for trial in self._candidates(index):
+            values = decode(trial.params, self._settings.search)
+            settings = None if self._is_pointless(trial.params) else self._validated(values)
+            self._tried.add(_key(trial.params))
+            if settings is not None:
+                return Proposal(trial, values, settings)
+            self.tell(trial, TrialState.FAIL)
+        return None
+
+    def place(self, index: int, values: Mapping[str, Any]) -> optuna.Trial | None:
+        """Return a running trial with these values, or None where they lie outside the space."""
+        params = encode(values, self._settings.search)
+        if not params:
+            return None
+        self._tried.add(_key(params))
+        return self._ask(index, params)
+
+    def judge(self, trial: optuna.Trial, epoch: int, value: float) -> Decision:
+        """Record the finite value of an epoch not seen before, and say whether the trial may go on."""
+        trial.report(value, epoch)
+        if epoch >= self._settings.train.epochs or not trial.should_prune():
+            return GO_ON
+        trials = self._study.get_trials(deepcopy=False)
+        rf = self._settings.tune.reduction_factor
+        return Decision(True, why(trials[trial.number], trials, epoch=epoch, value=value, reduction_factor=rf))
+
+    def tell(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
+        """Finish a trial; `value` belongs to COMPLETE alone: Optuna takes a pruned one's last reported."""
+        self._study.tell(trial, value, state)
+
+    def _candidates(self, index: int) -> Iterator[optuna.Trial]:
+        """Yield what the sampler draws; where it keeps missing, combinations not tried yet until none is left."""
+        params: dict[str, Any] = {}
+        for attempt in range(NUM_DRAWS):
+            self._study.sampler = self._sampler(index, attempt)
+            trial = self._study.ask(self._distributions)
+            params = trial.params
+            yield trial
+        for combination in walk(self._distributions, self._seed(index), params):
+            if not self._is_pointless(combination):
+                yield self._ask(index, combination)
+
+    def _ask(self, index: int, params: dict[str, Any]) -> optuna.Trial:
+        sampler = self._sampler(index)
+        # Optuna makes a sampler propose even where the params are given. Only CMA-ES needs that: it keeps its state in
+        # the trials it proposed. A Gaussian process would be fitted in vain for every trial of a rebuilt search.
+        self._study.sampler = sampler if isinstance(sampler, CmaEsSampler) else RandomSampler(seed=0)
+        self._study.enqueue_trial(params)
+        return self._study.ask(self._distributions)
+
+    def _sampler(self, index: int, attempt: int = 0) -> BaseSampler:
+        make = registry.load("sampler", self._settings.tune.sampler)
+        sampler: BaseSampler = make(self._seed(index, attempt), self._distributions)
+        return sampler
+
+    def _seed(self, index: int, attempt: int = 0) -> int:
+        """Return 32 bits that depend on neither process, platform nor version."""
+        digest = hashlib.sha256(f"{self._settings.tune.seed}/{index}/{attempt}".encode()).digest()
+        return int.from_bytes(digest[:4], "big")
+
+    def _is_pointless(self, params: Mapping[str, Any]) -> bool:
+        """Return whether this was tried, or leaves a subset too small or too large."""
+        search = self._settings.search
+        return _key(params) in self._tried or encode(decode(params, search), search) is None
+
+    def _validated(self, values: Mapping[str, Any]) -> ExperimentSettings | None:
+        try:
+            return with_values(self._settings, values)
+        except ValueError:  # pydantic's: the file was checked value by value, and these do not go together
+            return None
+
+
+def _key(params: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
+    return frozenset(params.items())

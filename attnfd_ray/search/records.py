@@ -1,0 +1,64 @@
+"""What a search hands out and takes back: plain records, no optuna, no torch, no ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from attnfd_ray.config.schema import ExperimentSettings
+
+Role = Literal["baseline", "as_written", "trial"]
+State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED", "INFEASIBLE"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastTrial:
+    """A trial of an earlier session, as the store tells it; epochs count from 1, val_miou is a fraction."""
+
+    trial_id: str
+    role: Role
+    values: dict[str, Any]
+    state: State
+    epochs: Sequence[tuple[int, float]] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """What to run next; `values` are the searched ones by dotted path, and `settings` has them applied."""
+
+    trial_id: str
+    index: int
+    role: Role
+    values: dict[str, Any]
+    settings: ExperimentSettings
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a trial ends here, and if so, why."""
+
+    stop: bool
+    reason: str | None = None
+
+
+GO_ON = Decision(stop=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Where a search stands; scores are best val_miou so far, and the baseline's is not among `best_value`."""
+
+    planned: int
+    running: int
+    complete: int
+    pruned: int
+    failed: int
+    best_value: float | None
+    best_trial_id: str | None
+    baseline_value: float | None
+
+    @property
+    def finished(self) -> int:
+        """Return how many trials have ended, well or not."""
+        return self.complete + self.pruned + self.failed

@@ -1,0 +1,72 @@
+"""The columns of the two tables, with units in the names. Imports pyarrow and nothing of the package.
+
+mIoU and accuracies are fractions 0..1. A column, once released, keeps its name, type and meaning: parts written by any
+version stay readable, and readers see null where an old part has no such column.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_INT, _FLOAT, _TEXT = pa.int64(), pa.float64(), pa.string()
+
+_BOTH = [
+    ("schema_version", _INT),
+    ("experiment", _TEXT),
+    ("search_id", _TEXT),  # null for a run of `train`
+    ("trial_id", _TEXT),
+    ("attempt", _INT),  # 1-based; a later one supersedes
+    ("seed", _INT),
+    ("method", _TEXT),
+    ("role", _TEXT),  # teacher | baseline | as_written | trial | run
+    ("time_utc", pa.timestamp("us", tz="UTC")),  # when the row was written
+]
+
+EPOCHS = pa.schema(
+    [
+        *_BOTH,
+        ("epoch", _INT),  # 1-based
+        ("epochs_total", _INT),
+        ("train_loss", _FLOAT),
+        ("loss_terms", pa.map_(_TEXT, _FLOAT)),
+        ("val_miou", _FLOAT),
+        ("val_pixel_acc", _FLOAT),
+        ("val_class_acc", _FLOAT),
+        ("class_iou", pa.list_(_FLOAT)),  # null: the class is in neither labels nor predictions
+        ("protocol", _TEXT),  # how mIoU was measured: split, resolution, flips
+        ("lr", _FLOAT),
+        ("images_per_s", _FLOAT),
+        ("wall_s", _FLOAT),  # of this epoch
+    ]
+)
+
+TRIALS = pa.schema(
+    [
+        *_BOTH,
+        ("state", _TEXT),  # RUNNING | COMPLETE | PRUNED | FAILED | INFEASIBLE
+        ("stop_reason", _TEXT),  # null unless PRUNED
+        ("failure_kind", _TEXT),
+        ("failure_text", _TEXT),
+        ("config_json", _TEXT),  # the whole resolved experiment, this trial's values applied
+        ("config_hash", _TEXT),  # shared by trials that differ in the seed alone
+        ("searched_json", _TEXT),  # dotted path -> value
+        ("best_val_miou", _FLOAT),
+        ("best_epoch", _INT),
+        ("last_val_miou", _FLOAT),
+        ("epochs_done", _INT),
+        ("epochs_total", _INT),
+        ("protocol", _TEXT),
+        ("student_params", _INT),
+        ("teacher_hash", _TEXT),  # of the teacher learnt from; a teacher's row carries its own
+        ("data_hash", _TEXT),
+        ("checkpoint", _TEXT),  # relative to the store when inside it
+        ("git_commit", _TEXT),
+        ("versions", pa.map_(_TEXT, _TEXT)),
+        ("host", _TEXT),
+        ("device", _TEXT),
+        ("wall_s", _FLOAT),  # of all attempts together
+        ("peak_mem_mib", _FLOAT),
+    ]
+)

@@ -1,0 +1,58 @@
+"""The few collective operations a run needs; all of them do nothing in a run of one process."""
+
+from __future__ import annotations
+
+import random
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+def world_size() -> int:
+    """Return the number of processes of this run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return which of them this is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def sum_over_workers(tensor: Tensor) -> Tensor:
+    """Return the sum of `tensor` over all processes, in place."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def from_first_worker(value: T) -> T:
+    """Return what the process of rank 0 has for `value`, which must be picklable."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every process the buffers of rank 0, so that all of them evaluate the same network."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def seed_everything(seed: int, *, epoch: int, rank: int) -> None:
+    """Seed every random generator for one epoch of one process.
+
+    Generators are never stored: seeding them anew each epoch makes a resumed run equal to one never stopped, on any
+    number of processes.
+    """
+    entropy = np.random.SeedSequence([seed, epoch, rank]).generate_state(2)
+    torch.manual_seed(int(entropy[0]))
+    random.seed(int(entropy[1]))
+    np.random.seed(int(entropy[1]))

@@ -1,0 +1,206 @@
+"""One training run from its first epoch, or from its last checkpoint, to its end."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.data.dataset import SegmentationDataset
+from attnfd_ray.data.loader import TrainLoader, steps_in_epoch, val_batches
+from attnfd_ray.distill.method import Networks, method_class
+from attnfd_ray.distill.teacher import FrozenTeacher
+from attnfd_ray.errors import CheckpointError
+from attnfd_ray.models import SegmentationModel, build_model
+from attnfd_ray.models.files import save_model
+from attnfd_ray.train import checkpoint
+from attnfd_ray.train.distributed import rank, seed_everything, world_size
+from attnfd_ray.train.evaluate import evaluate
+from attnfd_ray.train.optim import build_optimizer
+from attnfd_ray.train.records import EpochRecord, Outcome
+from attnfd_ray.train.step import Stepper
+from attnfd_ray.train.task import DistillationTask
+
+Report = Callable[[EpochRecord], bool]
+
+
+class Run:
+    """One student in training; the same object on every worker of the run.
+
+    `directory` is the run's own and shared by its workers; rank 0 writes there. `teacher` is needed by methods that
+    learn from one and outlives the run. Raises Diverged when the loss is no longer finite.
+    """
+
+    def __init__(
+        self,
+        settings: ExperimentSettings,
+        *,
+        directory: Path,
+        train_set: SegmentationDataset,
+        val_set: SegmentationDataset,
+        device: torch.device,
+        teacher: FrozenTeacher | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.settings, self.directory, self.device, self.clock = settings, directory, device, clock
+        self.train_set, self.val_set = train_set, val_set
+        # Building is seeded like an epoch before the first, and the same on every worker.
+        seed_everything(settings.train.seed, epoch=0, rank=0)
+        student = build_model(settings.student, num_classes=train_set.num_classes)
+        self.method, taps = build_method(settings, student, teacher)
+        self.teacher = teacher if taps else None
+        self.task = DistillationTask(student, self.method, taps).to(device)
+        if settings.train.channels_last:
+            self.task = self.task.to(memory_format=torch.channels_last)
+        if self.teacher is not None:
+            self.teacher.listen(taps)
+        if settings.train.sync_batchnorm and world_size() > 1 and device.type == "cuda":
+            self.task = nn.SyncBatchNorm.convert_sync_batchnorm(self.task)  # type: ignore[no-untyped-call]
+        self.optimizer = build_optimizer(self.task, settings.optim)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.train.precision == "fp16")
+        self.last: EpochRecord | None = None
+        self.resume()
+
+    @property
+    def student(self) -> SegmentationModel:
+        """The network that is trained; nothing of the method is part of it."""
+        return self.task.student
+
+    @property
+    def best_weights(self) -> Path:
+        """The file of the best epoch's student."""
+        return self.directory / "best.safetensors"
+
+    def run(self, report: Report) -> Outcome:
+        """Train to the end, or until `report` (called after each epoch, on every worker) returns True."""
+        settings, train = self.settings, self.settings.train
+        steps = steps_in_epoch(len(self.train_set), train.batch_size, train.steps_per_epoch)
+        module: nn.Module = self.task
+        if world_size() > 1:
+            module = DistributedDataParallel(
+                self.task, device_ids=[self.device.index] if self.device.type == "cuda" else None
+            )
+        stepper = Stepper(
+            module, self.teacher, self.optimizer, self.scaler, settings, device=self.device, total=steps * train.epochs
+        )
+        loader = TrainLoader(
+            self.train_set,
+            settings.data,
+            global_batch_size=train.batch_size,
+            seed=train.seed,
+            rank=rank(),
+            world_size=world_size(),
+            steps_per_epoch=train.steps_per_epoch,
+        )
+        stopped = False
+        try:
+            while not stopped and (self.last is None or self.last.epoch < train.epochs):
+                self.last = self.epoch(stepper, loader, steps)
+                stopped = report(self.last)
+                self.save()
+        finally:
+            loader.close()
+        assert self.last is not None, "a run has at least one epoch"
+        params = sum(parameter.numel() for parameter in self.student.parameters())
+        return Outcome(last=self.last, stopped_early=stopped, student_params=params, best_weights=self.best_weights)
+
+    def epoch(self, stepper: Stepper, loader: TrainLoader, steps: int) -> EpochRecord:
+        """Train one epoch, score it, keep the weights if they are the best so far."""
+        train, number = self.settings.train, (self.last.epoch if self.last else 0) + 1
+        start = self.clock()
+        seed_everything(train.seed, epoch=number, rank=rank())
+        self.task.train()
+        terms, lr = stepper.epoch(loader.epoch(number), first_step=(number - 1) * steps)
+        trained = self.clock()
+        scored = evaluate(
+            self.student,
+            val_batches(self.val_set, self.settings.data, rank=rank(), world_size=world_size()),
+            num_classes=self.val_set.num_classes,
+            device=self.device,
+            train=train,
+        )
+        best_miou, best_epoch = (self.last.best_miou, self.last.best_epoch) if self.last else (-1.0, 0)
+        if scored.miou > best_miou:
+            best_miou, best_epoch = scored.miou, number
+            self.keep_best()
+        return EpochRecord(
+            epoch=number,
+            epochs_total=train.epochs,
+            train_loss=sum(terms.values()),
+            loss_terms=terms,
+            val_miou=scored.miou,
+            val_pixel_acc=scored.pixel_acc,
+            val_class_acc=scored.class_acc,
+            class_iou=scored.class_iou,
+            lr=lr,
+            images_per_s=steps * train.batch_size / (trained - start),
+            wall_s=self.clock() - start,
+            best_miou=best_miou,
+            best_epoch=best_epoch,
+        )
+
+    def keep_best(self) -> None:
+        """Write the student's weights as a plain network that anyone can load."""
+        if rank() == 0:
+            save_model(
+                self.student,
+                self.best_weights,
+                settings=self.settings.student,
+                num_classes=self.val_set.num_classes,
+                class_names=self.val_set.class_names,
+                extra={"epoch": str((self.last.epoch if self.last else 0) + 1)},
+            )
+
+    def save(self) -> None:
+        """Write the whole state after the last epoch."""
+        if rank() == 0 and self.last is not None:
+            state = {
+                "task": self.task.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            }
+            record = dataclasses.asdict(self.last)
+            checkpoint.save(self.directory / "checkpoints", epoch=self.last.epoch, state=state, record=record)
+
+    def resume(self) -> None:
+        """Go on after the last complete checkpoint, if there is one."""
+        found = checkpoint.latest(self.directory / "checkpoints")
+        if found is None:
+            return
+        state = found.load()
+        try:
+            self.task.load_state_dict(state["task"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, KeyError):
+            raise CheckpointError(
+                f"{found.directory}: is of another network or method; start over with --fresh"
+            ) from None
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.last = EpochRecord(**found.record)
+
+
+def build_method(
+    settings: ExperimentSettings, student: SegmentationModel, teacher: FrozenTeacher | None
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the experiment's method for these two networks, and the taps it listens to."""
+    kind: Any = method_class(settings)
+    taps: tuple[str, ...] = kind.taps(settings.method)
+    if not kind.needs_teacher:
+        return kind(), taps
+    assert teacher is not None, f"method {settings.method.name} needs a teacher"
+    file = settings.teacher.checkpoint if settings.teacher else None
+    networks = Networks(
+        student_channels=student.tap_channels(),
+        teacher_channels=teacher.network.tap_channels(),
+        teacher_file=Path(file) if file else None,
+    )
+    method: nn.Module = kind(settings.method, networks)
+    return method, taps

@@ -1,0 +1,36 @@
+"""What a run says: a record an epoch, and one at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One finished epoch. `epoch` counts from 1; scores are fractions 0..1; `loss_terms` are weighted and sum to
+    `train_loss`; `lr` is the backbone's at the epoch's last step; `wall_s` covers training and evaluation."""
+
+    epoch: int
+    epochs_total: int
+    train_loss: float
+    loss_terms: dict[str, float]
+    val_miou: float
+    val_pixel_acc: float
+    val_class_acc: float
+    class_iou: list[float | None]
+    lr: float
+    images_per_s: float
+    wall_s: float
+    best_miou: float
+    best_epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended; `best_weights` is a file of the best epoch's student."""
+
+    last: EpochRecord
+    stopped_early: bool
+    student_params: int
+    best_weights: Path

@@ -1,0 +1,98 @@
+"""The optimiser step: teacher features, loss terms, gradients, update."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.distill.teacher import FrozenTeacher
+from attnfd_ray.errors import Diverged
+from attnfd_ray.train.distributed import sum_over_workers, world_size
+from attnfd_ray.train.evaluate import autocast
+from attnfd_ray.train.optim import set_learning_rate
+from attnfd_ray.train.task import IGNORE
+
+_STEPS_BETWEEN_CHECKS = 50  # looking at the loss makes the device wait, so not at every step
+
+
+class Stepper:
+    """Takes optimiser steps on `module`, a DistillationTask or one wrapped for several workers."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        teacher: FrozenTeacher | None,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        settings: ExperimentSettings,
+        *,
+        device: torch.device,
+        total: int,
+    ) -> None:
+        self.module, self.teacher, self.optimizer, self.scaler = module, teacher, optimizer, scaler
+        self.settings, self.device, self.total = settings, device, total
+
+    def epoch(self, batches: Iterable[tuple[Tensor, Tensor]], *, first_step: int) -> tuple[dict[str, float], float]:
+        """Step through one epoch's local batches; return the mean of each loss term over all workers, and the lr.
+
+        Raises Diverged, on every worker at once, when the loss stops being finite.
+        """
+        sums: dict[str, Tensor] = {}
+        lr, count = 0.0, 0
+        for images_NCHW, labels_NHW in batches:
+            lr = set_learning_rate(self.optimizer, self.settings.optim, step=first_step + count, total=self.total)
+            terms = self.step(
+                images_NCHW.to(self.device, non_blocking=True), labels_NHW.to(self.device, non_blocking=True)
+            )
+            for name, term in terms.items():
+                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term
+            count += 1
+            if count % _STEPS_BETWEEN_CHECKS == 0:
+                self._mean_terms(sums, count, first_step)
+        return self._mean_terms(sums, count, first_step), lr
+
+    def step(self, images_NCHW: Tensor, labels_NHW: Tensor) -> dict[str, Tensor]:
+        """Take one optimiser step on this worker's share of a global batch; return its detached loss terms.
+
+        DistributedDataParallel averages gradients over workers, so the divisor of the summed cross-entropy is the
+        number of labelled pixels of the global batch / workers.
+        """
+        if self.settings.train.channels_last:
+            images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
+        labelled = sum_over_workers((labels_NHW != IGNORE).sum().float())
+        labelled = (labelled / world_size()).clamp(min=1.0 / world_size())
+        parts = self.settings.train.accumulate
+        total: dict[str, Tensor] = {}
+        for index, (images, labels) in enumerate(
+            zip(images_NCHW.chunk(parts), labels_NHW.chunk(parts), strict=True), start=1
+        ):
+            wait = isinstance(self.module, DistributedDataParallel) and index < parts
+            with self.module.no_sync() if wait else contextlib.nullcontext():  # type: ignore[operator]
+                with autocast(self.device, self.settings.train):
+                    features = self.teacher(images) if self.teacher is not None else {}
+                    terms = self.module(
+                        images, labels, features, labelled_pixels=labelled, image_share=len(images) / len(images_NCHW)
+                    )
+                self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
+            for name, term in terms.items():
+                total[name] = total.get(name, 0) + term.detach()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def _mean_terms(self, sums: dict[str, Tensor], count: int, first_step: int) -> dict[str, float]:
+        """Return each term's mean over steps and workers; the same numbers everywhere, so all workers agree."""
+        means = sum_over_workers(torch.stack(list(sums.values())) / (count * world_size()))
+        terms = dict(zip(sums, means.tolist(), strict=True))
+        if not torch.isfinite(means).all():
+            bad = ", ".join(name for name, value in terms.items() if not -float("inf") < value < float("inf"))
+            raise Diverged(
+                f"the loss is not finite after step {first_step + count} of {self.total} ({bad}); lower optim.lr"
+            )
+        return terms

@@ -1,0 +1,46 @@
+"""Student and method as one module: what DistributedDataParallel wraps and the optimiser trains."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnfd_ray.models import SegmentationModel, TapRecorder
+
+IGNORE = 255
+
+
+class DistillationTask(nn.Module):
+    """Named loss terms of a batch; their sum is the loss.
+
+    The cross-entropy is a mean over the labelled pixels of the *global* batch: `share` says what part of them a call
+    holds is divided by, so that cutting a batch over workers or over accumulated parts changes nothing. The teacher
+    stays outside; its features come as an argument.
+    """
+
+    def __init__(self, student: SegmentationModel, method: nn.Module, taps: tuple[str, ...]) -> None:
+        super().__init__()
+        self.student = student
+        self.method = method
+        self._recorder = TapRecorder(student, taps)
+
+    def forward(
+        self,
+        images_NCHW: Tensor,
+        labels_NHW: Tensor,
+        teacher_features: dict[str, Tensor],
+        *,
+        labelled_pixels: Tensor,
+        image_share: float,
+    ) -> dict[str, Tensor]:
+        """Return the terms of this part of the batch.
+
+        `labelled_pixels` is the divisor of the summed cross-entropy, `image_share` the factor on the method's
+        means over images (this part's images / those that one optimiser step of this worker sees).
+        """
+        logits_NCHW = self.student(images_NCHW)
+        summed = F.cross_entropy(logits_NCHW.float(), labels_NHW, ignore_index=IGNORE, reduction="sum")
+        terms = {"cross_entropy": summed / labelled_pixels}
+        method_terms = self.method(self._recorder.features, teacher_features, labels_NHW)
+        self._recorder.clear()
+        return terms | {name: term * image_share for name, term in method_terms.items()}

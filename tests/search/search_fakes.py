@@ -1,0 +1,73 @@
+"""Stand-ins for a network and a method, so that these tests need no torch; and experiments made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
+from attnfd_ray.search.plan import SearchPlan
+from attnfd_ray.search.records import PastTrial, Suggestion
+
+LAYERS = ["stage3", "stage4", "aspp", "decoder"]
+SPACE: dict[str, Any] = {
+    "method.layers": {"subset": LAYERS, "min": 1},
+    "method.reduction_ratio": {"choice": [4, 8, 16, 32]},
+    "method.loss_weight": {"float": [0.1, 100], "log": True},
+}
+
+
+class FakeArch:
+    tap_names = LAYERS
+
+
+class FakeMethod:
+    needs_teacher = False
+
+    class Settings(MethodSettings):
+        layers: list[str] = ["aspp"]
+        reduction_ratio: int = 16
+        loss_weight: float = 2.0
+
+
+class Weightless:
+    needs_teacher = False
+
+    class Settings(MethodSettings):
+        pass
+
+
+def experiment(
+    search: dict[str, Any] | None = None, *, epochs: int = 9, method: dict[str, Any] | None = None, **tune: Any
+) -> ExperimentSettings:
+    return ExperimentSettings.model_validate(
+        {
+            "experiment": "fake",
+            "data": {"name": "camvid", "root": "/nowhere", "crop": [8, 8]},
+            "student": {"arch": "search_fakes:FakeArch"},
+            "method": {"name": "search_fakes:FakeMethod", **(method or {})},
+            "train": {"epochs": epochs},
+            "search": SPACE if search is None else search,
+            "tune": tune,
+        }
+    )
+
+
+def past(suggestion: Suggestion, state: str = "COMPLETE", scores: list[float] | tuple[float, ...] = ()) -> PastTrial:
+    """The trial as the store would tell it, with these scores at epochs 1, 2, ..."""
+    return PastTrial(
+        trial_id=suggestion.trial_id,
+        role=suggestion.role,
+        values=suggestion.values,
+        state=state,  # type: ignore[arg-type]
+        epochs=list(enumerate(scores, start=1)),
+    )
+
+
+def run(plan: SearchPlan, suggestion: Suggestion, scores: list[float]) -> PastTrial:
+    """Report the scores until the plan stops the trial, finish it, and return what the store would hold."""
+    for epoch, score in enumerate(scores, start=1):
+        if plan.report(suggestion.trial_id, epoch, score).stop:
+            plan.finish(suggestion.trial_id, "PRUNED", score)
+            return past(suggestion, "PRUNED", scores[:epoch])
+    plan.finish(suggestion.trial_id, "COMPLETE", scores[-1])
+    return past(suggestion, "COMPLETE", scores)
