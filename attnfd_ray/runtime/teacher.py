@@ -40,6 +40,8 @@ def ready_teacher(settings: ExperimentSettings, broker: Any, template: Job, list
         kind="train",
         trial_id=f"teacher-{teacher_hash}",
         role="teacher",
+        search_id=None,  # it serves every search that asks for the same one
+        teacher_hash=teacher_hash,
         settings_json=training.model_dump_json(),
     )
     # A teacher that is there already is a run that is over: its checkpoint answers in no time.

@@ -70,6 +70,10 @@ class _Bridge:
         self.heard: dict[str, int] = {}
         self.broken: str | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave nothing in the copies that Tune pickles for a restore of its own, which is never made."""
+        return {}
+
     def suggest(self, tune_id: str) -> Any:
         self.broken = self.broken or ray.get(self.groups.broker.broken.remote())
         suggestion = None if self.broken else self.plan.next()

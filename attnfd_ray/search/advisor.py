@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler
+from optuna.samplers import BaseSampler, CmaEsSampler
 from optuna.trial import TrialState
 
 from attnfd_ray import registry
@@ -47,8 +47,8 @@ class Advisor:
         """Return the first draw that is new and valid, or None when there is none; the others are told as failed."""
         for trial in self._candidates(index):
             values = decode(trial.params, self._settings.search)
-            settings = None if self._is_pointless(trial.params) else self._validated(values)
-            self._tried.add(_key(trial.params))
+            settings = self._validated(values) if self._is_new(values) else None
+            self._note(values)
             if settings is not None:
                 return Proposal(trial, values, settings)
             self.tell(trial, TrialState.FAIL)
@@ -56,11 +56,8 @@ class Advisor:
 
     def place(self, index: int, values: Mapping[str, Any]) -> optuna.Trial | None:
         """Return a running trial with these values, or None where they lie outside the space."""
-        params = encode(values, self._settings.search)
-        if not params:
-            return None
-        self._tried.add(_key(params))
-        return self._ask(index, params)
+        params = self._note(values)
+        return self._ask(index, params) if params else None
 
     def judge(self, trial: optuna.Trial, epoch: int, value: float) -> Decision:
         """Record the finite value of an epoch not seen before, and say whether the trial may go on."""
@@ -84,16 +81,18 @@ class Advisor:
             params = trial.params
             yield trial
         for combination in walk(self._distributions, self._seed(index), params):
-            if not self._is_pointless(combination):
+            if self._is_new(decode(combination, self._settings.search)):
                 yield self._ask(index, combination)
 
     def _ask(self, index: int, params: dict[str, Any]) -> optuna.Trial:
-        sampler = self._sampler(index)
-        # Optuna makes a sampler propose even where the params are given. Only CMA-ES needs that: it keeps its state in
-        # the trials it proposed. A Gaussian process would be fitted in vain for every trial of a rebuilt search.
-        self._study.sampler = sampler if isinstance(sampler, CmaEsSampler) else RandomSampler(seed=0)
+        self._study.sampler = sampler = self._sampler(index)
         self._study.enqueue_trial(params)
-        return self._study.ask(self._distributions)
+        trial = self._study.ask(self._distributions)
+        if isinstance(sampler, CmaEsSampler):
+            # It keeps its state in the trials it proposed, and Optuna lets it propose only what is not given. So it
+            # proposes here, in vain but for the state: a rebuilt search would start from the middle of the space.
+            _ = trial.relative_params
+        return trial
 
     def _sampler(self, index: int, attempt: int = 0) -> BaseSampler:
         make = registry.load("sampler", self._settings.tune.sampler)
@@ -105,17 +104,20 @@ class Advisor:
         digest = hashlib.sha256(f"{self._settings.tune.seed}/{index}/{attempt}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
-    def _is_pointless(self, params: Mapping[str, Any]) -> bool:
-        """Return whether this was tried, or leaves a subset too small or too large."""
-        search = self._settings.search
-        return _key(params) in self._tried or encode(decode(params, search), search) is None
+    def _is_new(self, values: Mapping[str, Any]) -> bool:
+        """Return whether these lie in the space (a drawn subset may be too small or too large) and were not tried."""
+        params = encode(values, self._settings.search)
+        return params is not None and frozenset(params.items()) not in self._tried
+
+    def _note(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Count these as tried, and return their params; None where they lie outside the space."""
+        params = encode(values, self._settings.search)
+        if params is not None:
+            self._tried.add(frozenset(params.items()))
+        return params
 
     def _validated(self, values: Mapping[str, Any]) -> ExperimentSettings | None:
         try:
             return with_values(self._settings, values)
         except ValueError:  # pydantic's: the file was checked value by value, and these do not go together
             return None
-
-
-def _key(params: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
-    return frozenset(params.items())

@@ -95,8 +95,8 @@ def test_other_experiments_get_a_line_each(search):
     assert "There is no finished baseline to compare with." in text
     assert text.endswith(
         "Also in this store (--experiment NAME shows one)\n"
-        "  camvid: 11 trials: 1 running, 6 complete, 1 pruned, 2 failed, 1 infeasible; last\n"
-        "  2026-03-01 12:11 UTC\n"
+        "  camvid: 11 trials: 1 running, 6 complete, 1 pruned, 2 failed, 1 infeasible;\n"
+        "  last 2026-03-01 12:11 UTC\n"
     )
 
 

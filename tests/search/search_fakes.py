@@ -25,6 +25,7 @@ class FakeMethod:
 
     class Settings(MethodSettings):
         layers: list[str] = ["aspp"]
+        parts: list[str] = ["p0"]
         reduction_ratio: int = 16
         loss_weight: float = 2.0
 

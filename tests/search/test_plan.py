@@ -33,7 +33,8 @@ def test_the_baseline_comes_first_then_the_file_as_written_then_what_is_drawn() 
     assert [s.role for s in found] == ["baseline", "as_written", "trial", "trial", "trial"]
     assert [s.trial_id for s in found] == [f"s-1-{k:04d}" for k in range(5)]
     assert [s.index for s in found] == list(range(5))
-    assert found[0].values == {} and found[0].settings.method.loss_weight == 0  # type: ignore[attr-defined]
+    assert found[0].values == {}
+    assert found[0].settings.method.loss_weight == 0
     assert found[1].values == {"method.layers": ["aspp"], "method.reduction_ratio": 16, "method.loss_weight": 2.0}
     assert found[1].settings == experiment(trials=4)
     for suggestion in found[2:]:
@@ -62,14 +63,23 @@ def test_no_configuration_is_run_twice(sampler: str) -> None:
 def test_a_finite_space_ends_when_all_of_it_was_tried_even_if_trials_says_more(sampler: str) -> None:
     plan = plan_of(SMALL, sampler=sampler, trials=50)
     assert len({str(s.values) for s in all_of(plan) if s.role != "baseline"}) == 9
-    assert plan.is_done and plan.next() is None
+    assert plan.is_done
+    assert plan.next() is None
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "cmaes"])
+def test_the_steps_of_a_float_are_each_tried_once(sampler: str) -> None:
+    found = all_of(plan_of({"optim.momentum": {"float": [0.1, 0.9], "step": 0.1}}, sampler=sampler, trials=30))
+    momenta = [s.settings.optim.momentum for s in found[1:]]
+    assert sorted(momenta) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
 
 def test_a_grid_ends_at_trials_if_that_comes_first_and_has_the_order_of_its_seed() -> None:
     once, twice, other = (
         [s.values for s in all_of(plan_of(SMALL, sampler="grid", trials=5, seed=s))] for s in (1, 1, 2)
     )
-    assert once == twice != other and len(once) == 6
+    assert once == twice != other
+    assert len(once) == 6
 
 
 def test_a_grid_over_real_numbers_is_refused_before_anything_runs() -> None:
@@ -80,19 +90,19 @@ def test_a_grid_over_real_numbers_is_refused_before_anything_runs() -> None:
 @pytest.mark.parametrize("sampler", ["random", "tpe", "grid"])
 def test_a_subset_the_sampler_hardly_ever_hits_is_kept_within_its_bounds(sampler: str) -> None:
     # Of the 2 ** 12 draws of yes and no, 12 have one member.
-    members = [f"stage{k}" for k in range(12)]
-    search = {"method.layers": {"subset": members, "min": 1, "max": 1}, "method.reduction_ratio": {"int": [1, 64]}}
-    found = all_of(plan_of(search, sampler=sampler, trials=7, method={"layers": ["stage0"]}, layers=members))[1:]
-    assert len(found) == 7 and all(len(s.values["method.layers"]) == 1 for s in found)
-    assert len({s.values["method.layers"][0] for s in found}) > 2
+    parts = [f"p{k}" for k in range(12)]
+    search = {"method.parts": {"subset": parts, "min": 1, "max": 1}, "method.reduction_ratio": {"int": [1, 64]}}
+    found = all_of(plan_of(search, sampler=sampler, trials=7))[1:]
+    assert len(found) == 7
+    assert all(len(s.values["method.parts"]) == 1 for s in found)
+    assert len({s.values["method.parts"][0] for s in found}) > 2
 
 
 def test_values_that_are_not_valid_together_are_passed_over() -> None:
-    # 8 images over 1 worker x accumulate: 1, 2, 4, 8 divide them, 3 and 5 do not.
-    search = {"train.accumulate": {"choice": [1, 2, 3, 4, 5, 8]}, "train.batch_size": {"choice": [8, 15]}}
-    found = all_of(plan_of(search, sampler="random", trials=40))[1:]
-    pairs = [tuple(s.values.values()) for s in found]
-    assert sorted(pairs[1:]) == [(1, 8), (1, 15), (2, 8), (3, 15), (4, 8), (5, 15), (8, 8)]
+    # Images of a batch must be shared evenly over the parts: 4 x 2 and 5 x 3, not 4 x 3.
+    search = {"train.accumulate": {"choice": [1, 2, 3, 4, 5]}, "train.batch_size": {"choice": [8, 15]}}
+    _, *drawn = all_of(plan_of(search, sampler="random", trials=40))[1:]
+    assert sorted(tuple(s.values.values()) for s in drawn) == [(1, 8), (1, 15), (2, 8), (3, 15), (4, 8), (5, 15)]
 
 
 def test_a_value_that_is_not_finite_is_ignored() -> None:
@@ -147,7 +157,8 @@ def test_neither_the_baseline_nor_anything_at_its_last_epoch_is_stopped() -> Non
 def test_a_file_whose_own_values_lie_outside_the_space_still_runs_and_the_sampler_copes() -> None:
     plan = plan_of({"method.loss_weight": {"float": [5, 50]}}, trials=14)
     found = [run(plan, s, [0.1 * s.index] * 9) for s in iter(plan.next, None)]
-    assert [p.role for p in found[:2]] == ["baseline", "as_written"] and len(found) == 15
+    assert [p.role for p in found[:2]] == ["baseline", "as_written"]
+    assert len(found) == 15
     assert all(5 <= p.values["method.loss_weight"] <= 50 for p in found[2:])
 
 
@@ -186,8 +197,10 @@ def test_a_pruned_trial_keeps_its_curve_and_a_complete_one_is_worth_its_best_epo
     run(plan, first, [0.3, 0.7, 0.5] + [0.4] * 6)
     run(plan, second, [0.1])
     complete, pruned = plan._advisor._study.get_trials()
-    assert complete.value == 0.7 and len(complete.intermediate_values) == 9
-    assert pruned.value == 0.1 and pruned.intermediate_values == {1: 0.1}
+    assert complete.value == 0.7
+    assert len(complete.intermediate_values) == 9
+    assert pruned.value == 0.1
+    assert pruned.intermediate_values == {1: 0.1}
 
 
 def test_the_counts_follow_the_search() -> None:
@@ -205,7 +218,8 @@ def test_the_counts_follow_the_search() -> None:
     plan.finish(fourth.trial_id, "INFEASIBLE")
     counts = plan.counts()
     assert (counts.finished, counts.failed, counts.best_value) == (5, 2, 0.6)
-    assert plan.is_done and plan.next() is None
+    assert plan.is_done
+    assert plan.next() is None
 
 
 def test_the_members_of_a_subset_keep_the_order_of_the_file() -> None:

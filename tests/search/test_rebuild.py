@@ -49,7 +49,8 @@ def test_a_search_killed_and_rebuilt_runs_the_trials_of_one_never_killed(
     sampler: str, search: dict[str, Any] | None, killed_after: tuple[int, ...]
 ) -> None:
     whole = continued(plan_of([], search, sampler=sampler))
-    assert len(whole) == 25 and {p.state for p in whole} == {"COMPLETE", "PRUNED"}
+    assert len(whole) == 25
+    assert {p.state for p in whole} == {"COMPLETE", "PRUNED"}
     for k in killed_after:
         rest = continued(plan_of(whole[:k][::-1], search, sampler=sampler))  # the store has no order
         assert rest == whole[k:]
@@ -70,7 +71,8 @@ def test_a_trial_cut_off_at_any_epoch_comes_again_first_and_ends_as_it_would_hav
             epochs=victim.epochs[:num_epochs],
         )
         plan = plan_of([*whole[:k], cut], None)
-        assert not plan.is_done and plan.counts().running == 1
+        assert not plan.is_done
+        assert plan.counts().running == 1
         again = plan.next()
         assert again is not None
         assert (again.trial_id, again.values, again.role) == (victim.trial_id, victim.values, victim.role)
@@ -109,11 +111,13 @@ def test_a_trial_handed_out_but_never_stored_is_handed_out_again() -> None:
     plan = plan_of([], None, sampler="random")
     done = continued(plan, 5)
     lost, stored = plan.next(), plan.next()
-    assert lost and stored
+    assert lost
+    assert stored
     rebuilt = plan_of([*done, past(stored, "FAILED")], None, sampler="random")
     assert rebuilt.next() == lost
     following = rebuilt.next()
-    assert following and following.index == stored.index + 1
+    assert following
+    assert following.index == stored.index + 1
 
 
 @pytest.mark.parametrize("state", ["COMPLETE", "PRUNED", "FAILED", "INFEASIBLE"])
@@ -121,7 +125,9 @@ def test_a_finished_trial_is_not_repeated_however_it_ended(state: str) -> None:
     plan = plan_of([], None)
     history = [past(s, state, [0.1] * 3) for s in iter(plan.next, None)]
     rebuilt = plan_of(history, None)
-    assert rebuilt.next() is None and rebuilt.is_done and rebuilt.counts().finished == 25
+    assert rebuilt.next() is None
+    assert rebuilt.is_done
+    assert rebuilt.counts().finished == 25
 
 
 def test_broken_scores_in_the_history_do_no_harm() -> None:
@@ -138,5 +144,39 @@ def test_the_space_may_grow_and_the_history_still_teaches() -> None:
     grown = {"method.layers": {"subset": LAYERS, "min": 1}, "method.reduction_ratio": {"choice": [8, 16]}}
     rebuilt = plan_of(done, grown)
     trials = rebuilt._advisor._study.get_trials()
-    assert len(trials) == 3 and all(len(trial.params) == 5 for trial in trials)  # all but the baseline
+    assert len(trials) == 3
+    assert all(len(trial.params) == 5 for trial in trials)
     assert all(trial.params["method.reduction_ratio"] == 16 for trial in trials)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_however_often_and_whenever_it_is_killed_every_trial_ends_once(seed: int) -> None:
+    """Three trials side by side, one epoch at a time in any order; a kill forgets all but what was stored."""
+    rng = random.Random(seed)
+    stored: dict[str, tuple[Suggestion, str, list[float]]] = {}
+
+    def history() -> list[PastTrial]:
+        return [past(*row) for row in stored.values()]
+
+    plan, live, num_kills = plan_of([], None), dict[str, Suggestion](), 0
+    while not plan.is_done or live:
+        if rng.random() < 0.1:
+            plan, live, num_kills = plan_of(history(), None), {}, num_kills + 1
+        while len(live) < 3 and (suggestion := plan.next()) is not None:
+            known = stored.setdefault(suggestion.trial_id, (suggestion, "RUNNING", []))
+            assert known[:2] == (suggestion, "RUNNING")
+            live[suggestion.trial_id] = suggestion
+        trial_id = rng.choice(sorted(live))
+        suggestion, _, curve = stored[trial_id]
+        if len(curve) < EPOCHS:
+            curve.append(scores(suggestion)[len(curve)])
+        stop = plan.report(trial_id, len(curve), curve[-1]).stop
+        if stop or len(curve) == EPOCHS:
+            state = "PRUNED" if stop else "COMPLETE"
+            plan.finish(trial_id, state, curve[-1])  # type: ignore[arg-type]
+            stored[trial_id] = (live.pop(trial_id), state, curve)
+    assert num_kills > 0
+    assert [row[0].index for row in sorted(stored.values(), key=lambda row: row[0].index)] == list(range(25))
+    assert all(state != "RUNNING" for _, state, _ in stored.values())
+    assert len({str(row[0].values) for row in stored.values()}) == 25
+    assert plan_of(history(), None).next() is None

