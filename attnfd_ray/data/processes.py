@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -61,17 +62,16 @@ class LoadingProcesses(Generic[Request, Item]):
                 if isinstance(item, AttnFDError):
                     raise item
                 yield item
-            return
-        except RuntimeError as error:
-            if str(error).startswith("Caught "):  # raised by `load`, not about the process
-                raise
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # which hold the processes past close()
+            if not isinstance(error, RuntimeError) or str(error).startswith("Caught "):
+                raise  # came from `load`
+            self._loader = None
             reason = str(error).splitlines()[0].rstrip(".")
-        # Outside the handler: the error's traceback holds the processes.
-        self._loader = None
-        raise RunFailed(
-            f"data.loader_workers {self._num_processes}: a loading process stopped answering ({reason}); needed are "
-            "memory and shared memory for all of them: set fewer, or 0 to load in the training process"
-        )
+            raise RunFailed(
+                f"data.loader_workers {self._num_processes}: a loading process stopped answering ({reason}); needed "
+                "are memory and shared memory for all of them: set fewer, or 0 to load in the training process"
+            ) from None
 
     def _start(self) -> DataLoader[Any]:
         return DataLoader(

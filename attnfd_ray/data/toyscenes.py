@@ -70,7 +70,7 @@ def write_toyscenes(
     except OSError as error:
         if root.is_dir() and _is_there(root, knobs):  # someone else was faster with the same
             return False
-        raise DataError(f"{root}: cannot be written ({error.strerror or error}); choose another directory") from None
+        raise DataError(f"{root}: cannot be written ({error}); choose another directory") from None
     return True
 
 

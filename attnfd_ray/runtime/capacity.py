@@ -32,16 +32,16 @@ def group_shape(scaling: ScalingSettings, nodes: Sequence[Mapping[str, float]]) 
     return GroupShape(workers=scaling.workers, cpus_per_worker=scaling.cpus_per_worker, gpus_per_worker=gpus)
 
 
-def groups_that_fit(shape: GroupShape, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Return how many groups the nodes hold at once; a worker never spreads over two nodes."""
+def workers_that_fit(shape: GroupShape, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return how many workers the nodes hold at once; a worker never spreads over two nodes."""
     each = shape.resources()
-    places = sum(int(min(node.get(name, 0.0) // amount for name, amount in each.items())) for node in nodes)
-    return places // shape.workers
+    return sum(int(min(node.get(name, 0.0) // amount for name, amount in each.items())) for node in nodes)
 
 
 def concurrency(shape: GroupShape, nodes: Sequence[Mapping[str, float]], *, asked: int | str, trials: int) -> int:
     """Return how many groups to run. Raises CapacityError, with the sum, where not even what is asked for fits."""
-    fit = groups_that_fit(shape, nodes)
+    places = workers_that_fit(shape, nodes)
+    fit = places // shape.workers
     wanted = 1 if asked == "auto" else int(asked)
     if fit < wanted:
         need = " + ".join(f"{amount:g} {name}" for name, amount in shape.resources().items())
@@ -49,7 +49,7 @@ def concurrency(shape: GroupShape, nodes: Sequence[Mapping[str, float]], *, aske
         groups = f"{wanted} trials at once x " if wanted > 1 else ""
         raise CapacityError(
             f"scaling: {groups}{shape.workers} workers x ({need}) do not fit on {len(nodes)} node(s) with {have}; "
-            f"room for {fit * shape.workers} such worker(s): lower scaling.workers, scaling.cpus_per_worker or "
+            f"there is room for {places} such worker(s): lower scaling.workers, scaling.cpus_per_worker or "
             "tune.concurrent"
         )
     return min(fit, trials) if asked == "auto" else min(wanted, trials)

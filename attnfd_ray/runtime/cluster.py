@@ -13,6 +13,8 @@ from attnfd_ray.errors import CapacityError
 from attnfd_ray.runtime.capacity import alive_resources
 from attnfd_ray.runtime.environment import cluster_address
 
+_log = logging.getLogger(__name__)
+
 
 @contextmanager
 def connected(*, verbose: bool = False) -> Iterator[list[dict[str, float]]]:
@@ -24,6 +26,8 @@ def connected(*, verbose: bool = False) -> Iterator[list[dict[str, float]]]:
     level = logging.INFO if verbose else logging.ERROR
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(level)
+    if not verbose:
+        _mute_raylet()
     try:
         if address:
             ray.init(address=address, log_to_driver=verbose, logging_level=level)
@@ -41,3 +45,11 @@ def connected(*, verbose: bool = False) -> Iterator[list[dict[str, float]]]:
         yield alive_resources(ray.nodes())  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
+
+
+def _mute_raylet() -> None:
+    """Send what the raylet prints on our stdout (that many processes run on few cores, say) to the log instead.
+
+    No option of ray.init reaches these lines, and stdout is the report's and --json's.
+    """
+    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: _log.info("raylet: %s", data["lines"])

@@ -42,7 +42,8 @@ def val(data: DataSettings) -> SegmentationDataset:
 def nobody_is_left_behind() -> Any:
     before = set(multiprocessing.active_children())
     yield
-    gc.collect()
+    if set(multiprocessing.active_children()) > before:
+        gc.collect()
     assert set(multiprocessing.active_children()) <= before
 
 
@@ -171,8 +172,6 @@ def test_steps_in_an_epoch(num_images: int, batch: int, asked: int | None, steps
 def test_every_scored_image_comes_once_over_all_ranks(
     val: SegmentationDataset, data: DataSettings, world_size: int, limit: int | None, loader_workers: int
 ) -> None:
-    if loader_workers and world_size == 4:
-        pytest.skip("one case with processes and ranks without an image is enough")
     data = data.model_copy(update={"val_limit": limit, "input_scale": 0.5, "loader_workers": loader_workers})
     ranks = [list(val_batches(val, data, rank=rank, world_size=world_size)) for rank in range(world_size)]
     count = min(limit or len(val), len(val))
@@ -226,7 +225,7 @@ def test_a_killed_process_is_a_failed_run(train: SegmentationDataset, data: Data
         (process,) = multiprocessing.active_children()
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(RunFailed, match="^data.loader_workers 1: a loading process stopped answering") as caught:
+        with pytest.raises(RunFailed, match=r"^data\.loader_workers 1: a loading process stopped answering") as caught:
             list(epoch)
         assert "\n" not in str(caught.value)
 
@@ -238,7 +237,7 @@ def doze(seconds: float) -> float:
 
 def test_a_process_that_hangs_is_a_failed_run_after_the_time_limit() -> None:
     processes = LoadingProcesses(doze, 1, timeout_s=0.3)
-    with pytest.raises(RunFailed, match="timed out after 0.3 seconds"):
+    with pytest.raises(RunFailed, match=r"timed out after 0\.3 seconds"):
         list(processes.map([0.0, 1.5]))
 
 
@@ -252,6 +251,7 @@ def test_a_bug_keeps_its_traceback(num_processes: int) -> None:
     with pytest.raises(RuntimeError, match="a bug"):
         list(processes.map([1]))
     processes.close()
+    assert not multiprocessing.active_children()
 
 
 def test_what_is_loaded_can_be_sent_to_a_spawned_process(val: SegmentationDataset, data: DataSettings) -> None:

@@ -68,7 +68,7 @@ def test_no_resize_makes_a_class_that_was_not_there(make: Settings, seed: int) -
     assert set(seen.unique().tolist()) <= {0, 200, 255}
 
 
-@pytest.mark.parametrize(("height", "width", "factor"), [(8, 8, 0.5), (37, 53, 0.61), (20, 31, 1.7), (16, 16, 3.0)])
+@pytest.mark.parametrize(("height", "width", "factor"), [(8, 8, 0.5), (37, 53, 0.61), (19, 31, 1.7), (16, 16, 3.0)])
 def test_masks_are_resized_as_pillow_does_nearest(make: Settings, height: int, width: int, factor: float) -> None:
     label = torch.from_numpy(rng().integers(0, 255, (height, width), np.uint8))
     size = (round(height * factor), round(width * factor))
@@ -114,10 +114,13 @@ def test_a_blur_does_not_carry_padding_into_the_image(make: Settings) -> None:
 def test_a_blur_smooths_the_image_and_leaves_the_mask(make: Settings) -> None:
     image = torch.from_numpy(rng().integers(0, 256, (3, 32, 32), np.uint8))
     label = torch.from_numpy(rng().integers(0, 12, (32, 32), np.uint8))
-    blurred, label_1 = train_transform(image, label, make(crop=(32, 32), blur=1.0), rng(3))
-    plain, label_2 = train_transform(image, label, make(crop=(32, 32)), rng(3))
-    assert blurred.diff().abs().mean() < 0.8 * plain.diff().abs().mean()
-    assert torch.equal(label_1, label_2)
+    roughness = []
+    for seed in range(20):
+        seen, seen_label = train_transform(image, label, make(crop=(32, 32), blur=1.0), rng(seed))
+        assert torch.equal(seen_label, label.long())
+        roughness.append(float(seen.diff().abs().mean() / normalised(image).diff().abs().mean()))
+    assert min(roughness) < 0.4  # sigma near 1
+    assert max(roughness) > 0.9  # sigma near 0
 
 
 @pytest.mark.parametrize("crop", [(1, 1), (1, 9), (3, 2)])
@@ -161,14 +164,14 @@ def test_scales_and_places_cover_their_ranges(make: Settings) -> None:
 def test_the_same_generator_gives_the_same_view_and_the_global_ones_are_left_alone(make: Settings) -> None:
     data = make(crop=(24, 24), scale=(0.5, 2.0), flip=0.5, blur=0.5)
     torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    np.random.seed(1)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist()
     first, second, other = (train_transform(*sample(40, 40), data, rng(seed)) for seed in (5, 5, 6))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[0], other[0])
     assert torch.equal(states[0], torch.get_rng_state())
-    assert states[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert states[1] == np.random.get_state()[1].tolist()
 
 
 def test_scoring_shrinks_the_image_and_never_the_mask(make: Settings) -> None:

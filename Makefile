@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STORE  ?= ./demo
+SCENES ?= ./data/toyscenes
+
+# Local runs listen on loopback only; Ray reads this when it is imported.
+export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER = 0
+
+.PHONY: help install demo test test-ray check bench clean
+.DEFAULT_GOAL := help
+
+help:  ## Say what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## Make .venv with everything that runs and tests need
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install  ## Train a teacher on generated scenes, search for a student, print the report
+	$(BIN)/attnfd-ray data toyscenes $(SCENES)
+	TOYSCENES_ROOT=$(SCENES) ATTNFD_STORE=$(STORE) $(BIN)/attnfd-ray tune search_spaces/demo.yaml
+	$(BIN)/attnfd-ray report $(STORE)
+
+test: install  ## Run every test
+	$(BIN)/python -m pytest
+
+test-ray: install  ## Run only the tests that start Ray
+	$(BIN)/python -m pytest -m ray
+
+check: install  ## Lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install  ## Measure; nothing else should run meanwhile
+	$(BIN)/python -m benchmarks.trial_start
+	$(BIN)/python -m benchmarks.distillation_step
+
+clean:  ## Remove what make made here, but no results
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

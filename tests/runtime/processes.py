@@ -1,0 +1,42 @@
+"""Looking at processes and sockets from outside, with bounded waits. Linux only, as the tests that use it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def wait_until(what: str, holds: Callable[[], object], *, patience_s: float = 120) -> None:
+    """Wait until `holds()` is true; fail with `what` if that takes longer than `patience_s`."""
+    deadline = time.monotonic() + patience_s
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {patience_s:g} s for {what}"
+        time.sleep(0.05)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Return pid -> command line of every process below `pid`."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended while we looked
+        parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found, waiting = {}, [pid]
+    while waiting:
+        for child in parents.get(waiting.pop(), ()):
+            waiting.append(child)
+            try:
+                found[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            except OSError:
+                continue
+    return found
+
+
+def listening(pids: set[int]) -> list[str]:
+    """Return the local addresses that these processes listen on."""
+    lines = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+    return [line.split()[3] for line in lines if any(f"pid={pid}," in line for pid in pids)]

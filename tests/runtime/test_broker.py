@@ -1,0 +1,176 @@
+"""The broker between trials and worker groups, without Ray: plain asyncio, bounded waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from attnfd_ray.runtime.broker import MAX_LOSSES, Broker
+from attnfd_ray.runtime.jobs import Event, Job
+
+SOON_S = 0.05  # long enough for every other coroutine of the test to have had its turn
+
+
+def job(trial_id: str = "t1") -> Job:
+    return Job(kind="train", trial_id=trial_id, role="trial", settings_json="{}")
+
+
+def epoch(number: int) -> Event:
+    return Event(kind="epoch", metrics={"epoch": number})
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, timeout=10))
+
+
+def test_a_group_gets_the_jobs_in_the_order_they_came() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        for name in ("a", "b"):
+            await broker.submit(job(name))
+        first = await broker.take(0, patience_s=1)
+        await broker.push(0, "a", Event(kind="done"))
+        assert [first, await broker.take(0, patience_s=1)] == [job("a"), job("b")]
+
+    run(test())
+
+
+def test_a_group_without_work_is_told_so_and_goes_home_when_the_broker_closes() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        assert await broker.take(0, patience_s=0.01) == "idle"
+        waiting = asyncio.create_task(broker.take(0, patience_s=5))
+        await asyncio.sleep(SOON_S)
+        await broker.close()
+        assert await waiting == "over"
+
+    run(test())
+
+
+def test_a_push_waits_until_its_client_comes_back_for_the_next_event() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        await broker.take(0, patience_s=1)
+        push = asyncio.create_task(broker.push(0, "t1", epoch(1)))
+        assert (await broker.pull("t1", seen=0)).metrics == {"epoch": 1}
+        await asyncio.sleep(SOON_S)
+        assert not push.done()
+        pull = asyncio.create_task(broker.pull("t1", seen=1))
+        assert await push is None
+        await broker.push(0, "t1", Event(kind="done"))
+        assert (await pull).kind == "done"
+
+    run(test())
+
+
+def test_a_cancelled_job_is_told_why_after_the_epoch_it_is_in() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        await broker.take(0, patience_s=1)
+        push = asyncio.create_task(broker.push(0, "t1", epoch(1)))
+        await broker.pull("t1", seen=0)
+        await broker.cancel("t1", "below the cut-off")
+        await broker.cancel("t1", "stopped by Ray Tune")
+        assert await push == "below the cut-off"
+
+    run(test())
+
+
+def test_a_job_cancelled_before_its_turn_is_never_handed_out() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job("a"))
+        await broker.submit(job("b"))
+        await broker.cancel("a", "no longer wanted")
+        assert await broker.take(0, patience_s=1) == job("b")
+
+    run(test())
+
+
+def test_a_client_that_died_and_is_back_hears_the_same_event_again() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        await broker.take(0, patience_s=1)
+        push = asyncio.create_task(broker.push(0, "t1", epoch(1)))
+        await broker.pull("t1", seen=0)
+        await broker.submit(job())
+        assert (await broker.pull("t1", seen=0)).metrics == {"epoch": 1}
+        assert await broker.take(1, patience_s=0.01) == "idle"
+        push.cancel()
+
+    run(test())
+
+
+def test_an_epoch_trained_twice_is_heard_once() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        await broker.take(0, patience_s=1)
+        pull = asyncio.create_task(broker.pull("t1", seen=2))
+        assert await broker.push(0, "t1", epoch(2)) is None
+        push = asyncio.create_task(broker.push(0, "t1", epoch(3)))
+        assert (await pull).metrics == {"epoch": 3}
+        push.cancel()
+
+    run(test())
+
+
+def test_a_rebuilt_group_gets_its_job_back_and_gives_it_up_after_too_many_losses() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        for _ in range(MAX_LOSSES):
+            assert await broker.take(0, patience_s=1) == job()
+        assert await broker.take(0, patience_s=0.01) == "idle"
+        event = await broker.pull("t1", seen=0)
+        assert (event.kind, event.failure_kind) == ("failed", "WORKER_LOST")
+        assert event.failure_text == f"its workers died {MAX_LOSSES} times without finishing an epoch"
+
+    run(test())
+
+
+def test_an_epoch_between_two_losses_makes_the_first_one_forgotten() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        pull = asyncio.create_task(broker.pull("t1", seen=10))
+        await broker.take(0, patience_s=1)
+        for number in range(1, 2 * MAX_LOSSES):
+            await broker.push(0, "t1", epoch(number))
+            assert await broker.take(0, patience_s=1) == job()
+        assert not pull.done()
+        pull.cancel()
+
+    run(test())
+
+
+def test_when_no_group_is_left_every_client_hears_why() -> None:
+    async def test() -> None:
+        broker = Broker(groups=2)
+        await broker.submit(job("a"))
+        await broker.submit(job("b"))
+        await broker.take(0, patience_s=1)
+        waiting = asyncio.create_task(broker.pull("b", seen=0))
+        await broker.lost(0, "worker group 0 could not go on")
+        assert (await broker.pull("a", seen=0)).failure_text == "worker group 0 could not go on"
+        await asyncio.sleep(SOON_S)
+        assert not waiting.done()
+        await broker.lost(1, "worker group 1 could not go on")
+        assert (await waiting).failure_text == "worker group 1 could not go on"
+        assert await broker.broken() == "worker group 1 could not go on"
+
+    run(test())
+
+
+def test_groups_that_go_home_after_closing_break_nothing() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.close()
+        await broker.lost(0, "it went home")
+        assert await broker.broken() is None
+
+    run(test())

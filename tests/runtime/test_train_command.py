@@ -1,0 +1,109 @@
+"""`attnfd-ray train` on real Ray: killed and continued, its sockets, its workers, its refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CommandLine, write
+from processes import descendants, listening, wait_until
+from safetensors.torch import load_file
+
+from attnfd_ray.store.store import Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+def epochs(store: str | Path, trial_id: str) -> list[dict[str, Any]]:
+    if not (Path(store) / "attnfd_store.json").exists():
+        return []
+    rows: list[dict[str, Any]] = Store.open(store, create=False).epochs(trial_id).to_pylist()
+    return rows
+
+
+def weights(store: str | Path, trial_id: str) -> dict[str, bytes]:
+    (directory,) = (Path(store) / "runs" / trial_id / "checkpoints").iterdir()
+    best = Path(store) / "runs" / trial_id / "best.safetensors"
+    return {"state": (directory / "state.pt").read_bytes(), "best": best.read_bytes()}
+
+
+def test_killed_anywhere_and_started_again_it_ends_with_the_same_weights(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    tree["train"]["epochs"] = 6
+    file = write(tree, tmp_path)
+    calm = str(tmp_path / "calm")
+    done = attnfd_ray("train", file, "--set", f"store={calm}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+    rng = random.Random(0)
+    process = attnfd_ray.start("train", file)
+    wait_until("the second epoch", lambda: len(epochs(tree["store"], "tiny.train1")) >= 2)
+    family = descendants(process.pid)
+    sockets = listening({process.pid, *family})
+    time.sleep(rng.uniform(0, 0.3))
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until("Ray to end with its driver", lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
+    assert len(sockets) >= 5
+    assert all(address.startswith(("127.0.0.1:", "[::1]:", "[::ffff:127.0.0.1]:")) for address in sockets), sockets
+
+    again = attnfd_ray("train", file)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert weights(tree["store"], "tiny.train1") == weights(calm, "tiny.train1")
+    rows = epochs(tree["store"], "tiny.train1")
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["val_miou"] for row in rows] == [row["val_miou"] for row in epochs(calm, "tiny.train1")]
+
+
+def test_two_workers_share_a_run_and_one_of_them_may_die(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    tree |= {"scaling": {"workers": 2}, "method": {"name": "none"}, "teacher": None}
+    tree["train"]["epochs"] = 12
+    file = write(tree, tmp_path)
+    process = attnfd_ray.start("train", file, "--json")
+    wait_until("the second epoch", lambda: len(epochs(tree["store"], "tiny.train1")) >= 2)
+    workers = [pid for pid, command in descendants(process.pid).items() if "RayTrainWorker" in command]
+    assert len(workers) == 2
+    os.kill(workers[-1], signal.SIGKILL)
+    out, err = process.communicate(timeout=240)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out.splitlines()[-1])["state"] == "COMPLETE"
+    rows = epochs(tree["store"], "tiny.train1")
+    assert [row["epoch"] for row in rows] == list(range(1, 13))
+    assert {row["attempt"] for row in rows} == {1, 2}
+    best = load_file(tmp_path / "results" / "runs" / "tiny.train1" / "best.safetensors")
+    assert not [name for name in best if "gate" in name or "connector" in name]
+
+
+def test_more_workers_than_there_is_room_for_are_refused_with_the_sum(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    start = time.monotonic()
+    cores = os.cpu_count() or 1
+    file = write(tree | {"scaling": {"workers": 4 * cores}, "train": {"batch_size": 8 * cores, "epochs": 1}}, tmp_path)
+    done = attnfd_ray("train", file)
+    assert time.monotonic() - start < 30
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"scaling: {4 * cores} workers x (1 CPU) do not fit on 1 node(s) with {cores} CPU; there is room for {cores} "
+        "such worker(s): lower scaling.workers, scaling.cpus_per_worker or tune.concurrent\n"
+    )
+
+
+def test_a_teacher_below_its_bar_is_refused_before_any_student_starts(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    tree["teacher"]["min_miou"] = 0.99
+    done = attnfd_ray("tune", write(tree, tmp_path))
+    assert done.returncode == 2
+    assert "below teacher.min_miou 0.99; train it longer, or check that it is of this dataset" in done.stderr
+    assert done.stderr.count("\n") == 1
+    roles = Store.open(tree["store"], create=False).trials(columns=["role"])["role"].to_pylist()
+    assert roles == ["teacher"]

@@ -1,0 +1,105 @@
+"""`attnfd-ray tune` on real Ray: a whole search, one killed and continued, and trials that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CommandLine, write
+from processes import descendants, wait_until
+
+from attnfd_ray.store.store import Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+def trials(store: str) -> dict[str, dict[str, Any]]:
+    if not (Path(store) / "attnfd_store.json").exists():
+        return {}
+    return {row["trial_id"]: row for row in Store.open(store, create=False).trials().to_pylist()}
+
+
+def finished(store: str) -> list[str]:
+    return [name for name, row in trials(store).items() if row["state"] != "RUNNING" and row["role"] != "teacher"]
+
+
+def test_a_killed_search_goes_on_without_repeating_what_is_finished(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    tree["search"] = {
+        "method.layers": {"subset": ["stage4", "aspp", "decoder"]},
+        "method.loss_weight": {"float": [0.1, 10.0], "log": True},
+    }
+    tree["tune"] = {"trials": 5, "grace_epochs": 2}
+    file = write(tree, tmp_path)
+    process = attnfd_ray.start("tune", file)
+    wait_until("two finished trials", lambda: len(finished(tree["store"])) >= 2)
+    before = trials(tree["store"])
+    family = descendants(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until("Ray to end with its driver", lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
+
+    again = attnfd_ray("tune", file, "--json")
+    assert (again.returncode, again.stderr) == (0, "")
+    after = trials(tree["store"])
+    done = [name for name, row in before.items() if row["state"] != "RUNNING"]
+    assert all(after[name]["attempt"] == before[name]["attempt"] for name in done if before[name]["role"] != "teacher")
+    students = [row for row in after.values() if row["role"] != "teacher"]
+    assert [row["role"] for row in students] == ["baseline", "as_written"] + ["trial"] * 4
+    assert {row["state"] for row in students} <= {"COMPLETE", "PRUNED"}
+    rows = Store.open(tree["store"], create=False).epochs(columns=["trial_id", "epoch"]).to_pylist()
+    pairs = [(row["trial_id"], row["epoch"]) for row in rows]
+    assert len(pairs) == len(set(pairs)) == sum(row["epochs_done"] for row in after.values())
+    events = [json.loads(line) for line in again.stdout.splitlines()]
+    retold = {event["trial_id"] for event in events if event["event"] == "finished" and event["role"] != "teacher"}
+    assert retold.isdisjoint(name for name in done)
+
+    over = attnfd_ray("tune", file)
+    assert over.returncode == 0
+    assert over.stdout.startswith("tiny.search1 is complete: nothing left to try\n")
+    report = attnfd_ray("report", tree["store"])
+    assert report.returncode == 0
+    assert "Gain over the baseline" in report.stdout
+
+
+BROKEN_METHOD = '''
+from attnfd_ray.distill.attnfd import AttnFD
+
+
+class Broken(AttnFD):
+    class Settings(AttnFD.Settings):
+        name: str
+        broken: bool = False
+
+    def forward(self, student, teacher, labels):
+        if self.settings.broken:
+            raise ZeroDivisionError("on purpose")
+        return super().forward(student, teacher, labels)
+'''
+
+
+def test_a_trial_that_fails_is_told_with_its_kind_and_the_search_goes_on(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "broken_method.py").write_text(BROKEN_METHOD, encoding="utf-8")
+    tree["method"] = {"name": "broken_method:Broken", "layers": ["aspp"], "reduction_ratio": 4}
+    tree["train"]["epochs"] = 1
+    tree["search"] = {"method.broken": {"choice": [False, True]}, "optim.lr": {"choice": [0.02, 1e30]}}
+    tree["tune"] = {"trials": 4, "sampler": "grid"}
+    done = attnfd_ray("tune", write(tree, tmp_path), PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [row for row in trials(tree["store"]).values() if row["role"] != "teacher"]
+    kinds = sorted((row["state"], row["failure_kind"] or "") for row in rows)
+    assert kinds == [
+        ("COMPLETE", ""),
+        ("COMPLETE", ""),
+        ("FAILED", "USER_CODE"),
+        ("FAILED", "USER_CODE"),
+        ("INFEASIBLE", "NAN"),
+    ]
+    texts = {row["failure_text"] for row in rows if row["state"] == "FAILED"}
+    assert texts == {"ZeroDivisionError: on purpose (broken_method.py:12)"}

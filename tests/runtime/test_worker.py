@@ -1,0 +1,154 @@
+"""One process of a worker group at work, without Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attnfd_ray.config.overrides import teacher_experiment, with_values
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.worker import Worker
+from attnfd_ray.store.store import Store
+
+Make = Callable[[], ExperimentSettings]
+
+
+class Ears:
+    """Hears what a worker says, and stops a job after an epoch if asked to."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.events: list[Event] = []
+        self.stop_after = stop_after
+
+    def __call__(self, job: Job, event: Event) -> str | None:
+        self.events.append(event)
+        return "below the cut-off" if event.metrics.get("epoch") == self.stop_after else None
+
+
+def job(settings: ExperimentSettings, **changes: Any) -> Job:
+    known = {"kind": "train", "trial_id": "t1", "role": "trial", "settings_json": settings.model_dump_json()}
+    return Job(**known | changes)
+
+
+def work(job: Job, ears: Ears | None = None) -> Ears:
+    ears = ears or Ears()
+    Worker(torch.device("cpu"), ears).do(job)
+    return ears
+
+
+@pytest.fixture
+def alone(tree: dict[str, Any], settings: Make) -> ExperimentSettings:
+    tree |= {"method": {"name": "none"}, "teacher": None}
+    return settings()
+
+
+def trial_row(settings: ExperimentSettings) -> dict[str, Any]:
+    (row,) = Store.open(settings.store, create=False).trials().to_pylist()
+    return row
+
+
+def test_a_finished_job_leaves_a_row_an_epoch_and_one_for_the_trial(alone: ExperimentSettings) -> None:
+    ears = work(job(alone, data_hash="d", git_commit="g"))
+    assert [event.kind for event in ears.events] == ["epoch"] * 4 + ["done"]
+    rows = Store.open(alone.store, create=False).epochs().to_pylist()
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert all(len(row["class_iou"]) == 12 and 0 <= row["val_miou"] <= 1 for row in rows)
+    row = trial_row(alone)
+    assert (row["state"], row["epochs_done"], row["attempt"], row["data_hash"]) == ("COMPLETE", 4, 1, "d")
+    assert row["checkpoint"] == "runs/t1/best.safetensors"
+    assert json.loads(row["config_json"])["train"]["epochs"] == 4
+    assert row["best_val_miou"] == max(epoch["val_miou"] for epoch in rows)
+
+
+def test_a_stopped_job_says_why_and_at_which_epoch(alone: ExperimentSettings) -> None:
+    work(job(alone), Ears(stop_after=2))
+    row = trial_row(alone)
+    assert (row["state"], row["epochs_done"], row["stop_reason"]) == ("PRUNED", 2, "below the cut-off")
+
+
+def test_a_job_given_twice_goes_on_and_its_epochs_stand_there_once(alone: ExperimentSettings) -> None:
+    work(job(alone), Ears(stop_after=2))
+    ears = work(job(alone))
+    assert [event.metrics["epoch"] for event in ears.events] == [3, 4, 4]
+    rows = Store.open(alone.store, create=False).epochs().to_pylist()
+    assert [(row["epoch"], row["attempt"]) for row in rows] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+    assert trial_row(alone)["state"] == "COMPLETE"
+
+
+def test_a_job_that_is_over_is_done_at_once(alone: ExperimentSettings) -> None:
+    work(job(alone))
+    again = work(job(alone)).events
+    assert [event.kind for event in again] == ["done"]
+    assert again[0].metrics["epoch"] == 4
+
+
+def test_one_job_after_another_is_the_same_as_each_alone(alone: ExperimentSettings, tmp_path: Path) -> None:
+    ears = Ears()
+    worker = Worker(torch.device("cpu"), ears)
+    for trial_id in ("a", "b"):
+        worker.do(job(alone, trial_id=trial_id))
+    files = [Path(alone.store) / "runs" / name / "best.safetensors" for name in ("a", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_loss_that_is_not_finite_makes_the_settings_infeasible_and_the_worker_goes_on(
+    alone: ExperimentSettings,
+) -> None:
+    wild = with_values(alone, {"optim.lr": 1e30})
+    ears = Ears()
+    worker = Worker(torch.device("cpu"), ears)
+    worker.do(job(wild))
+    worker.do(job(alone, trial_id="t2"))
+    assert (ears.events[0].kind, ears.events[0].failure_kind) == ("failed", "NAN")
+    assert ears.events[-1].kind == "done"
+    states = {row["trial_id"]: row["state"] for row in Store.open(alone.store, create=False).trials().to_pylist()}
+    assert states == {"t1": "INFEASIBLE", "t2": "COMPLETE"}
+
+
+def test_what_a_users_code_raises_is_one_line_with_its_place(
+    alone: ExperimentSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr("attnfd_ray.runtime.worker.Run", broken)
+    event = work(job(alone)).events[-1]
+    assert event.failure_kind == "USER_CODE"
+    assert event.failure_text is not None
+    assert event.failure_text.startswith("ZeroDivisionError: division (test_worker.py:")
+    assert trial_row(alone)["state"] == "FAILED"
+
+
+def test_a_teacher_file_of_other_classes_is_told_in_one_line(tree: dict[str, Any], settings: Make) -> None:
+    from attnfd_ray.models import build_model, save_model
+
+    made = settings()
+    file = Path(made.store).parent / "teacher.safetensors"
+    network = build_model(made.student, num_classes=4)
+    save_model(network, file, settings=made.student, num_classes=4, class_names=list("abcd"), extra={})
+    tree["teacher"] = {"backbone": "resnet18", "width": 0.125, "checkpoint": str(file)}
+    Store.open(made.store, create=True)
+    event = work(job(settings(), kind="score_teacher", teacher_file=str(file))).events[-1]
+    assert event.kind == "failed"
+    assert event.failure_text is not None
+    assert event.failure_text.startswith(str(file))
+    assert "it was made for 4 classes, not 12" in event.failure_text
+    assert "\n" not in event.failure_text
+
+
+def test_students_learn_from_the_teacher_that_was_trained_for_them(settings: Make) -> None:
+    made = settings()
+    training = teacher_experiment(made)
+    work(job(training, trial_id="teacher", role="teacher"))
+    file = Path(made.store) / "runs" / "teacher" / "best.safetensors"
+    before = file.read_bytes()
+    ears = work(job(made, teacher_file=str(file)))
+    assert [event.kind for event in ears.events] == ["epoch"] * 4 + ["done"]
+    assert set(ears.events[0].metrics["loss_terms"]) == {"cross_entropy", "attnfd/stage4"}
+    assert file.read_bytes() == before
