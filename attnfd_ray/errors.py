@@ -33,8 +33,11 @@ class ConfigError(UserError):
     """A settings file that cannot be used; carries every problem found, one line each."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
-        super().__init__("\n".join(self.problems))
+        self.problems = [one_line(text) for text in ([problems] if isinstance(problems, str) else problems)]
+        super().__init__(self.problems)  # what pickle makes it from again, on its way from a worker
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 class DataError(UserError):
@@ -51,3 +54,8 @@ class StoreError(UserError):
 
 class CapacityError(UserError):
     """More processors or accelerators asked for than there are."""
+
+
+def one_line(text: str) -> str:
+    """Return the text with line ends and other characters that steer a terminal written out, as `\\n`."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

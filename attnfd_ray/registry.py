@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from typing import Any
 
 from attnfd_ray.errors import ConfigError
@@ -44,31 +45,43 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
+# package.module:Attribute
+_OWN = re.compile(r"\w+(\.\w+)*:\w+")
+
 
 def suggestion(word: str, known: list[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest known word, else the words there are."""
+    """Return `; did you mean 'x'?` for the nearest known word, else the words there are, if any."""
     near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; there is: {', '.join(sorted(known))}"
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; there is: {', '.join(sorted(known))}" if known else ""
 
 
 def check(kind: str, name: str) -> str:
     """Return `name` if `kind` has it or it looks like `package.module:Attribute`; raise ConfigError otherwise."""
-    table = TABLES[kind]
-    if name not in table and ":" not in name:
-        label = kind.replace("_", " ")
-        raise ConfigError(f"unknown {label} '{name}'{suggestion(name, list(table))}")
-    return name
+    table, label = TABLES[kind], kind.replace("_", " ")
+    if name in table or _OWN.fullmatch(name):
+        return name
+    if ":" in name:
+        raise ConfigError(f"{label} '{name}': a part of your own is named package.module:Attribute")
+    raise ConfigError(f"unknown {label} '{name}'{suggestion(name, list(table))}")
 
 
 def load(kind: str, name: str) -> Any:
-    """Return the part called `name`: a short name of the table `kind`, or anyone's `package.module:Attribute`."""
-    target = TABLES[kind].get(check(kind, name), name)
+    """Return the part called `name`: a short name of the table `kind`, or anyone's `package.module:Attribute`.
+
+    Raises ConfigError where there is no such module or attribute; what else importing it raises is its author's to see.
+    """
+    target, label = TABLES[kind].get(check(kind, name), name), kind.replace("_", " ")
     module_name, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            raise ConfigError(f"{kind} '{name}': there is no module '{error.name}' on the import path") from None
-        raise
-    except AttributeError:
-        raise ConfigError(f"{kind} '{name}': module '{module_name}' has no '{attribute}'") from None
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigError(
+            f"{label} '{name}': there is no module '{error.name}'; install it, or put its directory on PYTHONPATH"
+        ) from None
+    if not hasattr(module, attribute):
+        raise ConfigError(f"{label} '{name}': module '{module_name}' has no '{attribute}'")
+    return getattr(module, attribute)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
@@ -12,7 +11,7 @@ from attnfd_ray.cli.data import data
 from attnfd_ray.cli.report import report
 from attnfd_ray.cli.train import train
 from attnfd_ray.cli.tune import tune
-from attnfd_ray.errors import AttnFDError, ConfigError
+from attnfd_ray.errors import AttnFDError, ConfigError, one_line
 
 INTERRUPTED = 130
 
@@ -42,13 +41,9 @@ def main() -> None:
     except ConfigError as error:
         code = _fail("\n".join(error.problems), error.exit_code)
     except AttnFDError as error:
-        code = _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        code = _fail("interrupted; the same command goes on from the last finished epoch", INTERRUPTED)
-    except BrokenPipeError:
-        # whoever read our output has seen enough; what is left in the buffer has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _fail(one_line(str(error)), error.exit_code)
+    except click.Abort:  # what click makes of Ctrl-C
+        code = _fail("interrupted; train and tune go on from the last finished epoch when started again", INTERRUPTED)
     sys.exit(code)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from attnfd_ray.config.loader import dump_yaml, load_experiment
-from attnfd_ray.config.schema import ExperimentSettings
+if TYPE_CHECKING:
+    from attnfd_ray.config.schema import ExperimentSettings
 
 
 def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,6 +32,8 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def read_settings(file: Path, sets: tuple[str, ...], *, show: bool, as_json: bool) -> ExperimentSettings | None:
     """Read the experiment; with `show`, print it and return None."""
+    from attnfd_ray.config.loader import dump_yaml, load_experiment
+
     settings = load_experiment(file, sets=sets)
     if not show:
         return settings

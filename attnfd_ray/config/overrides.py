@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from attnfd_ray.config.schema import ExperimentSettings
 
@@ -37,15 +40,18 @@ def with_values(settings: ExperimentSettings, values: Mapping[str, Any]) -> Expe
     """Return the settings with `dotted path -> value` applied and validated anew."""
     tree = settings.model_dump(mode="json")
     for path, value in values.items():
-        set_dotted(tree, path, value)
+        set_dotted(tree, path, copy.deepcopy(value))  # the next value may go inside this one
     return ExperimentSettings.model_validate(tree)
 
 
 def baseline_of(settings: ExperimentSettings) -> ExperimentSettings | None:
-    """Return the same student without its teacher (loss weight 0), or None where the method has no such weight."""
+    """Return the same student without its teacher (loss weight 0), or None where the method knows no such weight."""
     if "loss_weight" not in type(settings.method).model_fields:
         return None
-    return with_values(settings, {"method.loss_weight": 0.0})
+    try:
+        return with_values(settings, {"method.loss_weight": 0.0})
+    except ValidationError:
+        return None  # someone's own method may want it above 0
 
 
 def teacher_experiment(settings: ExperimentSettings) -> ExperimentSettings:

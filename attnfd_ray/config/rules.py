@@ -2,60 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from attnfd_ray import registry
 
 if TYPE_CHECKING:
-    from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
+    from attnfd_ray.config.schema import MethodSettings, ModelSettings, ScalingSettings, TeacherSettings, TrainSettings
 
 Finding = tuple[tuple[str, ...], str]
 
 
-def broken_rules(settings: ExperimentSettings) -> Iterator[Finding]:
-    """Yield (key of the setting, message) for every rule that does not hold."""
-    yield from _batch(settings)
-    yield from _weights(settings)
-    yield from _teacher(settings)
-    yield from _layers(settings)
-    low, high = settings.data.scale
-    if low > high:
-        yield ("data", "scale"), f"[{low:g}, {high:g}] is empty; put the smaller end first"
+def broken_rules(sections: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield (key of the setting, message) for every rule that does not hold.
+
+    `sections` are those that are valid by themselves; a rule that needs another is left out.
+    """
+    for rule, names in _RULES:
+        if sections.keys() >= set(names):
+            yield from rule(*(sections[name] for name in names))
 
 
-def _batch(settings: ExperimentSettings) -> Iterator[Finding]:
-    size, workers, parts = settings.train.batch_size, settings.scaling.workers, settings.train.accumulate
-    if size % (workers * parts):
-        needed = f"{workers} workers x accumulate {parts} = {workers * parts}"
-        yield ("train", "batch_size"), f"{size} cannot be shared evenly: needs a multiple of {needed}"
-    elif size < 2 * workers * parts:
+def _batch(train: TrainSettings, scaling: ScalingSettings) -> Iterator[Finding]:
+    yield from _shared(("train", "batch_size"), train.batch_size, train, scaling)
+
+
+def _teacher_batch(
+    teacher: TeacherSettings | None, train: TrainSettings, scaling: ScalingSettings
+) -> Iterator[Finding]:
+    if teacher and teacher.train and teacher.train.batch_size:
+        yield from _shared(("teacher", "train", "batch_size"), teacher.train.batch_size, train, scaling)
+
+
+def _shared(key: tuple[str, ...], size: int, train: TrainSettings, scaling: ScalingSettings) -> Iterator[Finding]:
+    parts = scaling.workers * train.accumulate
+    if size % parts:
+        needed = f"{scaling.workers} workers x accumulate {train.accumulate} = {parts}"
+        yield key, f"{size} cannot be shared evenly: needs a multiple of {needed}"
+    elif size < 2 * parts:
         # BatchNorm of the pooled branch sees one value a channel and image
-        yield ("train", "batch_size"), f"{size} leaves one image at a time to {workers * parts} parts: needs 2 each"
+        yield key, f"{size} leaves one image at a time to {parts} parts: needs 2 each"
 
 
-def _weights(settings: ExperimentSettings) -> Iterator[Finding]:
-    networks: list[tuple[str, ModelSettings | None]] = [("student", settings.student), ("teacher", settings.teacher)]
-    for name, network in networks:
-        if network and network.pretrained == "imagenet" and network.width != 1:
-            yield (name, "pretrained"), f"imagenet weights exist for width 1, not {network.width:g}; use 'none'"
+def _weights(name: str, network: ModelSettings | None) -> Iterator[Finding]:
+    if network and network.pretrained == "imagenet" and network.width != 1:
+        yield (name, "pretrained"), f"imagenet weights exist for width 1, not {network.width:g}; use 'none'"
 
 
-def _teacher(settings: ExperimentSettings) -> Iterator[Finding]:
-    if settings.teacher is None:
-        if registry.load("method", settings.method.name).needs_teacher:
-            yield ("teacher",), f"is missing: method '{settings.method.name}' learns from one"
-    elif (settings.teacher.checkpoint is None) == (settings.teacher.train is None):
+def _teacher_source(teacher: TeacherSettings | None) -> Iterator[Finding]:
+    if teacher and (teacher.checkpoint is None) == (teacher.train is None):
         yield ("teacher",), "needs either checkpoint: FILE or train: {epochs: N}, one of them"
 
 
-def _layers(settings: ExperimentSettings) -> Iterator[Finding]:
-    layers: list[str] = getattr(settings.method, "layers", [])
-    for name, network in (("student", settings.student), ("teacher", settings.teacher)):
-        if network is None:
-            continue
-        known = list(registry.load("arch", network.arch).tap_names)
-        for layer in layers:
-            if layer not in known:
-                yield ("method", "layers"), f"the {name} has no layer '{layer}'{registry.suggestion(layer, known)}"
-                return
+def _teacher_needed(method: MethodSettings, teacher: TeacherSettings | None) -> Iterator[Finding]:
+    if teacher is None and registry.load("method", method.name).needs_teacher:
+        yield ("teacher",), f"is missing: method '{method.name}' learns from one"
+
+
+def _layers(name: str, method: MethodSettings, network: ModelSettings | None) -> Iterator[Finding]:
+    layers: list[str] = getattr(method, "layers", [])
+    # someone's own network may say only once it is built
+    known = list(getattr(registry.load("arch", network.arch), "tap_names", layers)) if network else layers
+    for layer in layers:
+        if layer not in known:
+            yield ("method", "layers"), f"the {name} has no layer '{layer}'{registry.suggestion(layer, known)}"
+            return
+
+
+_RULES: list[tuple[Callable[..., Iterator[Finding]], tuple[str, ...]]] = [
+    (_batch, ("train", "scaling")),
+    (_teacher_batch, ("teacher", "train", "scaling")),
+    (partial(_weights, "student"), ("student",)),
+    (partial(_weights, "teacher"), ("teacher",)),
+    (_teacher_source, ("teacher",)),
+    (_teacher_needed, ("method", "teacher")),
+    (partial(_layers, "student"), ("method", "student")),
+    (partial(_layers, "teacher"), ("method", "teacher")),
+]

@@ -8,57 +8,37 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from attnfd_ray import registry
+from attnfd_ray.config.record import Record as Record
+from attnfd_ray.config.record import broken, refused, shown
 from attnfd_ray.config.rules import broken_rules
 from attnfd_ray.config.spaces import Space, parse_space
+from attnfd_ray.config.values import (
+    AboveZero,
+    CountOrAuto,
+    Name,
+    NumberInText,
+    Positive,
+    Probability,
+    Range,
+    Seed,
+    UpTo4096,
+    part,
+)
 from attnfd_ray.errors import ConfigError
-
-
-class Record(BaseModel):
-    """A settings record: unknown keys are refused, values cannot be changed after the fact."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-
-
-def _registered(kind: str) -> AfterValidator:
-    def check(name: str) -> str:
-        try:
-            return registry.check(kind, name)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-
-    return AfterValidator(check)
-
-
-Positive = Annotated[int, Field(ge=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class DataSettings(Record):
     """Where the images are, and what the network sees of them."""
 
-    name: Annotated[str, _registered("dataset")]
+    name: Annotated[str, part("dataset")]
     root: Annotated[str, Field(min_length=1, description="the directory of the dataset")]
     train_split: str = "train"
     val_split: str = "val"
     crop: Annotated[tuple[Positive, Positive], Field(description="height, width of a training crop, pixels")]
-    scale: Annotated[
-        tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
-        Field(description="range of the random scale"),
-    ] = (0.5, 2.0)
+    scale: Annotated[Range, Field(description="range of the random scale")] = (0.5, 2.0)
     scale_base: Annotated[
         Positive | None, Field(description="short side at scale 1, pixels; null: the image's own size")
     ] = None
@@ -75,10 +55,10 @@ class DataSettings(Record):
 class ModelSettings(Record):
     """A segmentation network."""
 
-    arch: Annotated[str, _registered("arch")] = "deeplabv3plus"
-    backbone: Annotated[str, _registered("backbone")] = "resnet18"
+    arch: Annotated[str, part("arch")] = "deeplabv3plus"
+    backbone: Annotated[str, part("backbone")] = "resnet18"
     width: Annotated[float, Field(gt=0, le=4, description="factor on every channel count")] = 1.0
-    output_stride: Literal[8, 16] = 16
+    output_stride: Annotated[Literal[8, 16], NumberInText] = 16
     pretrained: Annotated[Literal["imagenet", "none"], Field(description="initial weights of the backbone")] = "none"
 
 
@@ -87,8 +67,8 @@ class TeacherTraining(Record):
 
     epochs: Positive
     batch_size: Positive | None = None
-    lr: Annotated[float, Field(gt=0)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 1
+    lr: AboveZero | None = None
+    seed: Seed = 1
 
 
 class TeacherSettings(ModelSettings):
@@ -109,27 +89,30 @@ def _method(value: Any) -> MethodSettings:
     """Validate `method:` by the record of the method it names."""
     if isinstance(value, MethodSettings):
         return value
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise ValueError("needs a name, as in {name: attnfd}")
+    if not isinstance(value, dict):
+        raise refused("needs a section with a name, as in {name: attnfd}")
+    name = value.get("name")
+    if not isinstance(name, str):
+        raise broken([(("name",), "is missing" if name is None else f"needs text, got {shown(name)}")])
     try:
-        settings: type[MethodSettings] = registry.load("method", value["name"]).Settings
+        settings = getattr(registry.load("method", name), "Settings", None)
     except ConfigError as error:
-        raise ValueError(str(error)) from None
+        raise broken([(("name",), str(error))]) from None
+    if not (isinstance(settings, type) and issubclass(settings, MethodSettings)):
+        raise broken([(("name",), f"'{name}' has no Settings, a class derived from config.schema.MethodSettings")])
     return settings.model_validate(value)
 
 
 class OptimSettings(Record):
     """SGD with momentum."""
 
-    lr: Annotated[float, Field(gt=0, description="of the backbone")] = 0.007
-    head_lr_factor: Annotated[
-        float, Field(gt=0, description="lr of everything that is not the backbone = lr x this")
-    ] = 10.0
+    lr: Annotated[AboveZero, Field(description="of the backbone")] = 0.007
+    head_lr_factor: Annotated[AboveZero, Field(description="lr of all but the backbone = lr x this")] = 10.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     schedule: Literal["poly", "constant"] = "poly"
-    poly_power: Annotated[float, Field(gt=0)] = 0.9
+    poly_power: AboveZero = 0.9
 
 
 class TrainSettings(Record):
@@ -138,7 +121,7 @@ class TrainSettings(Record):
     epochs: Positive = 50
     batch_size: Annotated[Positive, Field(description="global: over all workers")] = 16
     steps_per_epoch: Annotated[Positive | None, Field(description="optimiser steps; null: the whole split")] = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    seed: Seed = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     accumulate: Annotated[Positive, Field(description="parts each worker's batch is computed in")] = 1
@@ -148,29 +131,23 @@ class TrainSettings(Record):
 class ScalingSettings(Record):
     """What one training run takes."""
 
-    workers: Annotated[int, Field(ge=1, le=4096)] = 1
-    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
-    gpus_per_worker: Annotated[Literal["auto", 0, 1], Field(description="auto: 1 where the cluster has any")] = "auto"
-
-
-def _count_or_auto(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value
-    raise ValueError(f"needs auto or a whole number from 1 up, got {value!r}")
+    workers: UpTo4096 = 1
+    cpus_per_worker: UpTo4096 = 1
+    gpus_per_worker: Annotated[
+        Literal["auto", 0, 1], NumberInText, Field(description="auto: 1 where the cluster has any")
+    ] = "auto"
 
 
 class TuneSettings(Record):
     """How a search goes about it."""
 
     trials: Annotated[Positive, Field(description="configurations to try, the baseline not counted")] = 32
-    sampler: Annotated[str, _registered("sampler")] = "tpe"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    early_stopping: Annotated[str, _registered("early_stopping")] = "asha"
+    sampler: Annotated[str, part("sampler")] = "tpe"
+    seed: Seed = 0
+    early_stopping: Annotated[str, part("early_stopping")] = "asha"
     grace_epochs: Annotated[Positive, Field(description="no trial is stopped before this epoch")] = 1
     reduction_factor: Annotated[int, Field(ge=2, description="one trial of so many passes each rung")] = 3
-    concurrent: Annotated[
-        int | Literal["auto"], BeforeValidator(_count_or_auto), Field(description="trials at once; auto: what fits")
-    ] = "auto"
+    concurrent: Annotated[CountOrAuto, Field(description="trials at once; auto: what fits")] = "auto"
 
 
 class ExperimentSettings(Record):
@@ -188,12 +165,15 @@ class ExperimentSettings(Record):
     tune: TuneSettings = TuneSettings()
     store: Annotated[str, Field(min_length=1, description="the results directory")] = "./results"
 
+    @field_validator("data", "student", "method", "optim", "train", "scaling", "search", "tune", mode="before")
+    @classmethod
+    def _empty_section(cls, value: Any) -> Any:
+        """Take `optim:` with nothing below it, or only comments, for the defaults."""
+        return {} if value is None else value
+
     @model_validator(mode="after")
     def _rules(self) -> ExperimentSettings:
-        broken = [
-            InitErrorDetails(type=PydanticCustomError("rule", "{text}", {"text": text}), loc=key, input=None)
-            for key, text in broken_rules(self)
-        ]
-        if broken:
-            raise ValidationError.from_exception_data("rules", broken)
+        findings = list(broken_rules(dict(self)))
+        if findings:
+            raise broken(findings)
         return self

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+
+from attnfd_ray import registry
+from attnfd_ray.config.record import Record, shown
+
+_MANY = 1000  # values; each is tried on the settings before a search begins
 
 
-class Space(BaseModel):
+class Space(Record):
     """The values one setting may take; `examples()` are those a validator must accept."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     def examples(self) -> list[Any]:
         raise NotImplementedError
@@ -19,7 +24,14 @@ class Space(BaseModel):
 class Choice(Space):
     """One of these values."""
 
-    choice: Annotated[list[Any], Field(min_length=1)]
+    choice: Annotated[list[Any], Field(min_length=1, max_length=_MANY)]
+
+    @model_validator(mode="after")
+    def _once(self) -> Choice:
+        for k, value in enumerate(self.choice):
+            if any(value == other and type(value) is type(other) for other in self.choice[:k]):
+                raise ValueError(f"choice: {shown(value)} stands there twice; keep one")
+        return self
 
     def examples(self) -> list[Any]:
         return list(self.choice)
@@ -49,7 +61,10 @@ class FloatRange(_Range):
         return self
 
     def examples(self) -> list[Any]:
-        return list(self.ends)
+        """Return the ends and something between them, which is no whole number unless all are."""
+        low, high = self.ends
+        between = low + self.step if self.step else low + (high - low) / 2**0.5
+        return [low, high, between] if low < between < high else [low, high]
 
 
 class IntRange(_Range):
@@ -66,36 +81,53 @@ class IntRange(_Range):
         return self
 
     def examples(self) -> list[Any]:
-        return list(self.ends)
+        low, high = self.ends
+        return [low, high, low + self.step] if low + self.step < high else [low, high]
 
 
 class Subset(Space):
     """Some of these values, in this order; the sampler sees one yes/no for each."""
 
-    subset: Annotated[list[str], Field(min_length=1)]
+    subset: Annotated[list[str], Field(min_length=1, max_length=_MANY)]
     min: Annotated[int, Field(ge=0)] = 1
     max: Annotated[int | None, Field(ge=1)] = None
 
     @model_validator(mode="after")
     def _possible(self) -> Subset:
         if len(set(self.subset)) != len(self.subset):
-            raise ValueError("subset: a value stands there twice")
-        if not self.min <= (self.max or len(self.subset)) <= len(self.subset):
-            raise ValueError(f"subset: min {self.min}, max {self.max} cannot hold with {len(self.subset)} values")
+            raise ValueError("subset: a value stands there twice; keep one")
+        most = len(self.subset) if self.max is None else self.max
+        if not self.min <= most <= len(self.subset):
+            raise ValueError(f"subset: no {self.min} to {most} of {len(self.subset)} values; change min or max")
         return self
 
     def examples(self) -> list[Any]:
-        return [[value] for value in self.subset] if self.min <= 1 else [list(self.subset)]
+        none: list[Any] = [] if self.min else [[]]
+        return none + ([[value] for value in self.subset] if self.min <= 1 else [list(self.subset)])
 
 
 KINDS: dict[str, type[Space]] = {"choice": Choice, "float": FloatRange, "int": IntRange, "subset": Subset}
+
+
+def kind_of(value: Any) -> type[Space] | None:
+    """Return the kind of space that an entry of `search:` names, None where it names none or several."""
+    named = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
+    return KINDS[named[0]] if len(named) == 1 else None
 
 
 def parse_space(value: Any) -> Space:
     """Validate one entry of `search:` by the kind of space it names."""
     if isinstance(value, Space):
         return value
-    kinds = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
-    if len(kinds) != 1:
-        raise ValueError(f"needs one of {', '.join(KINDS)}, as in {{choice: [1, 2]}}")
-    return KINDS[kinds[0]].model_validate(value)
+    kind = kind_of(value)
+    if kind is None:
+        needed = f"needs one of {', '.join(KINDS)}, as in {{choice: [1, 2]}}"
+        raise ValueError(f"{needed}, got {shown(value)}{_meant(value)}")
+    return kind.model_validate(value)
+
+
+def _meant(value: Any) -> str:
+    if not isinstance(value, dict) or len(value) != 1:
+        return ""
+    meant = registry.suggestion(str(next(iter(value))), list(KINDS))
+    return meant if "did you mean" in meant else ""

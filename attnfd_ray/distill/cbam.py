@@ -79,5 +79,5 @@ class FrozenGate(nn.Module):
 
     @torch.no_grad()
     def forward(self, features_NCHW: Tensor) -> Tensor:
-        refined: Tensor = self.gate(features_NCHW)
+        refined: Tensor = self.gate(features_NCHW.detach())  # a gate that does nothing hands back what it got
         return refined

@@ -14,7 +14,9 @@ from pathlib import Path
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.check import quick_check
 from attnfd_ray.distill.method import method_class
-from attnfd_ray.errors import CheckpointError, ConfigError
+from attnfd_ray.distill.teacher import FrozenTeacher
+from attnfd_ray.errors import ConfigError
+from attnfd_ray.models import build_model, load_weights
 from attnfd_ray.runtime.capacity import concurrency, group_shape
 from attnfd_ray.runtime.client import run_job
 from attnfd_ray.runtime.cluster import connected
@@ -28,6 +30,7 @@ from attnfd_ray.runtime.versions import git_commit
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
 from attnfd_ray.store.store import Store
+from attnfd_ray.train.loop import build_method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +73,7 @@ def _claimed(settings: ExperimentSettings, command: str, *, fresh: bool) -> Iter
     """Check what can be checked without workers, then hold the experiment; yield its id and a job to fill in."""
     _check_lasting(settings)
     summary = quick_check(settings.data)
-    teacher = settings.teacher
-    if teacher and teacher.checkpoint and not Path(teacher.checkpoint).is_file():
-        raise CheckpointError(f"{teacher.checkpoint}: no such file; set teacher.checkpoint to the teacher's weights")
+    _check_networks(settings, summary.num_classes)
     Store.open(settings.store, create=True)
     with locked(settings, command):
         run_id = claim_id(settings, command, fresh=fresh)
@@ -132,6 +133,18 @@ def _history(settings: ExperimentSettings, search_id: str) -> list[PastTrial]:
         for row in store.trials(columns=["trial_id", "search_id", "role", "searched_json", "state"]).to_pylist()
         if row["search_id"] == search_id
     ]
+
+
+def _check_networks(settings: ExperimentSettings, num_classes: int) -> None:
+    """Build both networks and the method once: weights or gates that do not fit are told before anything starts."""
+    student = build_model(settings.student, num_classes=num_classes)
+    teacher = None
+    if settings.teacher is not None and method_class(settings).needs_teacher:
+        network = build_model(settings.teacher, num_classes=num_classes)
+        if settings.teacher.checkpoint:
+            load_weights(network, Path(settings.teacher.checkpoint), num_classes=num_classes)
+        teacher = FrozenTeacher(network)
+    build_method(settings, student, teacher)
 
 
 def _check_lasting(settings: ExperimentSettings) -> None:

@@ -24,7 +24,7 @@ _ALWAYS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-_LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -33,7 +33,12 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
     for name, value in _ALWAYS.items():
         environ.setdefault(name, value)
     if not cluster_address(environ):
-        environ.update(_LOCAL)
+        environ[_LOOPBACK] = "0"
+
+
+def on_loopback(environ: MutableMapping[str, str] = os.environ) -> bool:
+    """Return whether Ray keeps to this machine: started by us, or a head that was started with the same switch."""
+    return environ.get(_LOOPBACK) == "0"
 
 
 def cluster_address(environ: MutableMapping[str, str] = os.environ) -> str | None:

@@ -15,7 +15,9 @@ import ray.train.torch
 
 from attnfd_ray.runtime.broker import Broker
 from attnfd_ray.runtime.capacity import GroupShape
+from attnfd_ray.runtime.environment import on_loopback
 from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.loopback import LoopbackConfig
 
 # Ranks above 0 wait in a broadcast while rank 0 waits for work: often enough to stay far from its time-out.
 _PATIENCE_S = 20.0
@@ -75,6 +77,7 @@ class Groups:
     def _run(self, index: int) -> None:
         trainer = ray.train.torch.TorchTrainer(
             work,
+            torch_config=LoopbackConfig() if on_loopback() else None,
             train_loop_config={"group": index, "broker": self.name, "namespace": self.namespace},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=self.shape.workers,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from attnfd_ray.config.overrides import config_hash, digest
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings
@@ -66,6 +67,8 @@ class Worker:
             else:
                 self._score_teacher(job)
         except Exception as error:  # whatever a user's method or data raises must not end the search
+            if _lost_a_peer(error):
+                raise GroupMustRestart("another worker of the group died") from error
             kind, text = describe(error)
             if job.kind == "train":
                 self._say_failed(job, kind, text)
@@ -223,6 +226,11 @@ def facts(job: Job, device: torch.device, attempt: int) -> dict[str, Any]:
         "host": socket.gethostname(),
         "device": f"{device.type} {name}",
     }
+
+
+def _lost_a_peer(error: Exception) -> bool:
+    """Return whether a collective failed because another worker is gone; gloo has no exception of its own for it."""
+    return world_size() > 1 and (isinstance(error, dist.DistError) or "gloo/transport" in str(error))
 
 
 def describe(error: Exception) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,13 @@ class Checkpoint:
     directory: Path
 
     def load(self) -> dict[str, Any]:
-        """Return the state, tensors on the CPU."""
-        state: dict[str, Any] = torch.load(self.directory / _STATE, map_location="cpu", weights_only=True)
+        """Return the state, tensors on the CPU. Runs no code from the file: one that asks for it is refused."""
+        try:
+            state: dict[str, Any] = torch.load(self.directory / _STATE, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, pickle.UnpicklingError):
+            raise CheckpointError(
+                f"{self.directory}: cannot be read as tensors and numbers; start over with --fresh"
+            ) from None
         return state
 
 
@@ -62,14 +68,20 @@ def save(root: Path, *, epoch: int, state: dict[str, Any], record: dict[str, Any
 
 def latest(root: Path) -> Checkpoint | None:
     """Return the newest complete checkpoint, or None."""
-    for directory in sorted(root.glob("epoch-[0-9]*"), reverse=True):
-        try:
-            manifest = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
-            if directory.suffix != _ASIDE and manifest["sha256"] == _sha256(directory / _STATE):
-                return Checkpoint(epoch=manifest["epoch"], record=manifest["record"], directory=directory)
-        except (OSError, ValueError, KeyError):
-            continue
-    return None
+    found = [checkpoint for directory in root.glob("epoch-*") if (checkpoint := _complete(directory))]
+    return max(found, key=lambda checkpoint: checkpoint.epoch, default=None)
+
+
+def _complete(directory: Path) -> Checkpoint | None:
+    if directory.suffix == _ASIDE:
+        return None
+    try:
+        manifest = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest["sha256"] != _sha256(directory / _STATE):
+            return None
+        return Checkpoint(epoch=manifest["epoch"], record=manifest["record"], directory=directory)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _sha256(path: Path) -> str:

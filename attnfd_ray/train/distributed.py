@@ -9,8 +9,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def world_size() -> int:
@@ -44,6 +46,24 @@ def share_buffers(module: nn.Module) -> None:
     if world_size() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def average_gradients(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return `module` as something that leaves every process the mean of all gradients after a backward pass."""
+    if world_size() == 1:
+        return module
+    return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def share_batchnorm(module: AnyModule, device: torch.device) -> AnyModule:
+    """Return `module` with BatchNorm statistics taken over all processes, where the device can.
+
+    It replaces the BatchNorm modules, so it comes before anything listens to them or holds their parameters.
+    """
+    if world_size() == 1 or device.type != "cuda":
+        return module
+    shared: AnyModule = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return shared
 
 
 def seed_everything(seed: int, *, epoch: int, rank: int) -> None:

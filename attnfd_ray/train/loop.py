@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.dataset import SegmentationDataset
@@ -21,7 +19,7 @@ from attnfd_ray.errors import CheckpointError
 from attnfd_ray.models import SegmentationModel, build_model
 from attnfd_ray.models.files import save_model
 from attnfd_ray.train import checkpoint
-from attnfd_ray.train.distributed import rank, seed_everything, world_size
+from attnfd_ray.train.distributed import rank, seed_everything, share_batchnorm, world_size
 from attnfd_ray.train.evaluate import evaluate
 from attnfd_ray.train.optim import build_optimizer
 from attnfd_ray.train.records import EpochRecord, Outcome
@@ -54,15 +52,15 @@ class Run:
         # Building is seeded like an epoch before the first, and the same on every worker.
         seed_everything(settings.train.seed, epoch=0, rank=0)
         student = build_model(settings.student, num_classes=train_set.num_classes)
-        self.method, taps = build_method(settings, student, teacher)
-        self.teacher = teacher if taps else None
-        self.task = DistillationTask(student, self.method, taps).to(device)
+        method, taps = build_method(settings, student, teacher)
+        self.teacher = teacher if method.needs_teacher else None
+        if settings.train.sync_batchnorm:
+            student, method = share_batchnorm(student, device), share_batchnorm(method, device)
+        self.task = DistillationTask(student, method, taps).to(device)
         if settings.train.channels_last:
             self.task = self.task.to(memory_format=torch.channels_last)
         if self.teacher is not None:
             self.teacher.listen(taps)
-        if settings.train.sync_batchnorm and world_size() > 1 and device.type == "cuda":
-            self.task = nn.SyncBatchNorm.convert_sync_batchnorm(self.task)  # type: ignore[no-untyped-call]
         self.optimizer = build_optimizer(self.task, settings.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.train.precision == "fp16")
         self.last: EpochRecord | None = None
@@ -82,13 +80,14 @@ class Run:
         """Train to the end, or until `report` (called after each epoch, on every worker) returns True."""
         settings, train = self.settings, self.settings.train
         steps = steps_in_epoch(len(self.train_set), train.batch_size, train.steps_per_epoch)
-        module: nn.Module = self.task
-        if world_size() > 1:
-            module = DistributedDataParallel(
-                self.task, device_ids=[self.device.index] if self.device.type == "cuda" else None
-            )
         stepper = Stepper(
-            module, self.teacher, self.optimizer, self.scaler, settings, device=self.device, total=steps * train.epochs
+            self.task,
+            self.teacher,
+            self.optimizer,
+            self.scaler,
+            settings,
+            device=self.device,
+            total=steps * train.epochs,
         )
         loader = TrainLoader(
             self.train_set,
@@ -178,29 +177,25 @@ class Run:
         try:
             self.task.load_state_dict(state["task"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError):
+            if state["scaler"]:
+                self.scaler.load_state_dict(state["scaler"])
+            self.last = EpochRecord(**found.record)
+        except (RuntimeError, ValueError, KeyError, TypeError):
             raise CheckpointError(
-                f"{found.directory}: is of another network or method; start over with --fresh"
+                f"{found.directory}: is of another network, method or version; start over with --fresh"
             ) from None
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.last = EpochRecord(**found.record)
 
 
 def build_method(
     settings: ExperimentSettings, student: SegmentationModel, teacher: FrozenTeacher | None
-) -> tuple[nn.Module, tuple[str, ...]]:
+) -> tuple[Any, tuple[str, ...]]:
     """Return the experiment's method for these two networks, and the taps it listens to."""
     kind: Any = method_class(settings)
-    taps: tuple[str, ...] = kind.taps(settings.method)
-    if not kind.needs_teacher:
-        return kind(), taps
-    assert teacher is not None, f"method {settings.method.name} needs a teacher"
+    assert teacher is not None or not kind.needs_teacher, f"method {settings.method.name} needs a teacher"
     file = settings.teacher.checkpoint if settings.teacher else None
     networks = Networks(
         student_channels=student.tap_channels(),
-        teacher_channels=teacher.network.tap_channels(),
+        teacher_channels=teacher.network.tap_channels() if teacher else {},
         teacher_file=Path(file) if file else None,
     )
-    method: nn.Module = kind(settings.method, networks)
-    return method, taps
+    return kind(settings.method, networks), kind.taps(settings.method)

@@ -12,20 +12,20 @@ from torch.nn.parallel import DistributedDataParallel
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import Diverged
-from attnfd_ray.train.distributed import sum_over_workers, world_size
+from attnfd_ray.train.distributed import average_gradients, sum_over_workers, world_size
 from attnfd_ray.train.evaluate import autocast
 from attnfd_ray.train.optim import set_learning_rate
-from attnfd_ray.train.task import IGNORE
+from attnfd_ray.train.task import IGNORE, DistillationTask
 
 _STEPS_BETWEEN_CHECKS = 50  # looking at the loss makes the device wait, so not at every step
 
 
 class Stepper:
-    """Takes optimiser steps on `module`, a DistillationTask or one wrapped for several workers."""
+    """Takes optimiser steps on a task, together with the other workers of the run."""
 
     def __init__(
         self,
-        module: nn.Module,
+        task: DistillationTask,
         teacher: FrozenTeacher | None,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
@@ -34,7 +34,8 @@ class Stepper:
         device: torch.device,
         total: int,
     ) -> None:
-        self.module, self.teacher, self.optimizer, self.scaler = module, teacher, optimizer, scaler
+        self.task, self.teacher, self.optimizer, self.scaler = task, teacher, optimizer, scaler
+        self.module: nn.Module = task
         self.settings, self.device, self.total = settings, device, total
 
     def epoch(self, batches: Iterable[tuple[Tensor, Tensor]], *, first_step: int) -> tuple[dict[str, float], float]:
@@ -42,6 +43,9 @@ class Stepper:
 
         Raises Diverged, on every worker at once, when the loss stops being finite.
         """
+        # Wrapped anew: after its first step DistributedDataParallel regroups gradients, and so adds them up in another
+        # order. An epoch must begin alike whether or not the run was stopped before it.
+        self.module = average_gradients(self.task, self.device)
         sums: dict[str, Tensor] = {}
         lr, count = 0.0, 0
         for images_NCHW, labels_NHW in batches:

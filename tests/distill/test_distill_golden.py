@@ -48,9 +48,7 @@ def method(golden: Mapping[str, Tensor]) -> AttnFD:
         for side, gate in (("student", method.student_gates[layer]), ("teacher", method.teacher_gates[layer].gate)):
             copy_into(gate, {ours: golden[f"{side}_{theirs}_{i}"] for ours, theirs in GATE_KEYS.items()})
         names = {"0.weight": "conv_weight", "1.weight": "bn_weight", "1.bias": "bn_bias"}
-        copy_into(
-            method.connectors[layer], {ours: golden[f"connector_{theirs}_{i}"] for ours, theirs in names.items()}
-        )
+        copy_into(method.connectors[layer], {ours: golden[f"connector_{theirs}_{i}"] for ours, theirs in names.items()})
     return method
 
 
@@ -65,9 +63,7 @@ def features(golden: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:
     return {layer: golden[f"{side}_feature_{i}"].clone() for i, layer in enumerate(LAYERS)}
 
 
-def test_the_loss_and_its_gradient_are_those_of_the_released_code(
-    golden: Mapping[str, Tensor], method: AttnFD
-) -> None:
+def test_the_loss_and_its_gradient_are_those_of_the_released_code(golden: Mapping[str, Tensor], method: AttnFD) -> None:
     student = {layer: feature.requires_grad_() for layer, feature in features(golden, "student").items()}
     terms = method(student, features(golden, "teacher"), LABELS)
     loss = torch.stack(list(terms.values())).sum()

@@ -46,8 +46,8 @@ def test_more_trials_and_another_place_of_the_data_are_the_same_experiment(
 
 
 def test_two_commands_cannot_work_on_one_experiment_at_once(settings: Make) -> None:
-    with locked(settings(), "train"), locked(settings(), "search"):
-        with pytest.raises(StoreError, match="another attnfd-ray train is working on 'tiny'"), locked(settings(), "train"):
-            pass
+    other = pytest.raises(StoreError, match="another attnfd-ray train is working on 'tiny'")
+    with locked(settings(), "train"), locked(settings(), "search"), other, locked(settings(), "train"):
+        pass
     with locked(settings(), "train"):
         pass

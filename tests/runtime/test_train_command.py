@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CommandLine, write
+from command_line import CommandLine, write
 from processes import descendants, listening, wait_until
 from safetensors.torch import load_file
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CommandLine, write
+from command_line import CommandLine, write
 from processes import descendants, wait_until
 
 from attnfd_ray.store.store import Store
@@ -66,7 +66,7 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
     assert "Gain over the baseline" in report.stdout
 
 
-BROKEN_METHOD = '''
+BROKEN_METHOD = """
 from attnfd_ray.distill.attnfd import AttnFD
 
 
@@ -79,7 +79,7 @@ class Broken(AttnFD):
         if self.settings.broken:
             raise ZeroDivisionError("on purpose")
         return super().forward(student, teacher, labels)
-'''
+"""
 
 
 def test_a_trial_that_fails_is_told_with_its_kind_and_the_search_goes_on(

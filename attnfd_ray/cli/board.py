@@ -1,0 +1,106 @@
+"""The live table of a search or a run on a terminal. No torch, no ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from attnfd_ray.cli.lines import duration, percent, searched
+from attnfd_ray.config.overrides import baseline_of
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.runtime.jobs import Job
+
+_ROWS_SHOWN = 12
+
+
+@dataclass
+class _Line:
+    job: Job
+    state: str = "RUNNING"
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return self.state in ("FAILED", "INFEASIBLE")
+
+    @property
+    def score(self) -> float | None:
+        """The best mIoU; what failed has none that counts."""
+        return None if self.failed else self.metrics.get("best_miou")
+
+
+class Board:
+    """The live table: searched values, best so far, baseline, how many run, finished and failed, and how long yet."""
+
+    def __init__(
+        self, settings: ExperimentSettings, *, searching: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings, self._searching, self._clock = settings, searching, clock
+        self._begin = clock()
+        self._planned = _num_planned(settings)
+        self._stage = ""
+        self._lines: dict[str, _Line] = {}
+
+    def stage(self, text: str) -> None:
+        self._stage = text
+
+    def started(self, job: Job) -> None:
+        self._stage = ""
+        self._lines[job.trial_id] = _Line(job)
+
+    def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
+        self._lines.setdefault(job.trial_id, _Line(job)).metrics = metrics
+
+    def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
+        line = self._lines.setdefault(job.trial_id, _Line(job))
+        line.state, line.metrics = state, line.metrics | metrics
+
+    def __rich__(self) -> Group:
+        table = Table(expand=False, pad_edge=False, box=None, header_style="bold")
+        for title, justify in (("trial", "left"), ("state", "left"), ("epoch", "right"), ("mIoU", "right")):
+            table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column("searched", overflow="fold")
+        for line in self._shown():
+            metrics = line.metrics
+            epoch = f"{metrics.get('epoch', 0)}/{line.job.settings.train.epochs}"
+            what = metrics.get("failure_kind") or searched(line.job) or line.job.role
+            table.add_row(line.job.trial_id, line.state, epoch, percent(metrics.get("best_miou")), Text(what))
+        return Group(Text(self._headline(), style="bold"), table)
+
+    def _shown(self) -> list[_Line]:
+        """Return the running trials, then the best of the rest."""
+        lines = list(self._lines.values())  # at once: the drawing thread reads while the driver adds
+        running = [line for line in lines if line.state == "RUNNING"]
+        rest = [line for line in lines if line.state != "RUNNING"]
+        rest.sort(key=lambda line: -1.0 if line.score is None else line.score, reverse=True)
+        return (running + rest)[:_ROWS_SHOWN]
+
+    def _headline(self) -> str:
+        elapsed = self._clock() - self._begin
+        parts = [self._settings.experiment, *(self._search(elapsed) if self._searching else ()), duration(elapsed)]
+        return "  ".join(parts) + (f"\n{self._stage}" if self._stage else "")
+
+    def _search(self, elapsed: float) -> Iterator[str]:
+        """Yield where the search stands."""
+        trials = [line for line in list(self._lines.values()) if line.job.role != "teacher"]
+        num_ended = sum(line.state != "RUNNING" for line in trials)
+        yield f"{num_ended}/{self._planned} done"
+        yield f"{len(trials) - num_ended} running"
+        yield f"{sum(line.failed for line in trials)} failed"
+        scores = [line.score for line in trials if line.job.role != "baseline" and line.score is not None]
+        yield f"best {percent(max(scores, default=None))}"
+        yield f"baseline {percent(next((line.score for line in trials if line.job.role == 'baseline'), None))}"
+        if num_ended:
+            yield f"about {duration(elapsed / num_ended * max(0, self._planned - num_ended))} left"
+
+
+def _num_planned(settings: ExperimentSettings) -> int:
+    """Return how many trials a search has, the baseline counted where there is one."""
+    has_baseline = baseline_of(settings) not in (None, settings)
+    return (settings.tune.trials if settings.search else 1) + has_baseline

@@ -1,0 +1,92 @@
+"""What happens, a line each: for a log, or as JSON for a program. No torch, no ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from attnfd_ray.errors import one_line
+from attnfd_ray.runtime.jobs import Job
+
+
+class JsonLines:
+    """Everything that happens, a JSON object a line."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+
+    def _say(self, event: str, **values: Any) -> None:
+        self._write(json.dumps({"event": event} | values))
+
+    def stage(self, text: str) -> None:
+        self._say("stage", text=text)
+
+    def started(self, job: Job) -> None:
+        self._say("started", trial_id=job.trial_id, role=job.role, searched=job.searched)
+
+    def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
+        known = ("epoch", "epochs_total", "train_loss", "val_miou", "best_miou", "best_epoch", "lr", "images_per_s")
+        self._say("epoch", trial_id=job.trial_id, **{name: metrics[name] for name in known})
+
+    def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
+        known = ("epoch", "epochs_total", "val_miou", "best_miou", "best_epoch", "failure_kind", "failure_text")
+        values = {name: metrics[name] for name in known if name in metrics}
+        self._say("finished", trial_id=job.trial_id, role=job.role, state=state, searched=job.searched, **values)
+
+
+class Lines:
+    """A line for each finished trial, and for each epoch of a single run."""
+
+    def __init__(self, write: Callable[[str], None], *, every_epoch: bool) -> None:
+        self._write, self._every_epoch = write, every_epoch
+
+    def stage(self, text: str) -> None:
+        self._write(text)
+
+    def started(self, job: Job) -> None:
+        """Say nothing: the end says it all."""
+
+    def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
+        if self._every_epoch:
+            self._write(
+                f"{job.trial_id}  epoch {metrics['epoch']}/{metrics['epochs_total']}  "
+                f"loss {metrics['train_loss']:.4f}  mIoU {percent(metrics['val_miou'])}  "
+                f"best {percent(metrics['best_miou'])} at {metrics['best_epoch']}  "
+                f"{metrics['images_per_s']:.1f} images/s"
+            )
+
+    def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
+        self._write(f"{job.trial_id}  {state:<10} {_outcome(state, metrics)}  {job.role}  {searched(job)}".rstrip())
+
+
+def _outcome(state: str, metrics: dict[str, Any]) -> str:
+    if "failure_kind" in metrics:
+        return one_line(f"{metrics['failure_kind']}: {metrics['failure_text']}")
+    place = f"{metrics['best_epoch']}/{metrics['epochs_total']}"
+    stopped = f", stopped at {metrics['epoch']}" if state == "PRUNED" else ""
+    return f"mIoU {percent(metrics['best_miou'])} at {place}{stopped}"
+
+
+def searched(job: Job) -> str:
+    """Return the values a search chose, by the last word of their paths."""
+    values = (f"{path.rpartition('.')[2]}={_short(value)}" for path, value in job.searched.items())
+    return one_line(" ".join(values)) or {"baseline": "no distillation"}.get(job.role, "")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "+".join(map(_short, value)) if isinstance(value, list) else str(value)
+
+
+def percent(fraction: float | None) -> str:
+    """Return a fraction as percent, `-` for none."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    """Return h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -1,0 +1,65 @@
+"""The kinds of values that settings hold, each with its range."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from attnfd_ray import registry
+from attnfd_ray.config.record import refused
+from attnfd_ray.errors import ConfigError
+
+_MANY = 2**31  # no count reaches this: the store keeps them in 32 bits
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise refused("needs letters, digits, '.', '_' or '-', at most 100, the first a letter or digit")
+    return text
+
+
+def _number_in(value: Any) -> Any:
+    """Return the whole number that a text says, as a quoted `${VARIABLE}` does; anything else as it is."""
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value) else value
+
+
+def _count_or_auto(value: Any) -> Any:
+    value = _number_in(value)
+    if value == "auto" or (type(value) is int and 1 <= value < _MANY):
+        return value
+    raise refused("needs auto or a whole number from 1 up")
+
+
+def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
+    low, high = ends
+    if low > high:
+        raise ValueError(f"[{low:g}, {high:g}] is empty; put the smaller end first")
+    return ends
+
+
+def part(kind: str) -> AfterValidator:
+    """Return the check of a name in the registry; a part of someone's own is imported, to know that it is there."""
+
+    def check(name: str) -> str:
+        try:
+            registry.check(kind, name)
+            if ":" in name:
+                registry.load(kind, name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    return AfterValidator(check)
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Positive = Annotated[int, Field(ge=1, lt=_MANY)]
+UpTo4096 = Annotated[int, Field(ge=1, le=4096)]
+Seed = Annotated[int, Field(ge=0, lt=_MANY)]
+CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
+NumberInText = BeforeValidator(_number_in)
+Probability = Annotated[float, Field(ge=0, le=1)]
+AboveZero = Annotated[float, Field(gt=0)]
+Range = Annotated[tuple[AboveZero, AboveZero], AfterValidator(_ordered)]

@@ -1,0 +1,54 @@
+"""A process group that opens nothing to the network, for worker groups on one machine.
+
+torch's TCPStore, which Ray Train meets in, listens on every interface whatever address it is given. On one machine the
+workers meet in a file instead, and gloo and NCCL are told to talk over loopback.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
+
+
+def _talk_over_loopback() -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
+
+
+class _LoopbackBackend(_TorchBackend):
+    """Ray's backend but for the place where the workers meet."""
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        gpus = worker_group.get_resources_per_worker().get("GPU", 0)
+        worker_group.execute(_set_torch_distributed_env_vars)
+        worker_group.execute(_talk_over_loopback)
+        # a new file each time: what a group that died has left in one would be taken for an answer
+        meeting = Path(tempfile.mkdtemp(prefix="attnfd-ray-")) / "store"
+        waiting = [
+            worker_group.execute_single_async(
+                rank,
+                _setup_torch_process_group,
+                backend=backend_config.backend or ("nccl" if gpus else "gloo"),
+                world_rank=rank,
+                world_size=len(worker_group),
+                init_method=meeting.as_uri(),
+                timeout_s=backend_config.timeout_s,
+            )
+            for rank in range(len(worker_group))
+        ]
+        ray.get(waiting)
+
+
+@dataclass
+class LoopbackConfig(TorchConfig):
+    """`TorchTrainer(torch_config=LoopbackConfig())`; only where every worker is on this machine."""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _LoopbackBackend

@@ -1,0 +1,123 @@
+"""What must hold between settings, each told at the setting to change."""
+
+import pytest
+
+LAYERS = "aspp, decoder, logits, stage1, stage2, stage3, stage4"
+EITHER = "teacher: needs either checkpoint: FILE or train: {epochs: N}, one of them"
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (
+            "train: {batch_size: 15}\nscaling: {workers: 2}",
+            "6: train.batch_size: 15 cannot be shared evenly: needs a multiple of 2 workers x accumulate 1 = 2",
+        ),
+        (
+            "train:\n  accumulate: 4\n  batch_size: 12\nscaling: {workers: 2}",
+            "8: train.batch_size: 12 cannot be shared evenly: needs a multiple of 2 workers x accumulate 4 = 8",
+        ),
+        (
+            "train: {batch_size: 4, accumulate: 2}\nscaling: {workers: 2}",
+            "6: train.batch_size: 4 leaves one image at a time to 4 parts: needs 2 each",
+        ),
+        (
+            "train: {batch_size: 1}",
+            "6: train.batch_size: 1 leaves one image at a time to 1 parts: needs 2 each",
+        ),
+        (
+            "scaling: {workers: 3}",
+            "1: train.batch_size: 16 cannot be shared evenly: needs a multiple of 3 workers x accumulate 1 = 3",
+        ),
+    ],
+)
+def test_every_part_of_a_batch_has_the_same_two_images_at_least(file, more, problem):
+    file.write(more)
+    assert file.problems() == [f"exp.yaml:{problem}"]
+
+
+def test_a_teacher_that_is_trained_has_its_batch_cut_in_the_same_way(file):
+    file.write("scaling: {workers: 2}", teacher="{train: {epochs: 1, batch_size: 3}}")
+    assert file.problem() == (
+        "exp.yaml:3: teacher.train.batch_size: 3 cannot be shared evenly: "
+        "needs a multiple of 2 workers x accumulate 1 = 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "text", "problem"),
+    [
+        (
+            "student",
+            "{width: 0.5, pretrained: imagenet}",
+            "4: student.pretrained: imagenet weights exist for width 1, not 0.5; use 'none'",
+        ),
+        (
+            "teacher",
+            "{width: 2, pretrained: imagenet, checkpoint: x}",
+            "3: teacher.pretrained: imagenet weights exist for width 1, not 2; use 'none'",
+        ),
+        ("teacher", "", "3: teacher: is missing: method 'attnfd' learns from one"),
+        ("teacher", None, "1: teacher: is missing: method 'attnfd' learns from one"),
+        ("teacher", "{backbone: resnet50}", f"3: {EITHER}"),
+        ("teacher", "{checkpoint: x, train: {epochs: 1}}", f"3: {EITHER}"),
+        (
+            "method",
+            "{name: attnfd, layers: [aspp, stage5]}",
+            "5: method.layers: the student has no layer 'stage5'; did you mean 'stage4'?",
+        ),
+        (
+            "method",
+            "{name: attnfd, layers: [zzz]}",
+            f"5: method.layers: the student has no layer 'zzz'; there is: {LAYERS}",
+        ),
+        (
+            "method",
+            "{name: attnfd, layers: [aspp, aspp]}",
+            "5: method.layers: a layer stands there twice in ['aspp', 'aspp']",
+        ),
+    ],
+)
+def test_a_network_and_a_method_fit_each_other(file, section, text, problem):
+    file.write(**{section: text})
+    assert file.problems() == [f"exp.yaml:{problem}"]
+
+
+def test_a_method_without_a_teacher_needs_none(file):
+    file.write(teacher=None, method="{name: none}")
+    assert file.load().teacher is None
+
+
+def test_imagenet_weights_fit_the_width_they_were_learnt_at(file):
+    file.write(student="{width: 1.0, pretrained: imagenet}")
+    assert file.load().student.pretrained == "imagenet"
+
+
+def test_rules_between_sound_sections_are_told_along_with_mistakes_in_others(file):
+    file.write(
+        "optim: {lr: fast}\nscaling: {workers: 3}",
+        student="{width: 0.5, pretrained: imagenet}",
+        method="{name: attnfd, layers: [stage9]}",
+    )
+    assert file.problems() == [
+        "exp.yaml:1: train.batch_size: 16 cannot be shared evenly: needs a multiple of 3 workers x accumulate 1 = 3",
+        "exp.yaml:4: student.pretrained: imagenet weights exist for width 1, not 0.5; use 'none'",
+        "exp.yaml:5: method.layers: the student has no layer 'stage9'; did you mean 'stage4'?",
+        'exp.yaml:6: optim.lr: needs a number, got "fast"',
+    ]
+
+
+def test_a_rule_waits_until_every_section_it_needs_is_sound(file):
+    file.write("scaling: {workers: 3}\ntrain: {batch_size: many}", teacher="{checkpoint: 3}")
+    assert file.problems() == [
+        "exp.yaml:3: teacher.checkpoint: needs text, got 3; put it in quotes",
+        'exp.yaml:7: train.batch_size: needs a whole number, got "many"',
+    ]
+
+
+def test_layers_of_someones_own_network_are_known_only_once_it_is_built(file, module):
+    module("own_network", "class Net: pass\nclass Named:\n    tap_names = ('left', 'right')\n")
+    file.write(student="{arch: 'own_network:Net'}", method="{name: attnfd, layers: [stage4]}")
+    assert file.load().student.arch == "own_network:Net"
+    file.write(student="{arch: 'own_network:Named'}", method="{name: attnfd, layers: [stage4]}")
+    assert file.problems() == ["exp.yaml:5: method.layers: the student has no layer 'stage4'; there is: left, right"]

@@ -1,0 +1,183 @@
+"""What every method in the registry's table promises; a new method joins by being there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attnfd_ray import registry
+from attnfd_ray.config.schema import MethodSettings, ModelSettings
+from attnfd_ray.distill.method import Networks
+from attnfd_ray.models import SegmentationModel, TapRecorder, build_model
+
+NUM_CLASSES = 5
+METHODS = sorted(registry.TABLES["method"])
+WEIGHTED = [name for name in METHODS if "loss_weight" in registry.load("method", name).Settings.model_fields]
+
+
+@cache
+def network(width: float) -> SegmentationModel:
+    torch.manual_seed(int(8 * width))
+    return build_model(ModelSettings(backbone="resnet18", width=width), num_classes=NUM_CLASSES).eval()
+
+
+def student_network() -> SegmentationModel:
+    return network(0.125)
+
+
+def teacher_network() -> SegmentationModel:
+    return network(0.25)
+
+
+def labels() -> Tensor:
+    """Four 33x33 label maps, unevenly ignored."""
+    drawn = torch.randint(NUM_CLASSES, (4, 33, 33), generator=torch.Generator().manual_seed(1))
+    drawn[0, :20], drawn[2, 5:] = 255, 255
+    return drawn
+
+
+def features(model: SegmentationModel, taps: tuple[str, ...]) -> dict[str, Tensor]:
+    recorder = TapRecorder(model, taps)
+    with torch.no_grad():
+        model(torch.rand((4, 3, 33, 33), generator=torch.Generator().manual_seed(0)))
+    found = recorder.features
+    recorder.close()
+    return found
+
+
+@dataclass
+class Case:
+    """A method as its own defaults make it, between a small student and a wider teacher."""
+
+    name: str
+    kind: Any
+
+    def settings(self, **changes: Any) -> MethodSettings:
+        settings: MethodSettings = self.kind.Settings(**changes)
+        return settings
+
+    def make(self, seed: int = 0, **changes: Any) -> nn.Module:
+        networks = Networks(
+            student_channels=student_network().tap_channels(),
+            teacher_channels=teacher_network().tap_channels() if self.kind.needs_teacher else {},
+        )
+        torch.manual_seed(seed)
+        method: nn.Module = self.kind(self.settings(**changes), networks)
+        return method
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        taps: tuple[str, ...] = self.kind.taps(self.settings())
+        return taps
+
+    def student(self) -> dict[str, Tensor]:
+        return {tap: feature.requires_grad_() for tap, feature in features(student_network(), self.taps).items()}
+
+    def teacher(self) -> dict[str, Tensor]:
+        return features(teacher_network(), self.taps) if self.kind.needs_teacher else {}
+
+
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([torch.zeros(()), *terms.values()]).sum()
+
+
+def seeded(method: nn.Module, *arguments: Any) -> dict[str, Tensor]:
+    """Call a method that may draw random numbers, always the same ones."""
+    torch.manual_seed(7)
+    terms: dict[str, Tensor] = method(*arguments)
+    return terms
+
+
+@pytest.fixture(params=METHODS)
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(request.param, registry.load("method", request.param))
+
+
+def test_the_table_is_not_empty() -> None:
+    assert len(METHODS) >= 2
+
+
+class TestEveryMethod:
+    def test_its_settings_have_a_default_for_everything_and_carry_its_name(self, case: Case) -> None:
+        assert case.settings().name == case.name
+        assert case.kind.Settings.model_validate(case.settings().model_dump(mode="json")) == case.settings()
+
+    def test_it_wants_taps_that_networks_have_and_a_teacher_only_if_it_listens_to_one(self, case: Case) -> None:
+        assert set(case.taps) <= set(student_network().taps)
+        assert len(set(case.taps)) == len(case.taps)
+        if case.kind.needs_teacher:
+            assert case.taps
+
+    def test_its_terms_are_named_finite_scalars(self, case: Case) -> None:
+        terms = case.make().train()(case.student(), case.teacher(), labels())
+        assert bool(terms) == case.kind.needs_teacher
+        assert "cross_entropy" not in terms
+        for name, term in terms.items():
+            assert name.split("/")[0] == case.name
+            assert term.shape == ()
+            assert term.isfinite()
+
+    def test_every_parameter_that_learns_gets_a_gradient_and_so_does_the_student(self, case: Case) -> None:
+        method, student = case.make().train(), case.student()
+        loss = total(method(student, case.teacher(), labels()))
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        learning = {name: parameter for name, parameter in method.named_parameters() if parameter.requires_grad}
+        for name, tensor in (learning | student).items():
+            assert tensor.grad is not None, name
+            assert tensor.grad.isfinite().all(), name
+
+    def test_it_leaves_the_features_it_was_given_as_they_were(self, case: Case) -> None:
+        student, teacher = case.student(), case.teacher()
+        before = {side: {tap: feature.clone() for tap, feature in given.items()}
+                  for side, given in (("student", student), ("teacher", teacher))}  # fmt: skip
+        case.make().train()(student, teacher, labels())
+        for side, given in (("student", student), ("teacher", teacher)):
+            assert all(torch.equal(feature, before[side][tap]) for tap, feature in given.items())
+
+    def test_it_is_the_same_after_a_round_trip_through_its_state(self, case: Case) -> None:
+        first, second = case.make(seed=1), case.make(seed=2)
+        first.train()(case.student(), case.teacher(), labels())  # moves whatever statistics there are
+        second.load_state_dict(first.state_dict())
+        terms, again = (seeded(method.eval(), case.student(), case.teacher(), labels()) for method in (first, second))
+        assert terms.keys() == again.keys()
+        assert all(torch.equal(term, again[name]) for name, term in terms.items())
+
+    def test_its_terms_are_means_over_the_images_it_was_given(self, case: Case) -> None:
+        # in eval mode: what a BatchNorm of the method makes of a part is not what it makes of the whole
+        method, student, teacher = case.make().eval(), case.student(), case.teacher()
+        whole = seeded(method, student, teacher, labels())
+        for name, term in whole.items():
+            parts = []
+            for part in (slice(0, 1), slice(1, 4)):
+                cut = [{tap: feature[part] for tap, feature in given.items()} for given in (student, teacher)]
+                parts.append(len(range(4)[part]) * seeded(method, *cut, labels()[part])[name].item())
+            assert term.item() == pytest.approx(sum(parts) / 4, rel=1e-5), name  # float32
+
+    @pytest.mark.parametrize("case", WEIGHTED, indirect=True)
+    def test_its_terms_grow_with_its_loss_weight(self, case: Case) -> None:
+        light, heavy = (
+            seeded(case.make(loss_weight=weight).eval(), case.student(), case.teacher(), labels())
+            for weight in (1.0, 3.0)
+        )
+        assert light.keys() == heavy.keys()
+        assert all(heavy[name].item() == pytest.approx(3 * light[name].item(), rel=1e-5) for name in light)  # float32
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_it_is_finite_at_half_precision(self, case: Case, dtype: torch.dtype) -> None:
+        method = case.make().train()
+        with torch.autocast("cpu", dtype=dtype):
+            student = {tap: feature.detach().to(dtype).requires_grad_() for tap, feature in case.student().items()}
+            teacher = {tap: feature.to(dtype) for tap, feature in case.teacher().items()}
+            loss = total(method(student, teacher, labels()))
+        assert loss.isfinite()
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        for tensor in (*student.values(), *method.parameters()):
+            assert tensor.grad is None or tensor.grad.isfinite().all()

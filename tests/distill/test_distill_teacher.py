@@ -1,0 +1,69 @@
+"""Promise 1: the teacher never learns and never moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attnfd_ray.config.schema import ModelSettings
+from attnfd_ray.distill.teacher import FrozenTeacher
+from attnfd_ray.errors import ConfigError
+from attnfd_ray.models import build_model
+
+TAPS = ("stage1", "stage4", "aspp", "decoder", "logits")
+
+
+def make(backbone: str = "resnet18") -> FrozenTeacher:
+    torch.manual_seed(0)
+    teacher = FrozenTeacher(build_model(ModelSettings(backbone=backbone, width=0.125), num_classes=4))
+    teacher.listen(TAPS)
+    return teacher
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.rand((2, 3, 33, 33), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "mobilenet_v2"])
+def test_it_stays_bit_for_bit_whatever_its_parent_is_told(backbone: str) -> None:
+    teacher = make(backbone)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    assert any("running_mean" in name for name in before)
+    answers = teacher(images())
+    parent = nn.ModuleDict({"teacher": teacher, "student": nn.Linear(1, 1)})
+    for step in range(4):
+        parent.train()
+        teacher.train(True)
+        given = images(step).requires_grad_()
+        features = teacher(given)
+        assert list(features) == list(TAPS)
+        assert not any(feature.requires_grad for feature in features.values())
+    assert not any(module.training for module in teacher.modules())  # so dropout and BatchNorm are at rest
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in teacher.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert all(torch.equal(feature, answers[tap]) for tap, feature in teacher(images()).items())
+
+
+def test_a_students_gradient_stops_before_it() -> None:
+    teacher, given = make(), images().requires_grad_()
+    scale = torch.ones((), requires_grad=True)
+    (scale * teacher(given)["aspp"]).sum().backward()  # type: ignore[no-untyped-call]
+    assert scale.grad is not None
+    assert given.grad is None
+
+
+def test_it_answers_for_the_taps_last_asked_for() -> None:
+    teacher = make()
+    teacher.listen(["stage2"])
+    assert list(teacher(images())) == ["stage2"]
+    with pytest.raises(ConfigError, match="unknown tap 'stage5'; did you mean 'stage4'"):
+        teacher.listen(["stage5"])
+
+
+def test_answers_given_before_stay_whole() -> None:
+    teacher = make()
+    first = teacher(images(1))
+    kept = {tap: feature.clone() for tap, feature in first.items()}
+    teacher(images(2))
+    assert all(torch.equal(feature, kept[tap]) for tap, feature in first.items())

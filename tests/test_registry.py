@@ -1,0 +1,62 @@
+"""The table of exchangeable parts: short names, anyone's own, and what is said of neither."""
+
+import pytest
+
+from attnfd_ray import registry
+from attnfd_ray.errors import ConfigError
+
+NAMES = [(kind, name) for kind, table in registry.TABLES.items() for name in table]
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES)
+def test_every_short_name_stands_for_something_that_can_be_called(kind, name):
+    assert callable(registry.load(kind, name))
+
+
+def test_there_is_a_table_for_each_kind_of_part():
+    assert sorted(registry.TABLES) == ["arch", "backbone", "dataset", "early_stopping", "method", "sampler"]
+
+
+def test_a_part_of_someones_own_is_named_by_module_and_attribute():
+    assert registry.load("method", "collections:OrderedDict").__name__ == "OrderedDict"
+    assert registry.check("sampler", "not.even.there:Yet") == "not.even.there:Yet"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("backbone", "resnet-18", "unknown backbone 'resnet-18'; did you mean 'resnet18'?"),
+        ("early_stopping", "median", "unknown early stopping 'median'; there is: asha, none"),
+        ("method", "", "unknown method ''; there is: attnfd, none"),
+        ("method", "a:b:c", "method 'a:b:c': a part of your own is named package.module:Attribute"),
+        (
+            "method",
+            "gone:X",
+            "method 'gone:X': there is no module 'gone'; install it, or put its directory on PYTHONPATH",
+        ),
+        ("method", "json:Part", "method 'json:Part': module 'json' has no 'Part'"),
+    ],
+)
+def test_what_is_not_there_is_told_with_the_way_out(kind, name, message):
+    with pytest.raises(ConfigError) as raised:
+        registry.load(kind, name)
+    assert str(raised.value) == message
+
+
+def test_a_module_whose_name_only_begins_alike_is_not_taken_for_the_missing_one(tmp_path, monkeypatch):
+    (tmp_path / "abcd_part.py").write_text("import abcd")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'abcd'"):
+        registry.load("method", "abcd_part:Part")
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "said"),
+    [
+        ("lay", ["layers", "norm"], "; did you mean 'layers'?"),
+        ("zzz", ["b", "a"], "; there is: a, b"),
+        ("zzz", [], ""),
+    ],
+)
+def test_a_suggestion_is_the_nearest_word_or_all_there_are(word, known, said):
+    assert registry.suggestion(word, known) == said
