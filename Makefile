@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install  ## Train a teacher on generated scenes, search for a student, print the report
-	$(BIN)/attnfd-ray data toyscenes $(SCENES)
+	$(BIN)/attnfd-ray data toyscenes $(SCENES) --objects 2 4 --radius 18 30
 	TOYSCENES_ROOT=$(SCENES) ATTNFD_STORE=$(STORE) $(BIN)/attnfd-ray tune search_spaces/demo.yaml
 	$(BIN)/attnfd-ray report $(STORE)
 

@@ -34,7 +34,7 @@ def main() -> None:
     """Run the command line; a mistake of the user's is one line on stderr and exit code 2, never a traceback."""
     try:
         # click's own handling would turn Ctrl-C into exit code 1
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="attnfd-ray", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

@@ -26,11 +26,33 @@ def data() -> None:
     show_default=True,
     help="Share of train objects labelled as the class they are easily taken for.",
 )
-def toyscenes(root: Path, size: int, train: int, val: int, seed: int, noise: float) -> None:
+@click.option(
+    "--objects", type=click.IntRange(1, 50), nargs=2, default=(3, 6), show_default=True, help="Objects in an image."
+)
+@click.option(
+    "--radius",
+    type=click.IntRange(5, 40),
+    nargs=2,
+    default=(10, 21),
+    show_default=True,
+    help="Of objects, % of a side.",
+)
+def toyscenes(
+    root: Path,
+    size: int,
+    train: int,
+    val: int,
+    seed: int,
+    noise: float,
+    objects: tuple[int, int],
+    radius: tuple[int, int],
+) -> None:
     """Write the made-up set toyscenes to ROOT: 12 classes, laid out as Pascal VOC."""
     from attnfd_ray.data.toyscenes import write_toyscenes
 
     start = time.monotonic()
-    written = write_toyscenes(root, size=size, train=train, val=val, seed=seed, noise=noise)
+    written = write_toyscenes(
+        root, size=size, train=train, val=val, seed=seed, noise=noise, objects=objects, radius=radius
+    )
     did = f"written in {time.monotonic() - start:.1f} s" if written else "already there, nothing to do"
     click.echo(f"{root}: {train} train and {val} val images of {size}x{size} pixels, {did}")

@@ -102,7 +102,7 @@ def _groups(
         with connected(verbose=verbose) as nodes:
             shape = group_shape(settings.scaling, nodes)
             count = concurrency(shape, nodes, asked=asked, trials=trials)
-            with Groups(shape, count=count, name=name, storage=storage) as groups:
+            with Groups(shape, count=count, name=name, storage=storage, verbose=verbose) as groups:
                 yield groups
     finally:
         shutil.rmtree(storage, ignore_errors=True)

@@ -25,6 +25,8 @@ _ALWAYS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+# One machine is not taken away with a notice, and nobody scrapes its metrics: two processes less to start.
+_LOCAL = {_LOOPBACK: "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 
 
 def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -33,7 +35,7 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
     for name, value in _ALWAYS.items():
         environ.setdefault(name, value)
     if not cluster_address(environ):
-        environ[_LOOPBACK] = "0"
+        environ.update(_LOCAL)
 
 
 def on_loopback(environ: MutableMapping[str, str] = os.environ) -> bool:

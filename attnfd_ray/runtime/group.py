@@ -50,8 +50,8 @@ def work(config: dict[str, Any]) -> None:
 class Groups:
     """The worker groups of one command and the broker that serves them; `close` ends them all."""
 
-    def __init__(self, shape: GroupShape, *, count: int, name: str, storage: Path) -> None:
-        self.shape, self.count, self.name, self.storage = shape, count, name, storage
+    def __init__(self, shape: GroupShape, *, count: int, name: str, storage: Path, verbose: bool) -> None:
+        self.shape, self.count, self.name, self.storage, self.verbose = shape, count, name, storage, verbose
         self.namespace = ray.get_runtime_context().namespace
         actor: Any = ray.remote(Broker)
         self.broker = actor.options(name=name, namespace=self.namespace, num_cpus=0, max_concurrency=1000).remote(count)
@@ -88,7 +88,7 @@ class Groups:
                 name=f"group-{index}",
                 storage_path=str(self.storage),
                 failure_config=ray.train.FailureConfig(max_failures=_MAX_REBUILDS, controller_failure_limit=3),
-                logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
+                logging_config=ray.train.LoggingConfig(log_level="INFO" if self.verbose else "CRITICAL"),
             ),
         )
         try:

@@ -24,7 +24,7 @@ def _talk_over_loopback() -> None:
 class _LoopbackBackend(_TorchBackend):
     """Ray's backend but for the place where the workers meet."""
 
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         gpus = worker_group.get_resources_per_worker().get("GPU", 0)
         worker_group.execute(_set_torch_distributed_env_vars)
         worker_group.execute(_talk_over_loopback)

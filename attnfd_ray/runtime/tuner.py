@@ -7,7 +7,6 @@ kept or restored.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from typing import Any
 
 import ray
@@ -129,7 +128,6 @@ def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) 
             failure_config=tune.FailureConfig(max_failures=_TRIAL_PROCESS_LOSSES),
         ),
     )
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     tuner.fit()
     broken = bridge.broken or ray.get(groups.broker.broken.remote())
     if broken:

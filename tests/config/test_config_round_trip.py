@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from attnfd_ray.config.loader import dump_yaml, load_experiment
 from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
 
+SPACES = Path(__file__).parents[2] / "search_spaces"
 TRICKY = [
     "", " ", "null", "~", "true", "no", "on", "3", "0x10", "1_000", "1e3", "1e-3", ".5", ".inf", ".nan", "1:30",
     "2026-03-01", "2026-13-45", "=", "<<", "*a", "&a", "!a", "%a", "@a", "`a", "- a", "a: b", "a #b", "#b", "{a", "[a",
@@ -121,19 +122,19 @@ def test_tricky_text_stays_text(path, text):
     assert load_experiment(path, environ={}) == settings
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in Path("search_spaces").glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.name for path in SPACES.glob("*.yaml")))
 def test_the_experiments_that_come_with_the_project_survive_the_trip(path, name, monkeypatch):
-    settings = load_experiment(Path("search_spaces") / name, environ=Everything())
+    settings = load_experiment(SPACES / name, environ=Everything())
     path.write_text(dump_yaml(settings), encoding="utf-8")
     assert load_experiment(path, environ={}) == settings
 
 
 def test_experiments_come_with_the_project():
-    assert len(list(Path("search_spaces").glob("*.yaml"))) >= 1
+    assert {path.name for path in SPACES.glob("*.yaml")} >= {"demo.yaml", "camvid.yaml", "voc.yaml"}
 
 
 def test_the_yaml_is_for_people_too(path):
-    settings = load_experiment(Path("search_spaces/demo.yaml"), environ={})
+    settings = load_experiment(SPACES / "demo.yaml", environ={})
     text = dump_yaml(settings)
     assert list(yaml.safe_load(text)) == list(ExperimentSettings.model_fields)
     assert "crop: [64, 64]" in text

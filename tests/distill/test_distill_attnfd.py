@@ -78,7 +78,8 @@ def test_connectors_start_as_the_paper_of_their_kind_says() -> None:
         AttnFD.Settings(layers=["stage4"]),
         Networks(student_channels={"stage4": 512}, teacher_channels={"stage4": 2048}),
     )
-    conv, norm = method.connectors["stage4"]  # type: ignore[misc]
+    conv, norm = method.connectors["stage4"].children()
+    assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
     assert (conv.weight.shape, conv.bias) == ((2048, 512, 1, 1), None)
     # N(0, sqrt(2 / 2048)); the spread of a million numbers is known to about a thousandth

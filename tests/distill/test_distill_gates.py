@@ -132,7 +132,8 @@ def test_a_released_gate_answers_as_its_weights_say(layer: str, batch_statistics
 
     def mlp(pooled_NC: Tensor) -> Tensor:
         hidden = pooled_NC @ weights["ChannelGate.mlp.1.weight"].T + weights["ChannelGate.mlp.1.bias"]
-        return hidden.relu() @ weights["ChannelGate.mlp.3.weight"].T + weights["ChannelGate.mlp.3.bias"]
+        out: Tensor = hidden.relu() @ weights["ChannelGate.mlp.3.weight"].T + weights["ChannelGate.mlp.3.bias"]
+        return out
 
     mask_NC = torch.sigmoid(mlp(given.mean((2, 3))) + mlp(given.amax((2, 3))))
     once = given * mask_NC[:, :, None, None]

@@ -45,7 +45,10 @@ def method(golden: Mapping[str, Tensor]) -> AttnFD:
     )
     method = AttnFD(settings, networks).double().train()
     for i, layer in enumerate(LAYERS):
-        for side, gate in (("student", method.student_gates[layer]), ("teacher", method.teacher_gates[layer].gate)):
+        for side, gate in (
+            ("student", method.student_gates[layer]),
+            ("teacher", method.teacher_gates[layer].get_submodule("gate")),
+        ):
             copy_into(gate, {ours: golden[f"{side}_{theirs}_{i}"] for ours, theirs in GATE_KEYS.items()})
         names = {"0.weight": "conv_weight", "1.weight": "bn_weight", "1.bias": "bn_bias"}
         copy_into(method.connectors[layer], {ours: golden[f"connector_{theirs}_{i}"] for ours, theirs in names.items()})

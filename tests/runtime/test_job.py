@@ -70,7 +70,7 @@ def head(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
             family = descendants(process.pid)
             process.terminate()
             try:
-                process.wait(timeout=30)
+                process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 process.kill()
             for pid in family:

@@ -60,23 +60,21 @@ def test_only_the_newest_is_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "epoch-0003").iterdir()) == ["manifest.json", "state.pt"]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: truncate(path / "state.pt", 100),
-        lambda path: truncate(path / "state.pt", 0),
-        lambda path: flip_a_bit(path / "state.pt"),
-        lambda path: (path / "state.pt").unlink(),
-        lambda path: (path / "manifest.json").unlink(),
-        lambda path: truncate(path / "manifest.json", 30),
-        lambda path: (path / "manifest.json").write_text("[]"),
-        lambda path: (path / "manifest.json").write_text("{}"),
-        lambda path: (path / "manifest.json").write_bytes(b"\xff\xfe\x00"),
-        lambda path: path.rename(path.with_name(path.name + ".writing")),
-    ],
-    ids=["torn state", "empty state", "flipped bit", "no state", "no manifest", "torn manifest", "a list for a manifest",
-         "an empty manifest", "binary manifest", "not yet renamed"],
-)  # fmt: skip
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "torn state": lambda path: truncate(path / "state.pt", 100),
+    "empty state": lambda path: truncate(path / "state.pt", 0),
+    "flipped bit": lambda path: flip_a_bit(path / "state.pt"),
+    "no state": lambda path: (path / "state.pt").unlink(),
+    "no manifest": lambda path: (path / "manifest.json").unlink(),
+    "torn manifest": lambda path: truncate(path / "manifest.json", 30),
+    "binary manifest": lambda path: (path / "manifest.json").write_bytes(b"\xff\xfe\x00"),
+    "empty manifest": lambda path: (path / "manifest.json").write_text("{}"),
+    "a list for a manifest": lambda path: (path / "manifest.json").write_text("[]"),
+    "not yet renamed": lambda path: path.rename(path.with_name(path.name + ".writing")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_one_was_never_there(damage: Callable[[Path], Any], tmp_path: Path) -> None:
     older = save(tmp_path, 1)
     shutil.copytree(older, tmp_path / "kept")

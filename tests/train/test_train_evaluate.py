@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,10 +15,9 @@ from train_runs import CPU, VAL_IMAGES, datasets, on_workers, plain
 from attnfd_ray.config.schema import ExperimentSettings, ModelSettings, TrainSettings
 from attnfd_ray.data.loader import val_batches
 from attnfd_ray.models import build_model
-from attnfd_ray.train import evaluate as module
 from attnfd_ray.train.distributed import rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
-from attnfd_ray.train.metrics import Scores
+from attnfd_ray.train.metrics import Scores, scores
 
 Batch = tuple[Tensor, Tensor]
 
@@ -39,20 +39,10 @@ def counts_and_scores(settings: ExperimentSettings, seed_by_rank: bool = False) 
     if seed_by_rank:  # statistics that differ from worker to worker, as after a step
         for buffer in model.buffers():
             buffer.add_(rank())
-    seen: list[Tensor] = []
-    original = module.scores
-
-    def spy(confusion_CC: Tensor) -> Scores:
-        seen.append(confusion_CC.clone())
-        return original(confusion_CC)
-
-    module.scores = spy
-    try:
-        batches = val_batches(val_set, settings.data, rank=rank(), world_size=world_size())
+    batches = val_batches(val_set, settings.data, rank=rank(), world_size=world_size())
+    with patch("attnfd_ray.train.evaluate.scores", wraps=scores) as spy:
         found = evaluate(model, batches, num_classes=val_set.num_classes, device=CPU, train=settings.train)
-    finally:
-        module.scores = original
-    (counts,) = seen
+    counts: Tensor = spy.call_args.args[0]
     return counts, found
 
 

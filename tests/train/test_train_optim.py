@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from train_runs import experiment, make_run, plain
+from train_runs import experiment, make_run, plain, train
 
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ModelSettings, OptimSettings
@@ -58,13 +58,13 @@ class TestCheckGroups:
         optimizer = torch.optim.SGD(task.parameters(), lr=1.0)
         # torch refuses doubles where it is asked, so a careless hand has to go past it
         optimizer.param_groups.append({"params": [task.get_parameter("gate.weight")]})
-        with pytest.raises(AssertionError, match="^a parameter is in two optimiser groups$"):
+        with pytest.raises(AssertionError, match=r"^a parameter is in two optimiser groups$"):
             check_groups(task, optimizer)
 
     def test_finds_what_does_not_learn(self, task: nn.Module) -> None:
         optimizer = torch.optim.SGD(task.parameters(), lr=1.0)
         task.get_parameter("gate.weight").requires_grad_(False)
-        with pytest.raises(AssertionError, match="^an optimiser group holds a parameter that is not trained$"):
+        with pytest.raises(AssertionError, match=r"^an optimiser group holds a parameter that is not trained$"):
             check_groups(task, optimizer)
 
     def test_is_content_with_each_once(self, task: nn.Module) -> None:
@@ -118,8 +118,6 @@ def test_a_constant_schedule_stays() -> None:
 
 
 def test_the_schedule_runs_over_the_whole_run_and_not_over_an_epoch(toys: Path, tmp_path: Path) -> None:
-    rates = []
-    run = make_run(plain(toys, train__epochs=2, optim__lr=0.01), tmp_path)
-    run.run(lambda record: bool(rates.append(record.lr)))
+    _, records = train(plain(toys, train__epochs=2, optim__lr=0.01), tmp_path)
     # two epochs of two steps; a record has the rate of the epoch's last step
-    assert rates == pytest.approx([0.01 * 0.771889, 0.01 * 0.287175], rel=1e-5)
+    assert [record.lr for record in records] == pytest.approx([0.01 * 0.771889, 0.01 * 0.287175], rel=1e-5)

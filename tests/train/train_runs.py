@@ -78,15 +78,18 @@ def make_run(settings: ExperimentSettings, directory: Path, **others: Any) -> Ru
     return Run(settings, directory=directory, train_set=train_set, val_set=val_set, device=CPU, **others)
 
 
-def train(settings: ExperimentSettings, directory: Path) -> tuple[Outcome, list[EpochRecord]]:
-    """Run from wherever `directory` is to the end; return the outcome and the records of this attempt."""
-    records: list[EpochRecord] = []
+class Listener(list[EpochRecord]):
+    """Keeps every record and never stops a run."""
 
-    def report(record: EpochRecord) -> bool:
-        records.append(record)
+    def __call__(self, record: EpochRecord) -> bool:
+        self.append(record)
         return False
 
-    return make_run(settings, directory).run(report), records
+
+def train(settings: ExperimentSettings, directory: Path) -> tuple[Outcome, list[EpochRecord]]:
+    """Run from wherever `directory` is to the end; return the outcome and the records of this attempt."""
+    records = Listener()
+    return make_run(settings, directory).run(records), records
 
 
 def uneven_batch() -> Batch:
@@ -170,7 +173,8 @@ def on_workers(num_workers: int, directory: Path, work: Work, *arguments: Any) -
         process.kill()
         process.join()
     errors = [path.read_text() for path in sorted(directory.glob("*.error"))]
-    assert not (errors or stuck), "\n".join(errors) or f"no answer after {PATIENCE_S} s"
+    assert not errors, "\n".join(errors)
+    assert not stuck, f"no answer after {PATIENCE_S} s"
     return [torch.load(directory / f"{rank}.answer", weights_only=False) for rank in range(num_workers)]
 
 
@@ -186,6 +190,7 @@ def _as_worker(rank: int, num_workers: int, directory: Path, work: Work, *argume
             "gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=num_workers, timeout=patience
         )
         torch.save(work(*arguments), directory / f"{rank}.answer")
+        dist.barrier()  # who leaves early cuts off those who are still arriving
         dist.destroy_process_group()
     except BaseException:
         (directory / f"{rank}.error").write_text(f"rank {rank}: {traceback.format_exc()}")

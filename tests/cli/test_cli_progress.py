@@ -1,0 +1,288 @@
+"""What a running command shows: JSON lines, lines for a log, and the table on a terminal."""
+
+import io
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from rich.console import Console
+
+from attnfd_ray.cli.board import Board
+from attnfd_ray.cli.lines import JsonLines, Lines
+from attnfd_ray.cli.progress import progress
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.runtime.jobs import Job
+
+
+def experiment(**changes):
+    tree = {
+        "experiment": "camvid-r18",
+        "data": {"name": "camvid", "root": "/data", "crop": [9, 9]},
+        "teacher": {"checkpoint": "/teacher.pt"},
+        "student": {},
+        "method": {"name": "attnfd"},
+        "train": {"epochs": 40},
+        "search": {"optim.lr": {"float": [0.1, 1]}},
+        "tune": {"trials": 4},
+    }
+    return ExperimentSettings.model_validate(tree | changes)
+
+
+def job(trial_id, role="trial", **searched):
+    searched = {path.replace("__", "."): value for path, value in searched.items()}
+    return Job(
+        kind="train", trial_id=trial_id, role=role, settings_json=experiment().model_dump_json(), searched=searched
+    )
+
+
+def metrics(epoch, miou, **more):
+    return {
+        "epoch": epoch, "epochs_total": 40, "train_loss": 1.23456, "loss_terms": {"ce": 1.2}, "val_miou": miou - 0.01,
+        "val_pixel_acc": 0.9, "val_class_acc": 0.8, "class_iou": [0.5, None], "lr": 0.007, "images_per_s": 123.46,
+        "wall_s": 3.0, "best_miou": miou, "best_epoch": epoch - 1,
+    } | more  # fmt: skip
+
+
+CHOSEN = {"optim__lr": 0.123456, "method__layers": ["stage4", "aspp"], "data__scale": [0.5, 2.0], "train__seed": 3}
+LOST = {"failure_kind": "WORKER_LOST", "failure_text": "the node\nis gone"}
+
+
+# ---- JSON lines
+
+
+def test_everything_that_happens_is_one_json_object_a_line():
+    said: list[str] = []
+    listener = JsonLines(said.append)
+    one = job("s-0002", **CHOSEN)
+    listener.stage("teacher: 3\nepochs")
+    listener.started(one)
+    listener.epoch(one, metrics(2, 0.5))
+    listener.finished(one, "PRUNED", metrics(3, 0.51))
+    listener.finished(one, "FAILED", LOST)
+    assert all("\n" not in line for line in said)
+    searched = {"optim.lr": 0.123456, "method.layers": ["stage4", "aspp"], "data.scale": [0.5, 2.0], "train.seed": 3}
+    assert [json.loads(line) for line in said] == [
+        {"event": "stage", "text": "teacher: 3\nepochs"},
+        {"event": "started", "trial_id": "s-0002", "role": "trial", "searched": searched},
+        {
+            "event": "epoch", "trial_id": "s-0002", "epoch": 2, "epochs_total": 40, "train_loss": 1.23456,
+            "val_miou": 0.49, "best_miou": 0.5, "best_epoch": 1, "lr": 0.007, "images_per_s": 123.46,
+        },
+        {
+            "event": "finished", "trial_id": "s-0002", "role": "trial", "state": "PRUNED", "searched": searched,
+            "epoch": 3, "epochs_total": 40, "val_miou": 0.5, "best_miou": 0.51, "best_epoch": 2,
+        },
+        {
+            "event": "finished", "trial_id": "s-0002", "role": "trial", "state": "FAILED", "searched": searched, **LOST,
+        },
+    ]  # fmt: skip
+
+
+# ---- lines for a log
+
+
+def test_a_single_run_has_a_line_an_epoch():
+    said: list[str] = []
+    listener = Lines(said.append, every_epoch=True)
+    run = job("e.train1", role="run")
+    listener.started(run)
+    listener.epoch(run, metrics(2, 0.5))
+    listener.finished(run, "COMPLETE", metrics(40, 0.6))
+    assert said == [
+        "e.train1  epoch 2/40  loss 1.2346  mIoU 49.00 %  best 50.00 % at 1  123.5 images/s",
+        "e.train1  COMPLETE   mIoU 60.00 % at 39/40  run",
+    ]
+
+
+def test_a_search_has_a_line_a_trial():
+    said: list[str] = []
+    listener = Lines(said.append, every_epoch=False)
+    listener.stage("teacher resnet50: 3 epochs")
+    for state, chosen, told in [
+        ("COMPLETE", CHOSEN, metrics(40, 0.6)),
+        ("PRUNED", {"method__name": "none"}, metrics(3, 0.3)),
+        ("FAILED", {"optim__lr": 1e-5, "method__x": "a\nb"}, metrics(2, 0.2) | LOST),
+    ]:
+        one = job("s-0002", **chosen)
+        listener.started(one)
+        listener.epoch(one, told)
+        listener.finished(one, state, told)
+    listener.finished(job("s-0000", role="baseline"), "COMPLETE", metrics(40, 0.5))
+    assert said == [
+        "teacher resnet50: 3 epochs",
+        "s-0002  COMPLETE   mIoU 60.00 % at 39/40  trial  lr=0.123 layers=stage4+aspp scale=0.5+2 seed=3",
+        "s-0002  PRUNED     mIoU 30.00 % at 2/40, stopped at 3  trial  name=none",
+        "s-0002  FAILED     WORKER_LOST: the node\\nis gone  trial  lr=1e-05 x=a\\nb",
+        "s-0000  COMPLETE   mIoU 50.00 % at 39/40  baseline  no distillation",
+    ]
+
+
+# ---- the table
+
+
+class Clock:
+    """Says what it is told to."""
+
+    now_s = 100.0
+
+    def __call__(self):
+        return self.now_s
+
+
+def drawn(board, width=100):
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(board)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def board(clock):
+    return Board(experiment(), searching=True, clock=clock)
+
+
+@pytest.mark.parametrize("width", [1, 20, 80, 300])
+@pytest.mark.parametrize("searching", [True, False])
+def test_a_table_of_nothing_can_be_drawn_at_any_width(clock, searching, width):
+    assert len(drawn(Board(experiment(), searching=searching, clock=clock), width)) >= 2
+
+
+def test_before_the_first_trial_the_table_says_what_is_going_on(board):
+    board.stage("teacher resnet50: 3 epochs, as teacher-abc")
+    assert drawn(board) == [
+        "camvid-r18  0/5 done  0 running  0 failed  best -  baseline -  0:00:00",
+        "teacher resnet50: 3 epochs, as teacher-abc",
+        "trial  state  epoch  mIoU  searched",
+    ]
+
+
+def test_the_table_shows_what_runs_first_and_then_the_best(board, clock):
+    told = [
+        ("s-0000", "baseline", {}, "COMPLETE", metrics(40, 0.5)),
+        ("s-0001", "as_written", {}, "PRUNED", metrics(9, 0.4)),
+        ("s-0002", "trial", {"optim__lr": 0.123456}, "FAILED", metrics(3, 0.9) | LOST),
+        ("s-0003", "trial", CHOSEN, "COMPLETE", metrics(40, 0.6)),
+    ]
+    for trial_id, role, chosen, state, last in told:
+        board.started(job(trial_id, role, **chosen))
+        board.epoch(job(trial_id, role, **chosen), last)
+        board.finished(job(trial_id, role, **chosen), state, last)
+    running = job("s-0004", optim__lr=0.5)
+    board.started(running)
+    board.epoch(running, metrics(7, 0.3))
+    clock.now_s += 3600
+    assert drawn(board) == [
+        "camvid-r18  4/5 done  1 running  1 failed  best 60.00 %  baseline 50.00 %  about 0:15:00 left",
+        "1:00:00",
+        "trial   state     epoch     mIoU  searched",
+        "s-0004  RUNNING    7/40  30.00 %  lr=0.5",
+        "s-0003  COMPLETE  40/40  60.00 %  lr=0.123 layers=stage4+aspp scale=0.5+2 seed=3",
+        "s-0000  COMPLETE  40/40  50.00 %  no distillation",
+        "s-0001  PRUNED     9/40  40.00 %  as_written",
+        "s-0002  FAILED     3/40  90.00 %  WORKER_LOST",
+    ]
+
+
+def test_a_trial_that_failed_before_its_first_epoch_has_no_score(board):
+    board.started(job("s-0000"))
+    board.finished(job("s-0000"), "INFEASIBLE", {"failure_kind": "OOM", "failure_text": "too much"})
+    assert drawn(board)[-1] == "s-0000  INFEASIBLE   0/40     -  OOM"
+
+
+def test_a_teacher_is_shown_and_not_counted(board):
+    teacher = job("teacher-abc", role="teacher")
+    board.epoch(teacher, metrics(2, 0.7))
+    assert drawn(board)[0].startswith("camvid-r18  0/5 done  0 running  0 failed  best -  baseline -")
+    assert drawn(board)[-1] == "teacher-abc  RUNNING   2/40  70.00 %  teacher"
+
+
+def test_a_single_run_is_not_counted_either(clock):
+    board = Board(experiment(), searching=False, clock=clock)
+    board.started(job("e.train1", role="run"))
+    clock.now_s += 61
+    assert drawn(board) == [
+        "camvid-r18  0:01:01",
+        "trial     state    epoch  mIoU  searched",
+        "e.train1  RUNNING   0/40     -  run",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "planned"),
+    [
+        ({}, 5),
+        ({"search": {}}, 2),
+        ({"method": {"name": "none"}, "teacher": None}, 4),
+        ({"method": {"name": "attnfd", "loss_weight": 0}}, 4),
+        ({"method": {"name": "none"}, "teacher": None, "search": {}}, 1),
+    ],
+)
+def test_the_baseline_counts_as_a_trial_where_there_is_one(clock, changes, planned):
+    board = Board(experiment(**changes), searching=True, clock=clock)
+    assert f"  0/{planned} done  " in drawn(board)[0]
+
+
+def test_as_many_rows_are_shown_as_a_screen_can_bear(board):
+    for number in range(50):
+        board.started(job(f"s-{number:04d}"))
+        board.finished(job(f"s-{number:04d}"), "COMPLETE", metrics(40, number / 100))
+    rows = drawn(board)[2:]
+    assert len(rows) == 12
+    assert rows[0].startswith("s-0049  COMPLETE  40/40  49.00 %")
+
+
+def test_what_a_user_chose_is_never_taken_for_markup(board):
+    board.started(job("s-0001", method__note="[/b] [red]x"))
+    assert drawn(board)[-1].endswith("note=[/b] [red]x")
+
+
+def test_the_table_can_be_drawn_while_trials_come_in(board):
+    done = threading.Event()
+
+    def draw():
+        times = 0
+        while not done.is_set():
+            drawn(board)
+            times += 1
+        return times
+
+    with ThreadPoolExecutor() as pool:
+        drawing = pool.submit(draw)
+        for number in range(2000):
+            board.started(job(f"s-{number:04d}"))
+        done.set()
+        assert drawing.result() > 0
+
+
+# ---- which of them
+
+
+def test_away_from_a_terminal_there_are_lines_and_on_demand_json(capsys):
+    with progress(experiment(), as_json=False, searching=True) as listener:
+        assert isinstance(listener, Lines)
+        listener.stage("a teacher")
+    with progress(experiment(), as_json=True, searching=True) as listener:
+        assert isinstance(listener, JsonLines)
+        listener.stage("a teacher")
+    assert capsys.readouterr().out == 'a teacher\n{"event": "stage", "text": "a teacher"}\n'
+
+
+def test_on_a_terminal_there_is_a_table(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress(experiment(), as_json=False, searching=True) as listener:
+        assert isinstance(listener, Board)
+        listener.stage("a teacher")
+    assert "a teacher" in capsys.readouterr().out
+
+
+def test_a_line_is_there_as_soon_as_it_is_said(tmp_path, monkeypatch):
+    with (tmp_path / "log").open("w") as log:
+        monkeypatch.setattr("sys.stdout", log)
+        with progress(experiment(), as_json=False, searching=True) as listener:
+            listener.stage("a teacher")
+            assert (tmp_path / "log").read_text() == "a teacher\n"

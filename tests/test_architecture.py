@@ -1,0 +1,210 @@
+"""Which way the arrows point (architecture.md), and what no file of the package may contain: read from the source."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "attnfd_ray"
+FILES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES})
+
+_BASE = {"config", "registry", "errors"}
+_TRAINING = {"models", "data", "distill"} | _BASE
+# room -> the rooms it may import from, at any level of a file; `attnfd_ray` alone is the version
+ARROWS = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "errors": set(),
+    "registry": {"errors"},
+    "config": {"registry", "errors"},
+    "models": _BASE,
+    "data": {"models"} | _BASE,
+    "distill": {"models"} | _BASE,
+    "train": _TRAINING,
+    "search": _BASE,
+    "store": _BASE,
+    "report": {"store"} | _BASE,
+    "runtime": {"train", "search", "report", "store"} | _TRAINING,
+    "cli": {"runtime", "report", "store", "data"} | _BASE,
+}
+# library -> the rooms that may import it
+HOMES = {
+    "ray": {"runtime"},
+    "torch": {"models", "data", "distill", "train", "runtime"},
+    "torchvision": {"models", "data", "distill", "train", "runtime"},
+    "safetensors": {"models"},
+    "optuna": {"search", "report"},
+    "pyarrow": {"store", "report"},
+    "pydantic": {"config", "models", "distill"},
+    "pydantic_core": {"config"},
+    "yaml": {"config", "report"},
+    "rich": {"cli", "report"},
+    "click": {"cli"},
+    "PIL": {"data"},
+    "numpy": {"data", "models", "train", "search", "store", "report"},
+}
+# rooms that `cli` may only import inside a function, so that help comes at once
+LAZY_FOR_COMMANDS = {"runtime", "report", "store", "data", "config"}
+COMMANDS = ["__init__", "data", "options", "report", "train", "tune"]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(node: ast.AST, path: Path) -> Iterator[str]:
+    """Yield `package.module` for everything imported below a node, under TYPE_CHECKING and in functions too."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"{path}:{child.lineno}: a relative import hides where it leads"
+            assert child.module is not None
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+
+
+def rooms_in(names: Iterator[str]) -> set[str]:
+    """Return the rooms among imported names; `attnfd_ray.__version__` is in none."""
+    parts = [name.split(".") for name in names]
+    found = {name[1] for name in parts if name[0] == "attnfd_ray" and len(name) > 1} - {"__version__"}
+    assert found <= set(ROOMS), found - set(ROOMS)
+    return found
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Yield (dotted name, call) for every call of a file."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def names(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+each_file = pytest.mark.parametrize("path", FILES, ids=names)
+
+
+def test_the_walk_finds_the_package():
+    assert len(FILES) > 60
+    assert set(ARROWS) == set(ROOMS)
+    assert sum(len(list(imported(tree_of(path), path))) for path in FILES) > 500
+
+
+@each_file
+def test_a_room_imports_only_from_those_below_it(path):
+    room = room_of(path)
+    assert rooms_in(imported(tree_of(path), path)) - {room} <= ARROWS[room]
+
+
+def test_no_arrow_leads_back():
+    def below(room: str, seen: tuple[str, ...] = ()) -> set[str]:
+        assert room not in seen, f"{' -> '.join([*seen, room])} is a circle"
+        return {room}.union(*(below(other, (*seen, room)) for other in ARROWS[room]))
+
+    for room, others in ARROWS.items():
+        assert below(room) >= others
+
+
+@each_file
+def test_a_library_is_imported_only_where_it_is_at_home(path):
+    libraries = {name.split(".")[0] for name in imported(tree_of(path), path)} & HOMES.keys()
+    strangers = {library for library in libraries if room_of(path) not in HOMES[library]}
+    assert strangers == set()
+
+
+@each_file
+def test_every_library_is_one_of_those_that_are_declared(path):
+    known = {"attnfd_ray", *HOMES, *sys.stdlib_module_names}
+    assert {name.split(".")[0] for name in imported(tree_of(path), path)} <= known
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_imports_what_is_heavy_only_when_it_runs(name):
+    path = PACKAGE / "cli" / f"{name}.py"
+    tree = tree_of(path)
+    lazy = {
+        id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) for node in ast.walk(function)
+    }
+    lazy |= {id(node) for guard in tree.body if isinstance(guard, ast.If) for node in ast.walk(guard)}
+    eager = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in lazy]
+    assert len(eager) >= 3
+    found = rooms_in(child for node in eager for child in imported(node, path))
+    assert found & LAZY_FOR_COMMANDS == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("attnfd_ray.cli", {"torch", "ray", "pyarrow", "optuna", "pydantic"}),
+        ("attnfd_ray.cli.progress", {"torch", "ray", "optuna"}),
+        ("attnfd_ray.config.loader", {"torch", "ray", "pyarrow", "optuna"}),
+        ("attnfd_ray.report.text", {"torch", "ray"}),
+        ("attnfd_ray.search.plan", {"torch", "ray"}),
+        ("attnfd_ray.runtime.environment", {"torch", "ray"}),
+    ],
+)
+def test_what_is_light_stays_light_when_it_is_really_imported(module, heavy):
+    code = f"import sys, {module}; print(*sorted({heavy!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+@each_file
+def test_only_the_command_line_prints(path):
+    printing = {"print", "click.echo", "click.secho", "rich.print", "Console", "sys.stdout.write", "sys.stderr.write"}
+    found = [f"line {call.lineno}: {name}" for name, call in calls(path) if name in printing]
+    assert found == [] or room_of(path) == "cli"
+
+
+@each_file
+def test_nothing_is_executed_that_a_file_or_a_user_wrote(path):
+    for name, call in calls(path):
+        where = f"{path}:{call.lineno}: {name}"
+        values = {word.arg: ast.unparse(word.value) for word in call.keywords}
+        assert name not in ("eval", "exec", "yaml.load", "yaml.full_load", "yaml.unsafe_load", "os.system"), where
+        assert not name.startswith(("pickle.", "cloudpickle.", "marshal.", "shelve.")), where
+        assert values.get("weights_only", "True") == "True", where
+        assert values.get("shell", "False") == "False", where
+        if name == "torch.load":
+            assert "weights_only" in values, where
+
+
+@each_file
+def test_no_error_is_caught_unseen(path):
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"{path}:{node.lineno}: a bare except takes Ctrl-C too"
+            silent = all(isinstance(statement, ast.Pass) for statement in node.body)
+            assert not (silent and ast.unparse(node.type) in ("Exception", "BaseException")), f"{path}:{node.lineno}"
+
+
+@each_file
+def test_nothing_is_set_up_at_import(path):
+    loud = ("logging.basicConfig", "logging.config", "warnings.filterwarnings", "warnings.simplefilter", "os.environ")
+    for node in tree_of(path).body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            for call in (child for child in ast.walk(node) if isinstance(child, ast.Call)):
+                assert not ast.unparse(call.func).startswith(loud), f"{path}:{call.lineno}"
+
+
+@each_file
+def test_a_file_and_a_function_are_short_enough_to_be_read(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 60, f"{node.name}, line {node.lineno}"
+
+
+@each_file
+def test_a_file_says_first_what_it_is_for(path):
+    assert ast.get_docstring(tree_of(path))
