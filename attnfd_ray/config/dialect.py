@@ -68,5 +68,16 @@ def compose(text: str) -> yaml.Node | None:
 
 
 def dump(tree: Any) -> str:
-    """Return data as YAML: sections as blocks, short lists in one line."""
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    """Return data as YAML that is read back the same: sections as blocks, short lists in one line."""
+    return yaml.dump(
+        _escaped(tree), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
+    )
+
+
+def _escaped(value: Any) -> Any:
+    """Return data in which no text is taken for a variable."""
+    if isinstance(value, dict):
+        return {name: _escaped(child) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_escaped(child) for child in value]
+    return value.replace("${", "$${") if isinstance(value, str) else value

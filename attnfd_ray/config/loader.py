@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from attnfd_ray.config import dialect, source
 from attnfd_ray.config.messages import dotted, errors_in, message
@@ -30,16 +29,7 @@ def load_experiment(
 
 def dump_yaml(settings: ExperimentSettings) -> str:
     """Return the settings as the YAML of a file that `load_experiment` reads back to the same settings."""
-    return dialect.dump(_escaped(settings.model_dump(mode="json")))
-
-
-def _escaped(value: Any) -> Any:
-    """Return data in which no text is taken for a variable."""
-    if isinstance(value, dict):
-        return {name: _escaped(child) for name, child in value.items()}
-    if isinstance(value, list):
-        return [_escaped(child) for child in value]
-    return value.replace("${", "$${") if isinstance(value, str) else value
+    return dialect.dump(settings.model_dump(mode="json"))
 
 
 def _problems(read: Source) -> dict[Key, str]:

@@ -107,8 +107,8 @@ def _failures(failures: Iterable[FailureGroup]) -> Table:
 
 
 def _values(line: TrialLine) -> str:
-    parts = [_LABELS.get(line.role, ""), numbers.assignments(line.values), line.stop_reason or ""]
-    return " ".join(part for part in parts if part)
+    what = " ".join(part for part in (_LABELS.get(line.role, ""), numbers.assignments(line.values)) if part)
+    return "; ".join(part for part in (what, line.stop_reason) if part)
 
 
 def _states(counts: Mapping[TrialState, int]) -> str:

@@ -43,14 +43,15 @@ class Result:
 
 def train(settings: ExperimentSettings, listener: Listener, *, fresh: bool = False, verbose: bool = False) -> Result:
     """Train the student as the settings stand; go on where the same command stopped."""
-    with (
-        _claimed(settings, "train", fresh=fresh) as (run_id, template),
-        _groups(settings, template, asked=1, trials=1, verbose=verbose) as groups,
-    ):
-        job = _with_teacher(settings, groups, template, listener)
-        listener.started(job)
-        event = run_job(groups.broker, job, lambda metrics: listener.epoch(job, metrics))
-        listener.finished(job, "COMPLETE", event.metrics)
+    with _claimed(settings, "train", fresh=fresh) as (run_id, template):
+        if _state(settings, run_id) == "COMPLETE":
+            listener.stage(f"{run_id} is complete: nothing left to train")
+            return Result(store=settings.store, id=run_id)
+        with _groups(settings, template, asked=1, trials=1, verbose=verbose) as groups:
+            job = _with_teacher(settings, groups, template, listener)
+            listener.started(job)
+            event = run_job(groups.broker, job, lambda metrics: listener.epoch(job, metrics))
+            listener.finished(job, "COMPLETE", event.metrics)
     return Result(store=settings.store, id=run_id)
 
 
@@ -114,6 +115,11 @@ def _with_teacher(settings: ExperimentSettings, groups: Groups, job: Job, listen
         return job
     teacher = ready_teacher(settings, groups.broker, job, listener)
     return dataclasses.replace(job, teacher_file=teacher.file, teacher_hash=teacher.hash)
+
+
+def _state(settings: ExperimentSettings, trial_id: str) -> str | None:
+    trials = Store.open(settings.store, create=False).trials(columns=["trial_id", "state"]).to_pylist()
+    return next((trial["state"] for trial in trials if trial["trial_id"] == trial_id), None)
 
 
 def _history(settings: ExperimentSettings, search_id: str) -> list[PastTrial]:

@@ -57,6 +57,7 @@ class Groups:
         self.broker = actor.options(name=name, namespace=self.namespace, num_cpus=0, max_concurrency=1000).remote(count)
         # a client waits here and not in a call to a dead actor
         ray.get(self.broker.broken.remote())
+        self._closing = False
         self._threads = [threading.Thread(target=self._run, args=(index,), daemon=True) for index in range(count)]
         for thread in self._threads:
             thread.start()
@@ -70,6 +71,7 @@ class Groups:
 
     def close(self, *, patience_s: float) -> None:
         """Send the groups home and wait a moment; what is still busy then ends with the driver."""
+        self._closing = True
         ray.get(self.broker.close.remote())
         for thread in self._threads:
             thread.join(patience_s)
@@ -96,4 +98,5 @@ class Groups:
             reason = "it went home"
         except Exception as error:  # noqa: BLE001 - reported to every client that waits for this group
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        ray.get(self.broker.lost.remote(index, f"worker group {index} could not go on: {reason}"))
+        if not self._closing:  # later Ray may be shut down, and ends a process that still calls it
+            ray.get(self.broker.lost.remote(index, f"worker group {index} could not go on: {reason}"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from attnfd_ray.config.overrides import config_hash, digest, teacher_experiment
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.errors import CheckpointError, RunFailed
+from attnfd_ray.errors import CheckpointError
 from attnfd_ray.runtime.client import run_job
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
@@ -28,7 +28,7 @@ def ready_teacher(settings: ExperimentSettings, broker: Any, template: Job, list
     """Return the experiment's teacher, trained first if it has to be.
 
     `template` is a job of the experiment, to be filled in. Raises CheckpointError for a file that does not fit or a
-    teacher below `teacher.min_miou`, RunFailed when its training fails.
+    teacher below `teacher.min_miou`, and what `client.run_job` raises when its training fails.
     """
     assert settings.teacher is not None
     if settings.teacher.checkpoint:
@@ -62,10 +62,7 @@ def _from_file(settings: ExperimentSettings, file: str, broker: Any, template: J
         template, kind="score_teacher", trial_id=f"score-{teacher_hash[:16]}", role="teacher", teacher_file=file
     )
     listener.stage(f"teacher {file}: a quick score")
-    try:
-        event = run_job(broker, job, lambda _: None)
-    except RunFailed as error:
-        raise CheckpointError(str(error).partition(": DATA: ")[2] or str(error)) from None
+    event = run_job(broker, job, lambda _: None)
     miou = event.metrics["val_miou"]
     listener.stage(f"teacher {file}: mIoU {100 * miou:.2f} % ({event.metrics['protocol']})")
     _check(settings, file, miou)

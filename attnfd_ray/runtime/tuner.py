@@ -14,7 +14,8 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from attnfd_ray.errors import RunFailed
+from attnfd_ray.errors import AttnFDError, RunFailed
+from attnfd_ray.runtime.client import failure
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
@@ -67,21 +68,26 @@ class _Bridge:
         self.plan, self.groups, self.template, self.listener = plan, groups, template, listener
         self.jobs: dict[str, Job] = {}
         self.heard: dict[str, int] = {}
-        self.broken: str | None = None
+        self.fatal: AttnFDError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave nothing in the copies that Tune pickles for a restore of its own, which is never made."""
         return {}
 
     def suggest(self, tune_id: str) -> Any:
-        self.broken = self.broken or ray.get(self.groups.broker.broken.remote())
-        suggestion = None if self.broken else self.plan.next()
+        suggestion = None if self.stopped() else self.plan.next()
         if suggestion is None:
             return Searcher.FINISHED
         job = job_of(suggestion, self.template)
         self.jobs[tune_id] = job
         self.listener.started(job)
         return {"job": job, "broker": self.groups.name, "namespace": self.groups.namespace}
+
+    def stopped(self) -> AttnFDError | None:
+        """Return why the search cannot go on, or None."""
+        if broken := ray.get(self.groups.broker.broken.remote()):
+            self.fatal = self.fatal or RunFailed(f"the search stopped: {broken}; the same command goes on with it")
+        return self.fatal
 
     def epoch(self, tune_id: str, metrics: dict[str, Any]) -> bool:
         job = self.jobs[tune_id]
@@ -102,6 +108,8 @@ class _Bridge:
             metrics = {"failure_kind": "WORKER_LOST", "failure_text": "the trial's process died"} | metrics
             state = "INFEASIBLE" if metrics["failure_kind"] in ("NAN", "OOM") else "FAILED"
             settle(job, metrics["failure_kind"], metrics["failure_text"])
+            if metrics["failure_kind"] == "DATA":  # every other trial would read the same file
+                self.fatal = self.fatal or failure(job, "DATA", metrics["failure_text"])
         else:
             state = "COMPLETE" if epoch >= of else "PRUNED"
         self.plan.finish(job.trial_id, state, metrics.get("best_miou"))
@@ -109,7 +117,7 @@ class _Bridge:
 
 
 def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) -> None:
-    """Run the plan to its end. Raises RunFailed when no worker group is left to run it on."""
+    """Run the plan to its end. Raises RunFailed without a worker group left, DataError for an unreadable file."""
     bridge = _Bridge(plan, groups, template, listener)
     tuner = tune.Tuner(
         tune.with_resources(trial, RESOURCES),
@@ -129,9 +137,8 @@ def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) 
         ),
     )
     tuner.fit()
-    broken = bridge.broken or ray.get(groups.broker.broken.remote())
-    if broken:
-        raise RunFailed(f"the search stopped: {broken}; the same command goes on with it")
+    if error := bridge.stopped():
+        raise error
 
 
 def job_of(suggestion: Suggestion, template: Job) -> Job:

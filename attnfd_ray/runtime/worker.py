@@ -27,7 +27,7 @@ from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
 from attnfd_ray.data.loader import val_batches
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import AttnFDError, Diverged, UserError
+from attnfd_ray.errors import AttnFDError, DataError, Diverged, UserError
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
 from attnfd_ray.runtime.jobs import Event, Job
@@ -239,8 +239,10 @@ def describe(error: Exception) -> tuple[str, str]:
         return "OOM", str(error).splitlines()[0]
     if isinstance(error, Diverged):
         return "NAN", str(error)
+    if isinstance(error, DataError):
+        return "DATA", str(error)
     if isinstance(error, AttnFDError):
-        return ("DATA" if isinstance(error, UserError) else "RUN"), str(error)
+        return ("CONFIG" if isinstance(error, UserError) else "RUN"), str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = str(error).splitlines()[0] if str(error) else ""
     return "USER_CODE", f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 from typing import TypeVar
 
@@ -53,7 +52,6 @@ def average_gradients(module: nn.Module, device: torch.device) -> nn.Module:
     """Return `module` as something that leaves every process the mean of all gradients after a backward pass."""
     if world_size() == 1:
         return module
-    gc.collect()  # a wrapper that is no longer used refers to itself, and holds a copy of every gradient
     return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
 
 

@@ -45,7 +45,7 @@ class Stepper:
         """
         # Wrapped anew: after its first step DistributedDataParallel regroups gradients, and so adds them up in another
         # order. An epoch must begin alike whether or not the run was stopped before it.
-        self.module = self.task
+        self.module = self.task  # lets go of the last wrapper, which holds a copy of every gradient
         self.module = average_gradients(self.task, self.device)
         sums: dict[str, Tensor] = {}
         lr, count = 0.0, 0

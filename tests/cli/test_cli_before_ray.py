@@ -65,7 +65,7 @@ def no_data(root):
 def no_val_split(root):
     experiment(root)
     camvid(root / "data", val="valid")
-    return f"{root}/data/val.txt: "
+    return f"{root}/data: there is neither val.txt nor a directory val"
 
 
 def no_teacher(root):

@@ -41,7 +41,7 @@ Not ranked
   State     Trial   mIoU %     Done         Wall   Values
   ──────────────────────────────────────────────────────────────────────────────
   pruned    t5       41.00   10/120   1 h 02 min   layers=[stage1]
-                                                   loss_weight=0.1 asha: below
+                                                   loss_weight=0.1; asha: below
                                                    the best third at epoch 10
   running   t9       31.00    3/120   1 min 30 s   layers=[aspp]
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import CommandLine, write
+from PIL import Image
 from processes import descendants, listening, wait_until
 from safetensors.torch import load_file
 
@@ -94,6 +97,22 @@ def test_more_workers_than_there_is_room_for_are_refused_with_the_sum(
     assert done.stderr == (
         f"scaling: {4 * cores} workers x (1 CPU) do not fit on 1 node(s) with {cores} CPU; there is room for {cores} "
         "such worker(s): lower scaling.workers, scaling.cpus_per_worker or tune.concurrent\n"
+    )
+
+
+def test_a_broken_image_deep_in_the_set_ends_a_search_with_one_line(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    root = tmp_path / "broken"
+    shutil.copytree(tree["data"]["root"], root)
+    mask = sorted((root / "VOCdevkit" / "VOC2012" / "SegmentationClass").glob("*.png"))[2]
+    Image.fromarray(np.full((32, 32), 77, np.uint8)).save(mask)
+    tree["data"]["root"] = str(root)
+    tree["search"] = {"optim.lr": {"float": [0.01, 0.1]}}
+    done = attnfd_ray("tune", write(tree | {"teacher": None, "method": {"name": "none"}}, tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"{mask}: mask values 77 are no class; needed are 0..11 or 255: check that data.name is what data.root holds\n"
     )
 
 

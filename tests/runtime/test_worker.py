@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,17 @@ def test_what_a_users_code_raises_is_one_line_with_its_place(
     assert event.failure_text is not None
     assert event.failure_text.startswith("ZeroDivisionError: division (test_worker.py:")
     assert trial_row(alone)["state"] == "FAILED"
+
+
+def test_an_unreadable_image_is_told_as_what_it_is(alone: ExperimentSettings, tmp_path: Path) -> None:
+    root = tmp_path / "broken"
+    shutil.copytree(alone.data.root, root)
+    image = sorted((root / "VOCdevkit" / "VOC2012" / "JPEGImages").glob("*.jpg"))[1]
+    image.write_bytes(image.read_bytes()[:100])
+    event = work(job(with_values(alone, {"data.root": str(root)}))).events[-1]
+    assert (event.kind, event.failure_kind) == ("failed", "DATA")
+    assert event.failure_text is not None
+    assert event.failure_text.startswith(str(image))
 
 
 def test_a_teacher_file_of_other_classes_is_told_in_one_line(tree: dict[str, Any], settings: Make) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from train_runs import (
     TRAIN_IMAGES,
     Listener,
-    datasets,
     experiment,
     final_state,
     make_run,
@@ -25,16 +24,9 @@ from train_runs import (
     unlike,
 )
 
-from attnfd_ray.config.schema import ModelSettings
-from attnfd_ray.data.loader import val_batches
 from attnfd_ray.distill.attnfd import AttnFD
 from attnfd_ray.distill.method import Method
 from attnfd_ray.errors import CheckpointError, Diverged
-from attnfd_ray.models import build_model, load_weights, read_header
-from attnfd_ray.models.deeplabv3plus import DeepLabV3Plus
-from attnfd_ray.train import distributed
-from attnfd_ray.train.distributed import share_batchnorm
-from attnfd_ray.train.loop import Run
 
 
 def test_a_record_says_what_happened(toys: Path, tmp_path: Path) -> None:
@@ -84,52 +76,6 @@ def test_a_teacher_serves_run_after_run_and_none_of_them_moves_it(toys: Path, tm
     assert unlike(first.teacher.state_dict(), before) == []
     fresh, _ = train(experiment(toys, method={"name": "attnfd", "layers": ["aspp"]}), tmp_path / "c")
     assert fresh.best_weights.read_bytes() == second.best_weights.read_bytes()
-
-
-# Promise 6
-
-
-@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
-def test_an_exported_student_is_a_plain_network_with_the_same_logits(backbone: str, toys: Path, tmp_path: Path) -> None:
-    settings = experiment(toys, train__epochs=1, student__backbone=backbone)
-    run = make_run(settings, tmp_path)
-    outcome = run.run(lambda _: False)
-    header = read_header(outcome.best_weights)
-    assert header is not None
-    assert header.settings == settings.student
-    assert header.extra == {"epoch": "1"}
-    network = build_model(header.settings, num_classes=header.num_classes)
-    keys = load_file(outcome.best_weights).keys()
-    assert keys == network.state_dict().keys()  # no gate, no connector
-    assert len(header.class_names) == header.num_classes == 12
-    load_weights(network, outcome.best_weights, num_classes=header.num_classes)
-    images = torch.rand((2, 3, 40, 56), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        assert torch.equal(network.eval()(images), run.student.eval()(images))
-
-
-def test_the_exported_student_is_that_of_the_best_epoch(
-    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept: list[int] = []
-    original = Run.keep_best
-
-    def spy(run: Run) -> None:
-        original(run)
-        header = read_header(run.best_weights)
-        assert header is not None
-        kept.append(int(header.extra["epoch"]))
-
-    monkeypatch.setattr(Run, "keep_best", spy)
-    outcome, records = train(plain(toys, train__epochs=5), tmp_path)
-    best = 0.0
-    improved = []
-    for record in records:
-        if record.val_miou > best:
-            best = record.val_miou
-            improved.append(record.epoch)
-    assert kept == improved
-    assert outcome.last.best_epoch == improved[-1]
 
 
 # What the settings change
@@ -274,79 +220,3 @@ def test_a_method_without_a_teacher_may_listen_to_the_student(toys: Path, tmp_pa
     outcome, _ = train(plain(toys, method={"name": f"{__name__}:SelfTaught"}), tmp_path)
     assert list(outcome.last.loss_terms) == ["cross_entropy", "own"]
     assert "method.scale" in final_state(tmp_path)["task"]
-
-
-# BatchNorm over workers. A process without a CUDA device cannot run it, but everything up to that can be looked at.
-
-
-class TapsOnNorms(DeepLabV3Plus):
-    """A network of a user's with taps on BatchNorm itself."""
-
-    def __init__(self, settings: ModelSettings, *, num_classes: int) -> None:
-        super().__init__(settings, num_classes=num_classes)
-        self.taps = {**self.taps, "aspp": "aspp.bn1"}
-
-
-def norms(module: nn.Module) -> set[type]:
-    return {type(child) for child in module.modules() if isinstance(child, nn.modules.batchnorm._BatchNorm)}
-
-
-@pytest.fixture
-def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
-
-
-def test_batchnorm_is_shared_between_workers_with_cuda_and_only_there(
-    two_workers: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def make() -> nn.Module:
-        torch.manual_seed(0)
-        return build_model(ModelSettings(width=0.125), num_classes=3)
-
-    assert norms(share_batchnorm(make(), torch.device("cpu"))) == {nn.BatchNorm2d}
-    shared = share_batchnorm(make(), torch.device("cuda"))
-    assert norms(shared) == {nn.SyncBatchNorm}
-    assert unlike(shared.state_dict(), make().state_dict()) == []
-    assert share_batchnorm(shared, torch.device("cuda")) is shared
-    monkeypatch.setattr(distributed, "world_size", lambda: 1)
-    assert norms(share_batchnorm(make(), torch.device("cuda"))) == {nn.BatchNorm2d}
-
-
-@pytest.fixture
-def as_if_cuda(two_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def convert(module: nn.Module, device: torch.device) -> nn.Module:
-        return share_batchnorm(module, torch.device("cuda"))
-
-    monkeypatch.setattr("attnfd_ray.train.loop.share_batchnorm", convert)
-
-
-def test_with_shared_batchnorm_taps_still_listen_and_everything_is_still_trained(
-    as_if_cuda: None, toys: Path, tmp_path: Path
-) -> None:
-    arch = f"{__name__}:TapsOnNorms"
-    method = {"name": "attnfd", "layers": ["aspp"], "teacher_gate": "random_frozen"}
-    run = make_run(experiment(toys, student__arch=arch, method=method), tmp_path)
-    assert norms(run.student) == {nn.SyncBatchNorm}
-    assert norms(run.task.method.student_gates) == {nn.SyncBatchNorm}  # type: ignore[arg-type]
-    assert not any(parameter.requires_grad for parameter in run.task.method.teacher_gates.parameters())  # type: ignore[union-attr]
-    assert run.teacher is not None
-    assert norms(run.teacher) == {nn.BatchNorm2d}
-    run.task.eval()  # at rest, SyncBatchNorm computes on any device
-    images, labels = next(val_batches(datasets(run.settings)[1], run.settings.data))
-    terms = run.task(images, labels, run.teacher(images), labelled_pixels=torch.tensor(1.0), image_share=1.0)
-    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-    lost = [
-        name for name, parameter in run.task.named_parameters() if parameter.requires_grad and parameter.grad is None
-    ]
-    assert lost == []
-
-
-def test_batchnorm_is_left_alone_where_the_settings_say_so(as_if_cuda: None, toys: Path, tmp_path: Path) -> None:
-    run = make_run(plain(toys, train__sync_batchnorm=False), tmp_path)
-    assert norms(run.student) == {nn.BatchNorm2d}
-
-
-def test_a_run_on_a_cpu_listens_to_a_norm_as_to_anything(toys: Path, tmp_path: Path) -> None:
-    settings = experiment(toys, train__epochs=1, student__arch=f"{__name__}:TapsOnNorms", method__layers=["aspp"])
-    outcome, _ = train(settings, tmp_path)
-    assert math.isfinite(outcome.last.train_loss)
