@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import yaml
-
+from attnfd_ray.config import dialect
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report.records import Report
 from attnfd_ray.store.aside import write_whole
@@ -44,5 +43,5 @@ def best_config(store: Store, experiment: str, trial_id: str) -> str:
         settings.pop(section, None)
     suffix = "-best"
     settings["experiment"] = experiment[: _LONGEST_NAME - len(suffix)] + suffix
-    body = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=110)
+    body = dialect.dump(settings)
     return f"# Trial {trial_id} of experiment {experiment}, written by `attnfd-ray report --best-config`.\n{body}"

@@ -57,6 +57,7 @@ def train(settings: ExperimentSettings, listener: Listener, *, fresh: bool = Fal
 
 def tune(settings: ExperimentSettings, listener: Listener, *, fresh: bool = False, verbose: bool = False) -> Result:
     """Search as `search:` and `tune:` say; go on where the same command stopped, without repeating what is finished."""
+    SearchPlan(settings, search_id="check")  # a space that the sampler cannot search is refused before anything is kept
     with _claimed(settings, "search", fresh=fresh) as (search_id, template):
         plan = SearchPlan(settings, search_id=search_id, history=_history(settings, search_id))
         if plan.is_done:

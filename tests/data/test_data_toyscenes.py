@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from attnfd_ray.cli.data import data as command
+from attnfd_ray.cli import cli
 from attnfd_ray.data import toyscenes
 from attnfd_ray.data.scenes import CLASS_NAMES, CONFUSABLE, Scene, draw_scene
 from attnfd_ray.data.toyscenes import write_toyscenes
@@ -218,11 +218,25 @@ def test_knobs_out_of_range_are_all_named(tmp_path: Path) -> None:
 
 def test_the_command_says_what_it_wrote_in_one_line(tmp_path: Path) -> None:
     root = tmp_path / "toy"
-    arguments = ["toyscenes", str(root), "--train", "3", "--val", "2", "--size", "32", "--seed", "5", "--noise", "0"]
-    first = CliRunner().invoke(command, arguments)
+    arguments = [
+        "data",
+        "toyscenes",
+        str(root),
+        "--train",
+        "3",
+        "--val",
+        "2",
+        "--size",
+        "32",
+        "--seed",
+        "5",
+        "--noise",
+        "0",
+    ]
+    first = CliRunner().invoke(cli, arguments)
     assert first.exit_code == 0, first.output
     assert first.output.startswith(f"{root}: 3 train and 2 val images of 32x32 pixels, written in ")
-    again = CliRunner().invoke(command, arguments)
+    again = CliRunner().invoke(cli, arguments)
     assert again.output == f"{root}: 3 train and 2 val images of 32x32 pixels, already there, nothing to do\n"
     knobs = json.loads((root / toyscenes.MANIFEST).read_text())
     assert (knobs["size"], knobs["seed"], knobs["noise"]) == (32, 5, 0)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from attnfd_ray.cli.report import report
+from attnfd_ray.cli import cli
 from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
 from attnfd_ray.errors import StoreError
@@ -17,7 +17,7 @@ from attnfd_ray.store.rows import TrialState
 
 
 def run(*args, **env):
-    return CliRunner(env=env).invoke(report, [str(arg) for arg in args], catch_exceptions=False)
+    return CliRunner(env=env).invoke(cli, ["report", *map(str, args)], catch_exceptions=False)
 
 
 def test_the_store_is_an_argument_or_the_environment_or_results(search, tmp_path, monkeypatch):
