@@ -33,8 +33,8 @@ for command in (train, tune, report, data):
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one line on stderr and exit code 2, never a traceback."""
-    # a user's own `module:Class` lies beside the file that names it, as for `python -m`
-    sys.path.insert(0, str(Path.cwd()))
+    # a user's own `module:Class` lies beside the file that names it, and comes after all that is installed
+    sys.path.append(str(Path.cwd()))
     try:
         # click's own handling would turn Ctrl-C into exit code 1
         code = cli.main(prog_name="attnfd-ray", standalone_mode=False)

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from attnfd_ray.cli.lines import duration, percent, searched
-from attnfd_ray.config.overrides import baseline_of
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.listener import Counts
 
 _ROWS_SHOWN = 12
 
@@ -43,12 +43,15 @@ class Board:
     ) -> None:
         self._settings, self._searching, self._clock = settings, searching, clock
         self._begin = clock()
-        self._planned = _num_planned(settings)
+        self._earlier = Counts()
         self._stage = ""
         self._lines: dict[str, _Line] = {}
 
     def stage(self, text: str) -> None:
         self._stage = text
+
+    def begins(self, counts: Counts) -> None:
+        self._earlier = counts
 
     def started(self, job: Job) -> None:
         self._stage = ""
@@ -90,17 +93,13 @@ class Board:
         """Yield where the search stands."""
         trials = [line for line in list(self._lines.values()) if line.job.role != "teacher"]
         num_ended = sum(line.state != "RUNNING" for line in trials)
-        yield f"{num_ended}/{self._planned} done"
+        earlier, planned = self._earlier, self._earlier.planned
+        yield f"{earlier.finished + num_ended}/{planned} done"
         yield f"{len(trials) - num_ended} running"
-        yield f"{sum(line.failed for line in trials)} failed"
-        scores = [line.score for line in trials if line.job.role != "baseline" and line.score is not None]
-        yield f"best {percent(max(scores, default=None))}"
-        yield f"baseline {percent(next((line.score for line in trials if line.job.role == 'baseline'), None))}"
+        yield f"{earlier.failed + sum(line.failed for line in trials)} failed"
+        scores = [line.score for line in trials if line.job.role != "baseline"] + [earlier.best_value]
+        yield f"best {percent(max((score for score in scores if score is not None), default=None))}"
+        baseline = next((line.score for line in trials if line.job.role == "baseline"), earlier.baseline_value)
+        yield f"baseline {percent(baseline)}"
         if num_ended:
-            yield f"about {duration(elapsed / num_ended * max(0, self._planned - num_ended))} left"
-
-
-def _num_planned(settings: ExperimentSettings) -> int:
-    """Return how many trials a search has, the baseline counted where there is one."""
-    has_baseline = baseline_of(settings) not in (None, settings)
-    return (settings.tune.trials if settings.search else 1) + has_baseline
+            yield f"about {duration(elapsed / num_ended * max(0, planned - earlier.finished - num_ended))} left"

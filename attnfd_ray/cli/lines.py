@@ -8,6 +8,7 @@ from typing import Any
 
 from attnfd_ray.errors import one_line
 from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.listener import Counts
 
 
 class JsonLines:
@@ -21,6 +22,9 @@ class JsonLines:
 
     def stage(self, text: str) -> None:
         self._say("stage", text=text)
+
+    def begins(self, counts: Counts) -> None:
+        self._say("begins", planned=counts.planned, finished=counts.finished)
 
     def started(self, job: Job) -> None:
         self._say("started", trial_id=job.trial_id, role=job.role, searched=job.searched)
@@ -43,6 +47,10 @@ class Lines:
 
     def stage(self, text: str) -> None:
         self._write(text)
+
+    def begins(self, counts: Counts) -> None:
+        if counts.finished:
+            self._write(f"goes on: {counts.finished} of {counts.planned} trials are done")
 
     def started(self, job: Job) -> None:
         """Say nothing: the end says it all."""

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from attnfd_ray.config.schema import ModelSettings, Record
-from attnfd_ray.errors import CheckpointError
+from attnfd_ray.errors import CheckpointError, StoreError
 from attnfd_ray.models.tensors import fill, is_safetensors, read_tensors, readable
 
 HEADER_KEY = "attnfd_ray"
@@ -62,7 +62,7 @@ def save_model(
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from None
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
         aside.unlink(missing_ok=True)
 

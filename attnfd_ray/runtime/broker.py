@@ -115,7 +115,8 @@ class Broker:
             desk.event = event
             desk.changed.notify_all()
             if event.kind != "epoch":
-                self._held.pop(group, None)
+                if self._held.get(group) == trial_id:
+                    del self._held[group]
                 return None
             await desk.changed.wait_for(lambda: desk.event is None or desk.cancelled is not None)
             return desk.cancelled

@@ -1,4 +1,4 @@
-"""Asking a worker group to do one job and listening until it is over."""
+"""Asking a worker group to do one job, and what becomes of a job that fails."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import Any
 
 import ray
 
-from attnfd_ray.errors import AttnFDError, DataError, RunFailed, UserError
+from attnfd_ray.errors import AttnFDError, DataError, RunFailed, StoreError, UserError
 from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.store.rows import TrialRow, TrialState
+from attnfd_ray.store.store import Store
 
 
 def run_job(broker: Any, job: Job, on_epoch: Callable[[dict[str, Any]], None]) -> Event:
-    """Have a job done; `on_epoch` hears the metrics of each epoch.
-
-    Raises what its failure is: DataError or another UserError where the user can mend it, RunFailed otherwise.
-    """
+    """Have a job done; `on_epoch` hears the metrics of each epoch. Raises what `failure` says if it fails."""
     ray.get(broker.submit.remote(job))
     seen = 0
     while True:
         event: Event = ray.get(broker.pull.remote(job.trial_id, seen=seen))
         if event.kind == "failed":
-            raise failure(job, event.failure_kind or "", event.failure_text or "")
+            kind, text = event.failure_kind or "", event.failure_text or ""
+            if kind != "STORE":
+                settle(job, kind, text)
+            raise failure(job, kind, text)
         if event.kind == "done":
             return event
         seen = event.metrics["epoch"]
@@ -29,7 +31,21 @@ def run_job(broker: Any, job: Job, on_epoch: Callable[[dict[str, Any]], None]) -
 
 
 def failure(job: Job, kind: str, text: str) -> AttnFDError:
-    """Return the error that a failed job is in the driver."""
-    if kind == "DATA":
-        return DataError(text)
-    return UserError(text) if kind == "CONFIG" else RunFailed(f"{job.trial_id}: {kind}: {text}")
+    """Return the error that a failed job is in the driver: one of the user's where the user can mend it."""
+    ours: dict[str, type[AttnFDError]] = {"DATA": DataError, "STORE": StoreError, "CONFIG": UserError}
+    return ours[kind](text) if kind in ours else RunFailed(f"{job.trial_id}: {kind}: {text}")
+
+
+def state_of(kind: str) -> TrialState:
+    """Return how a failed trial stands: INFEASIBLE where its settings are at fault and not its run."""
+    return TrialState.INFEASIBLE if kind in ("NAN", "OOM") else TrialState.FAILED
+
+
+def settle(job: Job, kind: str, text: str) -> None:
+    """Write that a trial failed, unless it is over already."""
+    store = Store.open(job.settings.store, create=False)
+    rows = [row for row in store.trials().to_pylist() if row["trial_id"] == job.trial_id]
+    if rows and rows[0]["state"] == "RUNNING":
+        told = {"state": state_of(kind), "failure_kind": kind, "failure_text": text}
+        known = {name: value for name, value in rows[0].items() if name != "time_utc"}
+        store.append_trial(TrialRow(**known | told | {"versions": dict(rows[0]["versions"] or ())}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,13 +33,13 @@ def connected(*, verbose: bool = False) -> Iterator[list[dict[str, float]]]:
         else:
             ray.init(
                 address="local",
-                num_cpus=os.cpu_count(),
                 include_dashboard=False,
                 log_to_driver=verbose,
                 logging_level=level,
             )
-    except ConnectionError as error:
-        raise CapacityError(f"RAY_ADDRESS={address}: no Ray cluster answers there: {error}") from None
+    except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CapacityError(f"RAY_ADDRESS={address}: no Ray cluster answers there: {reason}") from None
     try:
         yield alive_resources(ray.nodes())  # type: ignore[no-untyped-call]
     finally:

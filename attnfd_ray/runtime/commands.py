@@ -11,15 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import ray
+
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.check import quick_check
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import ConfigError
+from attnfd_ray.errors import ConfigError, RunFailed
 from attnfd_ray.models import build_model, load_weights
 from attnfd_ray.runtime.capacity import concurrency, group_shape
 from attnfd_ray.runtime.client import run_job
 from attnfd_ray.runtime.cluster import connected
+from attnfd_ray.runtime.environment import on_loopback
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
@@ -63,6 +66,7 @@ def tune(settings: ExperimentSettings, listener: Listener, *, fresh: bool = Fals
         if plan.is_done:
             listener.stage(f"{search_id} is complete: nothing left to try")
             return Result(store=settings.store, id=search_id)
+        listener.begins(plan.counts())
         asked, trials = settings.tune.concurrent, settings.tune.trials + 1
         with _groups(settings, template, asked=asked, trials=trials, verbose=verbose) as groups:
             template = dataclasses.replace(template, search_id=search_id)
@@ -104,8 +108,12 @@ def _groups(
         with connected(verbose=verbose) as nodes:
             shape = group_shape(settings.scaling, nodes)
             count = concurrency(shape, nodes, asked=asked, trials=trials)
-            with Groups(shape, count=count, name=name, storage=storage, verbose=verbose) as groups:
+            local = on_loopback() and len(nodes) == 1
+            with Groups(shape, count=count, name=name, storage=storage, verbose=verbose, local=local) as groups:
                 yield groups
+    except ray.exceptions.RayActorError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RunFailed(f"Ray lost what served the workers ({reason}); the same command goes on with it") from None
     finally:
         shutil.rmtree(storage, ignore_errors=True)
 

@@ -12,13 +12,13 @@ from collections.abc import MutableMapping
 
 # Silence, speed and safety of Ray itself; a user who set one of these has a reason to.
 _ALWAYS = {
-    "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it ends with exit code 130
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports why, and no score
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -26,7 +26,12 @@ _ALWAYS = {
 }
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # One machine is not taken away with a notice, and nobody scrapes its metrics: two processes less to start.
-_LOCAL = {_LOOPBACK: "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
+_LOCAL = {
+    _LOOPBACK: "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
 
 
 def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -45,4 +50,5 @@ def on_loopback(environ: MutableMapping[str, str] = os.environ) -> bool:
 
 def cluster_address(environ: MutableMapping[str, str] = os.environ) -> str | None:
     """Return the address of the cluster to join, or None to start Ray on this machine; a Ray job has one."""
-    return environ.get("RAY_ADDRESS") or None
+    address = environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address

@@ -5,6 +5,7 @@ Ray's documented way starts a new TorchTrainer for every trial; a group that sta
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnfd_ray.runtime.broker import Broker
 from attnfd_ray.runtime.capacity import GroupShape
-from attnfd_ray.runtime.environment import on_loopback
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.runtime.loopback import LoopbackConfig
 
@@ -27,14 +28,18 @@ _MAX_REBUILDS = 1000  # of one group: the broker gives up a job that keeps killi
 def work(config: dict[str, Any]) -> None:
     """Run in every process of a group: take jobs and do them."""
     # torch and what stands on it are imported here, in the worker, so that the driver need not
-    from attnfd_ray.runtime.worker import Worker
+    from attnfd_ray.runtime.worker import GroupMustRestart, Worker
     from attnfd_ray.train.distributed import from_first_worker, rank
 
     group: int = config["group"]
     broker = ray.get_actor(config["broker"], namespace=config["namespace"])
 
     def push(job: Job, event: Event) -> str | None:
-        reason: Any = ray.get(broker.push.remote(group, job.trial_id, event))
+        try:
+            reason: Any = ray.get(broker.push.remote(group, job.trial_id, event))
+        except ray.exceptions.RayError as error:
+            # the driver is gone and took the broker along: the job is not at fault
+            raise GroupMustRestart("nobody listens any more") from error
         return None if reason is None else str(reason)
 
     worker = Worker(ray.train.torch.get_device(), push)
@@ -50,11 +55,15 @@ def work(config: dict[str, Any]) -> None:
 class Groups:
     """The worker groups of one command and the broker that serves them; `close` ends them all."""
 
-    def __init__(self, shape: GroupShape, *, count: int, name: str, storage: Path, verbose: bool) -> None:
-        self.shape, self.count, self.name, self.storage, self.verbose = shape, count, name, storage, verbose
+    def __init__(self, shape: GroupShape, *, count: int, name: str, storage: Path, verbose: bool, local: bool) -> None:
+        self.shape, self.count, self.name, self.storage = shape, count, name, storage
+        self.verbose, self.local = verbose, local
         self.namespace = ray.get_runtime_context().namespace
         actor: Any = ray.remote(Broker)
-        self.broker = actor.options(name=name, namespace=self.namespace, num_cpus=0, max_concurrency=1000).remote(count)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.broker = actor.options(
+            name=name, namespace=self.namespace, num_cpus=0, max_concurrency=1000, scheduling_strategy=here
+        ).remote(count)
         # a client waits here and not in a call to a dead actor
         ray.get(self.broker.broken.remote())
         self._closing = False
@@ -72,28 +81,29 @@ class Groups:
     def close(self, *, patience_s: float) -> None:
         """Send the groups home and wait a moment; what is still busy then ends with the driver."""
         self._closing = True
-        ray.get(self.broker.close.remote())
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self.broker.close.remote())
         for thread in self._threads:
             thread.join(patience_s)
 
     def _run(self, index: int) -> None:
-        trainer = ray.train.torch.TorchTrainer(
-            work,
-            torch_config=LoopbackConfig() if on_loopback() else None,
-            train_loop_config={"group": index, "broker": self.name, "namespace": self.namespace},
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=self.shape.workers,
-                use_gpu=self.shape.gpus_per_worker > 0,
-                resources_per_worker=self.shape.resources(),
-            ),
-            run_config=ray.train.RunConfig(
-                name=f"group-{index}",
-                storage_path=str(self.storage),
-                failure_config=ray.train.FailureConfig(max_failures=_MAX_REBUILDS, controller_failure_limit=3),
-                logging_config=ray.train.LoggingConfig(log_level="INFO" if self.verbose else "CRITICAL"),
-            ),
-        )
         try:
+            trainer = ray.train.torch.TorchTrainer(
+                work,
+                torch_config=LoopbackConfig(directory=str(self.storage)) if self.local else None,
+                train_loop_config={"group": index, "broker": self.name, "namespace": self.namespace},
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=self.shape.workers,
+                    use_gpu=self.shape.gpus_per_worker > 0,
+                    resources_per_worker=self.shape.resources(),
+                ),
+                run_config=ray.train.RunConfig(
+                    name=f"group-{index}",
+                    storage_path=str(self.storage),
+                    failure_config=ray.train.FailureConfig(max_failures=_MAX_REBUILDS, controller_failure_limit=3),
+                    logging_config=ray.train.LoggingConfig(log_level="INFO" if self.verbose else "CRITICAL"),
+                ),
+            )
             trainer.fit()
             reason = "it went home"
         except Exception as error:  # noqa: BLE001 - reported to every client that waits for this group

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.search.records import Counts
+
+__all__ = ["Counts", "Listener"]
 
 
 class Listener(Protocol):
@@ -12,6 +15,9 @@ class Listener(Protocol):
 
     def stage(self, text: str) -> None:
         """Something begins that is no trial."""
+
+    def begins(self, counts: Counts) -> None:
+        """A search begins, or goes on after earlier sessions."""
 
     def started(self, job: Job) -> None:
         """A trial was handed out."""

@@ -7,7 +7,7 @@ workers meet in a file instead, and gloo and NCCL are told to talk over loopback
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ class _LoopbackBackend(_TorchBackend):
         worker_group.execute(_set_torch_distributed_env_vars)
         worker_group.execute(_talk_over_loopback)
         # a new file each time: what a group that died has left in one would be taken for an answer
-        meeting = Path(tempfile.mkdtemp(prefix="attnfd-ray-")) / "store"
+        Path(backend_config.directory).mkdir(parents=True, exist_ok=True)
+        meeting = Path(backend_config.directory) / f"meeting-{uuid.uuid4().hex}"
         waiting = [
             worker_group.execute_single_async(
                 rank,
@@ -47,7 +48,9 @@ class _LoopbackBackend(_TorchBackend):
 
 @dataclass
 class LoopbackConfig(TorchConfig):
-    """`TorchTrainer(torch_config=LoopbackConfig())`; only where every worker is on this machine."""
+    """`TorchTrainer(torch_config=LoopbackConfig(directory=...))`; only where every worker is on this machine."""
+
+    directory: str = ""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from attnfd_ray.config.overrides import differences
@@ -35,18 +35,22 @@ def claim_id(settings: ExperimentSettings, command: str, *, fresh: bool) -> str:
     return f"{prefix}{number}"
 
 
-@contextmanager
-def locked(settings: ExperimentSettings, command: str) -> Iterator[None]:
+def locked(settings: ExperimentSettings, command: str) -> AbstractContextManager[None]:
     """Hold the experiment: two drivers on one run would write over each other. Raises StoreError if it is held."""
-    path = Path(settings.store) / "experiments" / f"{settings.experiment}.{command}.lock"
+    busy = f"another attnfd-ray {command} is working on '{settings.experiment}'; wait for it, or stop it"
+    return held(settings, f"{settings.experiment}.{command}", busy)
+
+
+@contextmanager
+def held(settings: ExperimentSettings, name: str, busy: str) -> Iterator[None]:
+    """Hold a name in the store, for as long as this process lives at most; StoreError says `busy` if another does."""
+    path = Path(settings.store) / "experiments" / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(
-                f"{path}: another attnfd-ray {command} is working on '{settings.experiment}'; wait for it, or stop it"
-            ) from None
+        except BlockingIOError:
+            raise StoreError(f"{path}: {busy}") from None
         yield
 
 

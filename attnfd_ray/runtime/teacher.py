@@ -13,15 +13,16 @@ from attnfd_ray.errors import CheckpointError
 from attnfd_ray.runtime.client import run_job
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
+from attnfd_ray.runtime.records import held
+from attnfd_ray.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A teacher's weights, what tells them from others, and its mIoU (fraction) as far as it was measured."""
+    """A teacher's weights, and what tells them from others."""
 
     file: str
     hash: str
-    miou: float
 
 
 def ready_teacher(settings: ExperimentSettings, broker: Any, template: Job, listener: Listener) -> Teacher:
@@ -44,14 +45,26 @@ def ready_teacher(settings: ExperimentSettings, broker: Any, template: Job, list
         teacher_hash=teacher_hash,
         settings_json=training.model_dump_json(),
     )
-    # A teacher that is there already is a run that is over: its checkpoint answers in no time.
-    listener.stage(f"teacher {training.student.backbone}: {training.train.epochs} epochs, as {job.trial_id}")
-    event = run_job(broker, job, lambda metrics: listener.epoch(job, metrics))
-    miou = event.metrics["best_miou"]
-    listener.finished(job, "COMPLETE", event.metrics)
     file = str(job.directory / "best.safetensors")
+    with held(settings, job.trial_id, f"{job.trial_id} is being trained by another command; wait for it, or stop it"):
+        miou = _miou_of_finished(settings, job)
+        if miou is None:
+            listener.stage(f"teacher {training.student.backbone}: {training.train.epochs} epochs, as {job.trial_id}")
+            event = run_job(broker, job, lambda metrics: listener.epoch(job, metrics))
+            listener.finished(job, "COMPLETE", event.metrics)
+            miou = event.metrics["best_miou"]
+        else:
+            listener.stage(f"teacher {job.trial_id}: trained before, mIoU {100 * miou:.2f} %")
     _check(settings, file, miou)
-    return Teacher(file=file, hash=teacher_hash, miou=miou)
+    return Teacher(file=file, hash=teacher_hash)
+
+
+def _miou_of_finished(settings: ExperimentSettings, job: Job) -> float | None:
+    """Return the score of a teacher that is there already, or None."""
+    columns = ["trial_id", "state", "best_val_miou"]
+    trials = Store.open(settings.store, create=False).trials(columns=columns).to_pylist()
+    known = [trial for trial in trials if trial["trial_id"] == job.trial_id and trial["state"] == "COMPLETE"]
+    return known[0]["best_val_miou"] if known and (job.directory / "best.safetensors").is_file() else None
 
 
 def _from_file(settings: ExperimentSettings, file: str, broker: Any, template: Job, listener: Listener) -> Teacher:
@@ -66,7 +79,7 @@ def _from_file(settings: ExperimentSettings, file: str, broker: Any, template: J
     miou = event.metrics["val_miou"]
     listener.stage(f"teacher {file}: mIoU {100 * miou:.2f} % ({event.metrics['protocol']})")
     _check(settings, file, miou)
-    return Teacher(file=file, hash=teacher_hash[:16], miou=miou)
+    return Teacher(file=file, hash=teacher_hash[:16])
 
 
 def _check(settings: ExperimentSettings, file: str, miou: float) -> None:

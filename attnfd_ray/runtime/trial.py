@@ -17,21 +17,20 @@ RESOURCES = {"memory": 1.0}
 
 
 def trial(config: dict[str, Any]) -> None:
-    """Report each epoch's metrics to Tune until the job is over; a failed job is reported, not raised."""
+    """Report each epoch's metrics to Tune until the job is over; a failed job is reported, not raised.
+
+    It never cancels its job: the driver does, when it decides to. So a shell that dies and is tried again finds its
+    job where it was.
+    """
     broker = ray.get_actor(config["broker"], namespace=config["namespace"])
     job, seen, over = config["job"], 0, False
-    try:
-        ray.get(broker.submit.remote(job))
-        while not over:
-            event: Event = ray.get(broker.pull.remote(job.trial_id, seen=seen))
-            over = event.kind != "epoch"
-            if event.kind == "failed":
-                tune.report({"failure_kind": event.failure_kind, "failure_text": event.failure_text})
-            elif event.metrics["epoch"] > seen:
-                # Tune counts iterations itself, and wrongly after a restart, unless it is told
-                tune.report({**event.metrics, "training_iteration": event.metrics["epoch"]})
-                seen = event.metrics["epoch"]
-    finally:
-        if not over:
-            # reached when Tune stops the trial, by unwinding tune.report
-            broker.cancel.remote(job.trial_id, "stopped by Ray Tune")
+    ray.get(broker.submit.remote(job))
+    while not over:
+        event: Event = ray.get(broker.pull.remote(job.trial_id, seen=seen))
+        over = event.kind != "epoch"
+        if event.kind == "failed":
+            tune.report({"failure_kind": event.failure_kind, "failure_text": event.failure_text})
+        elif event.metrics["epoch"] > seen:
+            # Tune counts iterations itself, and wrongly after a restart, unless it is told
+            tune.report({**event.metrics, "training_iteration": event.metrics["epoch"]})
+            seen = event.metrics["epoch"]

@@ -15,16 +15,15 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from attnfd_ray.errors import AttnFDError, RunFailed
-from attnfd_ray.runtime.client import failure
+from attnfd_ray.runtime.client import failure, settle, state_of
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
 from attnfd_ray.runtime.trial import RESOURCES, trial
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import State, Suggestion
-from attnfd_ray.store.rows import TrialRow, TrialState
-from attnfd_ray.store.store import Store
 
+_FATAL = ("DATA", "STORE")  # every other trial reads the same files and writes to the same disk
 _TRIAL_PROCESS_LOSSES = 3  # the shell of a trial may die this often; its job goes on in its group meanwhile
 
 
@@ -106,10 +105,15 @@ class _Bridge:
         epoch, of = metrics.get("epoch", 0), job.settings.train.epochs
         if error or "failure_kind" in metrics:
             metrics = {"failure_kind": "WORKER_LOST", "failure_text": "the trial's process died"} | metrics
-            state = "INFEASIBLE" if metrics["failure_kind"] in ("NAN", "OOM") else "FAILED"
-            settle(job, metrics["failure_kind"], metrics["failure_text"])
-            if metrics["failure_kind"] == "DATA":  # every other trial would read the same file
-                self.fatal = self.fatal or failure(job, "DATA", metrics["failure_text"])
+            kind, text = metrics["failure_kind"], metrics["failure_text"]
+            state = state_of(kind).value
+            if error:
+                ray.get(self.groups.broker.cancel.remote(job.trial_id, text))
+            if kind in _FATAL:
+                self.fatal = self.fatal or failure(job, kind, text)
+            # what ended for want of workers or of disk is still to be done, and stays RUNNING in the store
+            if kind != "STORE" and not (kind == "WORKER_LOST" and self.stopped()):
+                settle(job, kind, text)
         else:
             state = "COMPLETE" if epoch >= of else "PRUNED"
         self.plan.finish(job.trial_id, state, metrics.get("best_miou"))
@@ -117,7 +121,7 @@ class _Bridge:
 
 
 def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) -> None:
-    """Run the plan to its end. Raises RunFailed without a worker group left, DataError for an unreadable file."""
+    """Run the plan to its end. Raises RunFailed if none completes, or what no trial can do without."""
     bridge = _Bridge(plan, groups, template, listener)
     tuner = tune.Tuner(
         tune.with_resources(trial, RESOURCES),
@@ -139,6 +143,8 @@ def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) 
     tuner.fit()
     if error := bridge.stopped():
         raise error
+    if not plan.counts().complete:
+        raise RunFailed("no trial was completed; `attnfd-ray report` says what became of each")
 
 
 def job_of(suggestion: Suggestion, template: Job) -> Job:
@@ -151,16 +157,3 @@ def job_of(suggestion: Suggestion, template: Job) -> Job:
         searched=suggestion.values,
         settings_json=suggestion.settings.model_dump_json(),
     )
-
-
-def settle(job: Job, kind: str, text: str) -> None:
-    """Write the end of a trial whose workers could not write it themselves."""
-    store = Store.open(job.settings.store, create=False)
-    rows = [row for row in store.trials().to_pylist() if row["trial_id"] == job.trial_id]
-    if rows and rows[0]["state"] == "RUNNING":
-        state = TrialState.INFEASIBLE if kind in ("NAN", "OOM") else TrialState.FAILED
-        known = {name: value for name, value in rows[0].items() if name not in ("state", "time_utc", "versions")}
-        versions = dict(rows[0]["versions"] or [])
-        store.append_trial(
-            TrialRow(**known | {"failure_kind": kind, "failure_text": text}, versions=versions, state=state)
-        )

@@ -27,7 +27,7 @@ from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
 from attnfd_ray.data.loader import val_batches
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import AttnFDError, DataError, Diverged, UserError
+from attnfd_ray.errors import AttnFDError, DataError, Diverged, StoreError, UserError
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
 from attnfd_ray.runtime.jobs import Event, Job
@@ -55,25 +55,29 @@ class Worker:
         self.device, self._push = device, push
         self._datasets: dict[str, SegmentationDataset] = {}
         self._teacher: tuple[str, FrozenTeacher] | None = None
+        # imported modules stay; looking through them after every job would delay the next by a third of a second
+        gc.freeze()
 
     def do(self, job: Job) -> None:
-        """Do a job to its end; what goes wrong is said as a `failed` event and a row, not raised.
+        """Do a job to its end; what goes wrong with it is said as a `failed` event, not raised.
 
-        Raises GroupMustRestart when the other processes of the group cannot know of it.
+        Raises GroupMustRestart when the other processes of the group cannot know of it, or nobody listens any more.
         """
         try:
             if job.kind == "train":
                 self._train(job)
             else:
                 self._score_teacher(job)
+        except GroupMustRestart:
+            raise
         except Exception as error:  # whatever a user's method or data raises must not end the search
             if _lost_a_peer(error):
                 raise GroupMustRestart("another worker of the group died") from error
             kind, text = describe(error)
-            if job.kind == "train":
-                self._say_failed(job, kind, text)
-            self._push(job, Event(kind="failed", failure_kind=kind, failure_text=text))
-            if world_size() > 1 and not isinstance(error, Diverged):
+            alone = not isinstance(error, Diverged)  # all workers see the same loss
+            if alone or rank() == 0:
+                self._push(job, Event(kind="failed", failure_kind=kind, failure_text=text))
+            if alone and world_size() > 1:
                 raise GroupMustRestart(text) from error
         finally:
             gc.collect()
@@ -115,6 +119,7 @@ class Worker:
 
     def _train(self, job: Job) -> None:
         settings = job.settings
+        book = _Book.open(job, self.device) if rank() == 0 else None
         train_set = self.dataset(settings.data, settings.data.train_split)
         val_set = self.dataset(settings.data, settings.data.val_split)
         teacher = None
@@ -123,7 +128,6 @@ class Worker:
             teacher = self.teacher(settings, job.teacher_file, train_set.num_classes)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        book = _Book.open(job, self.device) if rank() == 0 else None
         run = Run(
             settings,
             directory=job.directory,
@@ -148,14 +152,6 @@ class Worker:
             book.write_end(outcome)
             self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last)))
 
-    def _say_failed(self, job: Job, kind: str, text: str) -> None:
-        state = TrialState.INFEASIBLE if kind in ("NAN", "OOM") else TrialState.FAILED
-        store = Store.open(job.settings.store, create=False)
-        attempt = max(1, store.last_attempt(job.trial_id))
-        store.append_trial(
-            TrialRow(**facts(job, self.device, attempt), state=state, failure_kind=kind, failure_text=text)
-        )
-
 
 @dataclasses.dataclass
 class _Book:
@@ -170,7 +166,7 @@ class _Book:
 
     @classmethod
     def open(cls, job: Job, device: torch.device) -> _Book:
-        store = Store.open(job.settings.store, create=True)
+        store = Store.open(job.settings.store, create=False)  # the driver made it; not seen here, it is not shared
         known = facts(job, device, store.last_attempt(job.trial_id) + 1)
         walls = store.epochs(job.trial_id, columns=["wall_s"])["wall_s"].to_pylist()
         store.append_trial(TrialRow(**known, state=TrialState.RUNNING))
@@ -241,6 +237,8 @@ def describe(error: Exception) -> tuple[str, str]:
         return "NAN", str(error)
     if isinstance(error, DataError):
         return "DATA", str(error)
+    if isinstance(error, StoreError):
+        return "STORE", str(error)
     if isinstance(error, AttnFDError):
         return ("CONFIG" if isinstance(error, UserError) else "RUN"), str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -49,14 +49,14 @@ GO_ON = Decision(stop=False)
 class Counts:
     """Where a search stands; scores are best val_miou so far, and the baseline's is not among `best_value`."""
 
-    planned: int
-    running: int
-    complete: int
-    pruned: int
-    failed: int
-    best_value: float | None
-    best_trial_id: str | None
-    baseline_value: float | None
+    planned: int = 0
+    running: int = 0
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    best_value: float | None = None
+    best_trial_id: str | None = None
+    baseline_value: float | None = None
 
     @property
     def finished(self) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from attnfd_ray.errors import CheckpointError
+from attnfd_ray.errors import CheckpointError, StoreError
 
 _STATE, _MANIFEST, _ASIDE = "state.pt", "manifest.json", ".writing"
 
@@ -42,7 +42,7 @@ class Checkpoint:
 
 
 def save(root: Path, *, epoch: int, state: dict[str, Any], record: dict[str, Any]) -> None:
-    """Write the checkpoint of an epoch, then delete the ones before it. Raises CheckpointError on a full disk."""
+    """Write the checkpoint of an epoch, then delete the ones before it. Raises StoreError on a full disk."""
     final, aside = root / f"epoch-{epoch:04d}", root / f"epoch-{epoch:04d}{_ASIDE}"
     try:
         for stale in (aside, final):
@@ -60,7 +60,7 @@ def save(root: Path, *, epoch: int, state: dict[str, Any], record: dict[str, Any
     except (OSError, RuntimeError) as error:  # torch wraps what the disk says in a RuntimeError
         shutil.rmtree(aside, ignore_errors=True)
         reason = str(getattr(error, "strerror", None) or error).splitlines()[0]
-        raise CheckpointError(f"{final}: cannot be written: {reason}") from None
+        raise StoreError(f"{final}: cannot be written: {reason}") from None
     for other in root.glob("epoch-*"):
         if other != final:
             shutil.rmtree(other, ignore_errors=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnfd_ray.train.task import IGNORE
+from attnfd_ray.data.dataset import IGNORED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Scores:
 
 def confusion(labels: Tensor, predictions: Tensor, *, num_classes: int) -> Tensor:
     """Return counts [label, prediction] int64; pixels whose label is ignored count nowhere."""
-    kept = labels != IGNORE
+    kept = labels != IGNORED
     cells = labels[kept] * num_classes + predictions[kept]
     return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.data.dataset import IGNORED
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import Diverged
 from attnfd_ray.train.distributed import average_gradients, sum_over_workers, world_size
 from attnfd_ray.train.evaluate import autocast
 from attnfd_ray.train.optim import set_learning_rate
-from attnfd_ray.train.task import IGNORE, DistillationTask
+from attnfd_ray.train.task import DistillationTask
 
 _STEPS_BETWEEN_CHECKS = 50  # looking at the loss makes the device wait, so not at every step
 
@@ -69,7 +70,7 @@ class Stepper:
         """
         if self.settings.train.channels_last:
             images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
-        labelled = sum_over_workers((labels_NHW != IGNORE).sum().float())
+        labelled = sum_over_workers((labels_NHW != IGNORED).sum().float())
         labelled = (labelled / world_size()).clamp(min=1.0 / world_size())
         parts = self.settings.train.accumulate
         total: dict[str, Tensor] = {}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnfd_ray.data.dataset import IGNORED
 from attnfd_ray.models import SegmentationModel, TapRecorder
-
-IGNORE = 255
 
 
 class DistillationTask(nn.Module):
@@ -39,7 +38,7 @@ class DistillationTask(nn.Module):
         means over images (this part's images / those that one optimiser step of this worker sees).
         """
         logits_NCHW = self.student(images_NCHW)
-        summed = F.cross_entropy(logits_NCHW.float(), labels_NHW, ignore_index=IGNORE, reduction="sum")
+        summed = F.cross_entropy(logits_NCHW.float(), labels_NHW, ignore_index=IGNORED, reduction="sum")
         terms = {"cross_entropy": summed / labelled_pixels}
         method_terms = self.method(self._recorder.features, teacher_features, labels_NHW)
         self._recorder.clear()

@@ -13,6 +13,7 @@ from attnfd_ray.cli.lines import JsonLines, Lines
 from attnfd_ray.cli.progress import progress
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.search.records import Counts
 
 
 def experiment(**changes):
@@ -143,7 +144,9 @@ def clock():
 
 @pytest.fixture
 def board(clock):
-    return Board(experiment(), searching=True, clock=clock)
+    board = Board(experiment(), searching=True, clock=clock)
+    board.begins(Counts(planned=5))
+    return board
 
 
 @pytest.mark.parametrize("width", [1, 20, 80, 300])
@@ -212,19 +215,16 @@ def test_a_single_run_is_not_counted_either(clock):
     ]
 
 
-@pytest.mark.parametrize(
-    ("changes", "planned"),
-    [
-        ({}, 5),
-        ({"search": {}}, 2),
-        ({"method": {"name": "none"}, "teacher": None}, 4),
-        ({"method": {"name": "attnfd", "loss_weight": 0}}, 4),
-        ({"method": {"name": "none"}, "teacher": None, "search": {}}, 1),
-    ],
-)
-def test_the_baseline_counts_as_a_trial_where_there_is_one(clock, changes, planned):
-    board = Board(experiment(**changes), searching=True, clock=clock)
-    assert f"  0/{planned} done  " in drawn(board)[0]
+def test_a_search_that_goes_on_counts_what_earlier_sessions_did(board):
+    board.begins(Counts(planned=5, complete=2, failed=1, best_value=0.61, baseline_value=0.5))
+    assert drawn(board)[0].startswith("camvid-r18  3/5 done  0 running  1 failed  best 61.00 %  baseline 50.00 %")
+
+
+def test_a_log_says_that_a_search_goes_on():
+    said = []
+    Lines(said.append, every_epoch=False).begins(Counts(planned=5, complete=2, failed=1))
+    Lines(said.append, every_epoch=False).begins(Counts(planned=5))
+    assert said == ["goes on: 3 of 5 trials are done"]
 
 
 def test_as_many_rows_are_shown_as_a_screen_can_bear(board):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attnfd_ray.config.schema import ModelSettings, TeacherSettings
-from attnfd_ray.errors import CheckpointError
+from attnfd_ray.errors import CheckpointError, StoreError
 from attnfd_ray.models import (
     SegmentationModel,
     build_model,
@@ -109,7 +109,7 @@ def test_a_file_that_cannot_be_written_is_our_error_and_keeps_the_old_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match=r"student.safetensors: cannot be written \(No space left on device\)$"):
+    with pytest.raises(StoreError, match=r"student.safetensors: cannot be written \(No space left on device\)$"):
         save(make(1), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -148,6 +148,20 @@ def test_an_epoch_between_two_losses_makes_the_first_one_forgotten() -> None:
     run(test())
 
 
+def test_a_late_word_on_an_old_job_does_not_lose_the_new_one() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        for name in ("a", "b"):
+            await broker.submit(job(name))
+        await broker.take(0, patience_s=1)
+        await broker.push(0, "a", Event(kind="failed"))
+        await broker.take(0, patience_s=1)
+        await broker.push(0, "a", Event(kind="failed"))
+        assert await broker.take(0, patience_s=1) == job("b")
+
+    run(test())
+
+
 def test_when_no_group_is_left_every_client_hears_why() -> None:
     async def test() -> None:
         broker = Broker(groups=2)

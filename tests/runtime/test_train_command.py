@@ -116,13 +116,25 @@ def test_a_broken_image_deep_in_the_set_ends_a_search_with_one_line(
     )
 
 
-def test_a_teacher_below_its_bar_is_refused_before_any_student_starts(
+def test_ctrl_c_ends_a_search_at_once_and_a_teacher_below_its_bar_ends_it_too(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
-    tree["teacher"]["min_miou"] = 0.99
+    tree["train"]["epochs"] = 500
+    process = attnfd_ray.start("tune", write(tree, tmp_path))
+    wait_until("the baseline's first epoch", lambda: epochs(tree["store"], "tiny.search1-0000"))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (
+        130,
+        "interrupted; train and tune go on from the last finished epoch when started again\n",
+    )
+    trials = Store.open(tree["store"], create=False).trials(columns=["role", "state"]).to_pylist()
+    assert {trial["state"] for trial in trials if trial["role"] != "teacher"} == {"RUNNING"}
+
+    tree["experiment"], tree["teacher"]["min_miou"] = "other", 0.99
     done = attnfd_ray("tune", write(tree, tmp_path))
     assert done.returncode == 2
     assert "below teacher.min_miou 0.99; train it longer, or check that it is of this dataset" in done.stderr
     assert done.stderr.count("\n") == 1
-    roles = Store.open(tree["store"], create=False).trials(columns=["role"])["role"].to_pylist()
-    assert roles == ["teacher"]
+    names = Store.open(tree["store"], create=False).trials(columns=["experiment"])["experiment"].to_pylist()
+    assert "other" not in names, "the teacher was there, and no student has started"

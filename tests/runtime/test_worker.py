@@ -13,8 +13,9 @@ import torch
 
 from attnfd_ray.config.overrides import teacher_experiment, with_values
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.runtime.client import settle
 from attnfd_ray.runtime.jobs import Event, Job
-from attnfd_ray.runtime.worker import Worker
+from attnfd_ray.runtime.worker import GroupMustRestart, Worker
 from attnfd_ray.store.store import Store
 
 Make = Callable[[], ExperimentSettings]
@@ -39,6 +40,7 @@ def job(settings: ExperimentSettings, **changes: Any) -> Job:
 
 def work(job: Job, ears: Ears | None = None) -> Ears:
     ears = ears or Ears()
+    Store.open(job.settings.store, create=True)
     Worker(torch.device("cpu"), ears).do(job)
     return ears
 
@@ -91,6 +93,7 @@ def test_a_job_that_is_over_is_done_at_once(alone: ExperimentSettings) -> None:
 
 def test_one_job_after_another_is_the_same_as_each_alone(alone: ExperimentSettings, tmp_path: Path) -> None:
     ears = Ears()
+    Store.open(alone.store, create=True)
     worker = Worker(torch.device("cpu"), ears)
     for trial_id in ("a", "b"):
         worker.do(job(alone, trial_id=trial_id))
@@ -103,11 +106,14 @@ def test_a_loss_that_is_not_finite_makes_the_settings_infeasible_and_the_worker_
 ) -> None:
     wild = with_values(alone, {"optim.lr": 1e30})
     ears = Ears()
+    Store.open(alone.store, create=True)
     worker = Worker(torch.device("cpu"), ears)
     worker.do(job(wild))
     worker.do(job(alone, trial_id="t2"))
     assert (ears.events[0].kind, ears.events[0].failure_kind) == ("failed", "NAN")
     assert ears.events[-1].kind == "done"
+    settle(job(wild), "NAN", ears.events[0].failure_text or "")
+    settle(job(alone, trial_id="t2"), "NAN", "told too late")
     states = {row["trial_id"]: row["state"] for row in Store.open(alone.store, create=False).trials().to_pylist()}
     assert states == {"t1": "INFEASIBLE", "t2": "COMPLETE"}
 
@@ -123,7 +129,10 @@ def test_what_a_users_code_raises_is_one_line_with_its_place(
     assert event.failure_kind == "USER_CODE"
     assert event.failure_text is not None
     assert event.failure_text.startswith("ZeroDivisionError: division (test_worker.py:")
-    assert trial_row(alone)["state"] == "FAILED"
+    assert trial_row(alone)["state"] == "RUNNING"
+    settle(job(alone), event.failure_kind, event.failure_text)
+    row = trial_row(alone)
+    assert (row["state"], row["failure_kind"], row["failure_text"]) == ("FAILED", "USER_CODE", event.failure_text)
 
 
 def test_an_unreadable_image_is_told_as_what_it_is(alone: ExperimentSettings, tmp_path: Path) -> None:
@@ -145,13 +154,29 @@ def test_a_teacher_file_of_other_classes_is_told_in_one_line(tree: dict[str, Any
     network = build_model(made.student, num_classes=4)
     save_model(network, file, settings=made.student, num_classes=4, class_names=list("abcd"), extra={})
     tree["teacher"] = {"backbone": "resnet18", "width": 0.125, "checkpoint": str(file)}
-    Store.open(made.store, create=True)
     event = work(job(settings(), kind="score_teacher", teacher_file=str(file))).events[-1]
     assert event.kind == "failed"
     assert event.failure_text is not None
     assert event.failure_text.startswith(str(file))
     assert "it was made for 4 classes, not 12" in event.failure_text
     assert "\n" not in event.failure_text
+
+
+def test_a_store_that_the_worker_does_not_see_is_told_and_not_made(alone: ExperimentSettings) -> None:
+    ears = Ears()
+    Worker(torch.device("cpu"), ears).do(job(alone))
+    assert (ears.events[0].kind, ears.events[0].failure_kind) == ("failed", "STORE")
+    assert not Path(alone.store).exists()
+
+
+def test_a_job_nobody_listens_to_any_more_is_left_as_it_is(alone: ExperimentSettings) -> None:
+    def gone(job: Job, event: Event) -> str | None:
+        raise GroupMustRestart("nobody listens any more")
+
+    Store.open(alone.store, create=True)
+    with pytest.raises(GroupMustRestart):
+        Worker(torch.device("cpu"), gone).do(job(alone))
+    assert trial_row(alone)["state"] == "RUNNING"
 
 
 def test_students_learn_from_the_teacher_that_was_trained_for_them(settings: Make) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from attnfd_ray.errors import CheckpointError
+from attnfd_ray.errors import CheckpointError, StoreError
 from attnfd_ray.train import checkpoint
 
 RECORD = {"epoch": 1, "val_miou": 0.1 + 0.2, "class_iou": [None, 1 / 3]}
@@ -124,7 +124,7 @@ def test_a_full_disk_is_our_error_in_one_line_and_keeps_the_one_before(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(StoreError) as caught:
         save(tmp_path, 2)
     assert str(caught.value) == f"{tmp_path / 'epoch-0002'}: cannot be written: No space left on device"
     found = checkpoint.latest(tmp_path)
@@ -164,7 +164,7 @@ def test_a_disk_that_fills_up_under_torch_is_our_error_in_one_line(
 
     save(tmp_path, 1)
     monkeypatch.setattr(Path, "open", open_full)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(StoreError) as caught:
         save(tmp_path, 2)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'epoch-0002'}: cannot be written: ")
@@ -177,7 +177,7 @@ def test_a_disk_that_fills_up_under_torch_is_our_error_in_one_line(
 
 def test_a_place_that_cannot_be_written_is_our_error(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where a directory should be")
-    with pytest.raises(CheckpointError, match="checkpoints/epoch-0001: cannot be written: Not a directory"):
+    with pytest.raises(StoreError, match="checkpoints/epoch-0001: cannot be written: Not a directory"):
         save(tmp_path / "checkpoints", 1)
 
 

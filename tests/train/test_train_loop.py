@@ -26,7 +26,7 @@ from train_runs import (
 
 from attnfd_ray.distill.attnfd import AttnFD
 from attnfd_ray.distill.method import Method
-from attnfd_ray.errors import CheckpointError, Diverged
+from attnfd_ray.errors import CheckpointError, Diverged, StoreError
 
 
 def test_a_record_says_what_happened(toys: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_gate_from_a_teacher_without_any_is_refused_before_the_first_step(toys
 
 def test_a_disk_that_is_full_is_our_error(toys: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("in the way")
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(StoreError, match="cannot be written"):
         train(plain(toys), tmp_path)
 
 
