@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -47,6 +49,16 @@ def main() -> None:
         code = _fail(one_line(str(error)), error.exit_code)
     except click.Abort:  # what click makes of Ctrl-C
         code = _fail("interrupted; train and tune go on from the last finished epoch when started again", INTERRUPTED)
+    _leave(code or 0)
+
+
+def _leave(code: int) -> NoReturn:
+    from attnfd_ray.runtime.environment import ray_in_use
+
+    if ray_in_use():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -10,7 +10,7 @@ import ray
 
 from attnfd_ray.errors import CapacityError
 from attnfd_ray.runtime.capacity import alive_resources
-from attnfd_ray.runtime.environment import cluster_address
+from attnfd_ray.runtime.environment import cluster_address, ray_in_use
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ def connected(*, verbose: bool = False) -> Iterator[list[dict[str, float]]]:
     try:
         yield alive_resources(ray.nodes())  # type: ignore[no-untyped-call]
     finally:
-        ray.shutdown()
+        if not ray_in_use():
+            ray.shutdown()
 
 
 def _mute_raylet() -> None:

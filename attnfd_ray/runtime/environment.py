@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import MutableMapping
 
 # Silence, speed and safety of Ray itself; a user who set one of these has a reason to.
@@ -24,6 +25,7 @@ _ALWAYS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+THREAD_NAME = "attnfd-ray-group"
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # One machine is not taken away with a notice, and nobody scrapes its metrics: two processes less to start.
 _LOCAL = {
@@ -41,6 +43,15 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
         environ.setdefault(name, value)
     if not cluster_address(environ):
         environ.update(_LOCAL)
+
+
+def ray_in_use() -> bool:
+    """Return whether a thread of ours still talks to Ray, which then must not be shut down.
+
+    Ray ends a process that calls it after a shutdown, with an exit code of its own. Such a process had better leave by
+    `os._exit`: what Ray started goes when it is gone.
+    """
+    return any(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate())
 
 
 def on_loopback(environ: MutableMapping[str, str] = os.environ) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnfd_ray.runtime.broker import Broker
 from attnfd_ray.runtime.capacity import GroupShape
+from attnfd_ray.runtime.environment import THREAD_NAME
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.runtime.loopback import LoopbackConfig
 
@@ -67,7 +69,10 @@ class Groups:
         # a client waits here and not in a call to a dead actor
         ray.get(self.broker.broken.remote())
         self._closing = False
-        self._threads = [threading.Thread(target=self._run, args=(index,), daemon=True) for index in range(count)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(index,), name=f"{THREAD_NAME}-{index}", daemon=True)
+            for index in range(count)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -75,16 +80,17 @@ class Groups:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        # after an error or Ctrl-C nobody waits: every finished epoch is on the disk
-        self.close(patience_s=0.0 if kind else 20.0)
+        # after an error or Ctrl-C nobody waits for an epoch to end: those that did are on the disk
+        self.close(patience_s=5.0 if kind else 20.0)
 
     def close(self, *, patience_s: float) -> None:
         """Send the groups home and wait a moment; what is still busy then ends with the driver."""
+        deadline = time.monotonic() + patience_s
         self._closing = True
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self.broker.close.remote())
         for thread in self._threads:
-            thread.join(patience_s)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, index: int) -> None:
         try:
