@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +19,8 @@ from attnfd_ray.cli.tune import tune
 from attnfd_ray.errors import AttnFDError, ConfigError, one_line
 
 INTERRUPTED = 130
+_INTERRUPTED_TEXT = "interrupted; train and tune go on from the last finished epoch when started again"
+_ORDERLY_END_S = 10.0
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -37,6 +41,7 @@ def main() -> None:
     """Run the command line; a mistake of the user's is one line on stderr and exit code 2, never a traceback."""
     # a user's own `module:Class` lies beside the file that names it, and comes after all that is installed
     sys.path.append(str(Path.cwd()))
+    _heed_interrupts()
     try:
         # click's own handling would turn Ctrl-C into exit code 1
         code = cli.main(prog_name="attnfd-ray", standalone_mode=False)
@@ -48,8 +53,30 @@ def main() -> None:
     except AttnFDError as error:
         code = _fail(one_line(str(error)), error.exit_code)
     except click.Abort:  # what click makes of Ctrl-C
-        code = _fail("interrupted; train and tune go on from the last finished epoch when started again", INTERRUPTED)
+        code = _fail(_INTERRUPTED_TEXT, INTERRUPTED)
     _leave(code or 0)
+
+
+def _heed_interrupts() -> None:
+    """Make the first Ctrl-C end the command in good order, soon in any case, and a second one at once.
+
+    An exception alone is not enough: raised inside a callback of a library it may get lost. What is on the disk by
+    then is whole, so a hard end loses no finished epoch.
+    """
+
+    def end() -> None:
+        click.echo(_INTERRUPTED_TEXT, err=True)
+        os._exit(INTERRUPTED)
+
+    def interrupted(*_: object) -> None:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+        timer = threading.Timer(_ORDERLY_END_S, end)
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupted)
 
 
 def _leave(code: int) -> NoReturn:

@@ -19,7 +19,7 @@ from attnfd_ray.errors import CheckpointError
 from attnfd_ray.models import SegmentationModel, build_model
 from attnfd_ray.models.files import save_model
 from attnfd_ray.train import checkpoint
-from attnfd_ray.train.distributed import from_first_worker, rank, seed_everything, share_batchnorm, world_size
+from attnfd_ray.train.distributed import rank, seed_everything, share_batchnorm, world_size
 from attnfd_ray.train.evaluate import evaluate
 from attnfd_ray.train.optim import build_optimizer
 from attnfd_ray.train.records import EpochRecord, Outcome
@@ -170,7 +170,7 @@ class Run:
 
     def resume(self) -> None:
         """Go on after the last complete checkpoint, if there is one."""
-        found = from_first_worker(checkpoint.latest(self.directory / "checkpoints"))
+        found = checkpoint.latest(self.directory / "checkpoints")
         if found is None:
             return
         state = found.load()
@@ -182,7 +182,7 @@ class Run:
             self.last = EpochRecord(**found.record)
         except (RuntimeError, ValueError, KeyError, TypeError):
             raise CheckpointError(
-                f"{found.directory}: is of another network, method or version; start over with --fresh, or delete it"
+                f"{found.directory}: is of another network, method or version; start over with --fresh"
             ) from None
 
 
