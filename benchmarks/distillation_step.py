@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.models import SegmentationModel, TapRecorder, build_model
-from attnfd_ray.train.loop import build_method
 from attnfd_ray.train.optim import build_optimizer
 from attnfd_ray.train.step import Stepper
 from attnfd_ray.train.task import DistillationTask

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
 from attnfd_ray.distill.none import NoDistillation
+from attnfd_ray.distill.teacher import FrozenTeacher
+from attnfd_ray.models import SegmentationModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +54,18 @@ def method_class(settings: ExperimentSettings) -> Any:
     if getattr(settings.method, "loss_weight", 1.0) == 0:
         return NoDistillation
     return registry.load("method", settings.method.name)
+
+
+def build_method(
+    settings: ExperimentSettings, student: SegmentationModel, teacher: FrozenTeacher | None
+) -> tuple[Any, tuple[str, ...]]:
+    """Return the experiment's method for these two networks, and the taps it listens to."""
+    kind: Any = method_class(settings)
+    assert teacher is not None or not kind.needs_teacher, f"method {settings.method.name} needs a teacher"
+    file = settings.teacher.checkpoint if settings.teacher else None
+    networks = Networks(
+        student_channels=student.tap_channels(),
+        teacher_channels=teacher.network.tap_channels() if teacher else {},
+        teacher_file=Path(file) if file else None,
+    )
+    return kind(settings.method, networks), kind.taps(settings.method)

@@ -15,7 +15,7 @@ import ray
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.check import quick_check
-from attnfd_ray.distill.method import method_class
+from attnfd_ray.distill.method import build_method, method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import ConfigError, RunFailed
 from attnfd_ray.models import build_model, load_weights
@@ -33,7 +33,6 @@ from attnfd_ray.runtime.versions import git_commit
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
 from attnfd_ray.store.store import Store
-from attnfd_ray.train.loop import build_method
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,12 +27,13 @@ _ALWAYS = {
 }
 THREAD_NAME = "attnfd-ray-group"
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-# One machine is not taken away with a notice, and nobody scrapes its metrics: two processes less to start.
+# One machine is not taken away with a notice, and nobody scrapes its metrics: fewer processes to start.
 _LOCAL = {
     _LOOPBACK: "0",
     "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_prestart_worker_first_driver": "0",  # ours want an environment of their own, so those stay idle
 }
 
 

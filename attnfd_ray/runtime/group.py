@@ -20,7 +20,7 @@ from attnfd_ray.runtime.broker import Broker
 from attnfd_ray.runtime.capacity import GroupShape
 from attnfd_ray.runtime.environment import THREAD_NAME
 from attnfd_ray.runtime.jobs import Event, Job
-from attnfd_ray.runtime.loopback import LoopbackConfig
+from attnfd_ray.runtime.loopback import LoopbackConfig, LoopbackTrainer
 
 # Ranks above 0 wait in a broadcast while rank 0 waits for work: often enough to stay far from its time-out.
 _PATIENCE_S = 20.0
@@ -66,8 +66,6 @@ class Groups:
         self.broker = actor.options(
             name=name, namespace=self.namespace, num_cpus=0, max_concurrency=1000, scheduling_strategy=here
         ).remote(count)
-        # a client waits here and not in a call to a dead actor
-        ray.get(self.broker.broken.remote())
         self._closing = False
         self._threads = [
             threading.Thread(target=self._run, args=(index,), name=f"{THREAD_NAME}-{index}", daemon=True)
@@ -75,6 +73,8 @@ class Groups:
         ]
         for thread in self._threads:
             thread.start()
+        # a client waits here and not in a call to a dead actor
+        ray.get(self.broker.broken.remote())
 
     def __enter__(self) -> Groups:
         return self
@@ -94,7 +94,8 @@ class Groups:
 
     def _run(self, index: int) -> None:
         try:
-            trainer = ray.train.torch.TorchTrainer(
+            kind = LoopbackTrainer if self.local else ray.train.torch.TorchTrainer
+            trainer = kind(
                 work,
                 torch_config=LoopbackConfig(directory=str(self.storage)) if self.local else None,
                 train_loop_config={"group": index, "broker": self.name, "namespace": self.namespace},

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train.torch import TorchConfig
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
+
+_FOR_CLUSTERS = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 
 
 def _talk_over_loopback() -> None:
@@ -55,3 +57,15 @@ class LoopbackConfig(TorchConfig):
     @property
     def backend_cls(self) -> type[_TorchBackend]:
         return _LoopbackBackend
+
+
+class LoopbackTrainer(TorchTrainer):
+    """A TorchTrainer without what helps on a cluster only and costs seconds and processes here.
+
+    Its placement group cleaner asks a dashboard that a local Ray has not, and holds up the end for twelve seconds; its
+    dataset manager serves Ray Data, which nobody reads.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if type(callback).__name__ not in _FOR_CLUSTERS]

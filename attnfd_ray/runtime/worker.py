@@ -41,6 +41,8 @@ from attnfd_ray.train.records import EpochRecord, Outcome
 
 TEACHER_CHECK_IMAGES = 64  # enough to tell a trained teacher from a wrong file, few enough to be quick
 
+_COLLECTIVES = Path(dist.__file__).parent
+
 Push = Callable[[Event], str | None]
 
 
@@ -225,8 +227,15 @@ def facts(job: Job, device: torch.device, attempt: int) -> dict[str, Any]:
 
 
 def _lost_a_peer(error: Exception) -> bool:
-    """Return whether a collective failed because another worker is gone; gloo has no exception of its own for it."""
-    return world_size() > 1 and (isinstance(error, dist.DistError) or "gloo/transport" in str(error))
+    """Return whether a collective failed because another worker is gone.
+
+    gloo has no exception of its own for it: a RuntimeError comes out of torch.distributed, or, in backward, out of
+    autograd with the path of a source file of gloo's in its text.
+    """
+    if world_size() == 1 or not isinstance(error, RuntimeError):
+        return False
+    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return isinstance(error, dist.DistError) or "gloo/" in str(error) or last.is_relative_to(_COLLECTIVES)
 
 
 def describe(error: Exception) -> tuple[str, str]:

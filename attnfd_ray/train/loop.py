@@ -6,14 +6,13 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.dataset import SegmentationDataset
 from attnfd_ray.data.loader import TrainLoader, steps_in_epoch, val_batches
-from attnfd_ray.distill.method import Networks, method_class
+from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import CheckpointError
 from attnfd_ray.models import SegmentationModel, build_model
@@ -184,18 +183,3 @@ class Run:
             raise CheckpointError(
                 f"{found.directory}: is of another network, method or version; start over with --fresh"
             ) from None
-
-
-def build_method(
-    settings: ExperimentSettings, student: SegmentationModel, teacher: FrozenTeacher | None
-) -> tuple[Any, tuple[str, ...]]:
-    """Return the experiment's method for these two networks, and the taps it listens to."""
-    kind: Any = method_class(settings)
-    assert teacher is not None or not kind.needs_teacher, f"method {settings.method.name} needs a teacher"
-    file = settings.teacher.checkpoint if settings.teacher else None
-    networks = Networks(
-        student_channels=student.tap_channels(),
-        teacher_channels=teacher.network.tap_channels() if teacher else {},
-        teacher_file=Path(file) if file else None,
-    )
-    return kind(settings.method, networks), kind.taps(settings.method)

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 # Importing torch and ray takes seconds: one process runs all the commands, and says after each how it ended.
 RUN_ALL = """
@@ -74,6 +76,13 @@ def no_teacher(root):
     return "teacher.safetensors: cannot be read (No such file or directory)"
 
 
+def teacher_of_other_keys(root):
+    experiment(root)
+    camvid(root / "data")
+    save_file({"classifier.weight": torch.zeros(2, 2)}, root / "teacher.safetensors")
+    return "teacher.safetensors: 147 missing (backbone.conv1.weight, backbone.bn1.weight, backbone.bn1.bias, ...), 1 unexpected"
+
+
 def no_store(root):
     experiment(root, teacher=None, method={"name": "none"})
     camvid(root / "data")
@@ -104,7 +113,16 @@ def store_of_a_ray_job(root):
     )
 
 
-CASES = [no_data, no_val_split, no_teacher, no_store, file_for_store, address_for_store, store_of_a_ray_job]
+CASES = [
+    no_data,
+    no_val_split,
+    no_teacher,
+    teacher_of_other_keys,
+    no_store,
+    file_for_store,
+    address_for_store,
+    store_of_a_ray_job,
+]
 
 
 @pytest.fixture(scope="module")

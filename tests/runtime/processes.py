@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -40,3 +43,19 @@ def listening(pids: set[int]) -> list[str]:
     """Return the local addresses that these processes listen on."""
     lines = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
     return [line.split()[3] for line in lines if any(f"pid={pid}," in line for pid in pids)]
+
+
+def outlive(driver: int) -> dict[int, str]:
+    """Kill a driver, wait until Ray has ended with it, and return who was there: pid -> command line.
+
+    Ray's two agents notice only after a minute; they hold nothing and are killed here.
+    """
+    family = descendants(driver)
+    os.kill(driver, signal.SIGKILL)
+    agents = [pid for pid, command in family.items() if "Agent" in command or "agent" in command]
+    others = [pid for pid in family if pid not in agents]
+    wait_until("Ray to end with its driver", lambda: not any(Path(f"/proc/{pid}").exists() for pid in others))
+    for pid in agents:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return family

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import CommandLine, write
-from processes import descendants, wait_until
+from processes import outlive, wait_until
 
 from attnfd_ray.store.store import Store
 
@@ -39,9 +37,7 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
     process = attnfd_ray.start("tune", file)
     wait_until("two finished trials", lambda: len(finished(tree["store"])) >= 2)
     before = trials(tree["store"])
-    family = descendants(process.pid)
-    os.kill(process.pid, signal.SIGKILL)
-    wait_until("Ray to end with its driver", lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
+    outlive(process.pid)
 
     again = attnfd_ray("tune", file, "--json")
     assert (again.returncode, again.stderr) == (0, "")

@@ -1,0 +1,47 @@
+"""A worker that dies is told from an error of the one that is left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from attnfd_ray.runtime.worker import _lost_a_peer
+
+SURVIVOR = """
+import os, signal, sys
+import torch, torch.distributed as dist
+from attnfd_ray.runtime.worker import _lost_a_peer
+from attnfd_ray.train.distributed import from_first_worker, sum_over_workers
+
+rank, meeting = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+from_first_worker(None)  # so that they are connected
+if rank == 0:
+    os.kill(os.getpid(), signal.SIGKILL)
+for collective in (lambda: from_first_worker(None), lambda: sum_over_workers(torch.ones(1))):
+    try:
+        collective()
+    except Exception as error:
+        print(_lost_a_peer(error))
+"""
+
+
+def test_a_collective_without_its_peer_says_that_it_is_gone(tmp_path: Path) -> None:
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    dies, survives = (
+        subprocess.Popen(
+            [sys.executable, "-c", SURVIVOR, str(rank), str(tmp_path / "meeting")],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    )
+    assert survives.communicate(timeout=60)[0].split() == ["True"] * 2
+    dies.communicate(timeout=60)
+
+
+def test_an_error_of_a_run_on_one_worker_is_its_own() -> None:
+    assert not _lost_a_peer(RuntimeError("gloo/transport/tcp/pair.cc: Connection closed by peer"))
