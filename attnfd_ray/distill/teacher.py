@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attnfd_ray.models import SegmentationModel, TapRecorder
+from attnfd_ray.models.packed import pack_convolutions
 
 
 class FrozenTeacher(nn.Module):
@@ -24,6 +25,11 @@ class FrozenTeacher(nn.Module):
 
     def train(self, mode: bool = True) -> FrozenTeacher:
         return super().train(False)
+
+    def pack(self) -> FrozenTeacher:
+        """Make it faster on the CPU it is on; its answers change by rounding only."""
+        pack_convolutions(self.network)
+        return self
 
     def listen(self, taps: Sequence[str]) -> None:
         """Record these taps from now on, and no others."""

@@ -101,7 +101,8 @@ class Worker:
         if self._teacher is None or self._teacher[0] != key:
             network = build_model(architecture, num_classes=num_classes)
             load_weights(network, Path(file), num_classes=num_classes)
-            self._teacher = (key, FrozenTeacher(network).to(self.device))
+            teacher = FrozenTeacher(network).to(self.device)
+            self._teacher = (key, teacher.pack() if self.device.type == "cpu" else teacher)
         return self._teacher[1]
 
     def _score_teacher(self, job: Job) -> None:

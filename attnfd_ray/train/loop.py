@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.config.schema import ExperimentSettings, TrainSettings
 from attnfd_ray.data.dataset import SegmentationDataset
 from attnfd_ray.data.loader import TrainLoader, steps_in_epoch, val_batches
 from attnfd_ray.distill.method import build_method
@@ -56,10 +56,10 @@ class Run:
         if settings.train.sync_batchnorm:
             student, method = share_batchnorm(student, device), share_batchnorm(method, device)
         self.task = DistillationTask(student, method, taps).to(device)
-        if settings.train.channels_last:
-            self.task = self.task.to(memory_format=torch.channels_last)
+        layout = memory_layout(settings.train, device)
+        self.task = self.task.to(memory_format=layout)
         if self.teacher is not None:
-            self.teacher.listen(taps)
+            self.teacher.to(memory_format=layout).listen(taps)
         self.optimizer = build_optimizer(self.task, settings.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.train.precision == "fp16")
         self.last: EpochRecord | None = None
@@ -183,3 +183,11 @@ class Run:
             raise CheckpointError(
                 f"{found.directory}: is of another network, method or version; start over with --fresh"
             ) from None
+
+
+def memory_layout(train: TrainSettings, device: torch.device) -> torch.memory_format:
+    """Return the layout of weights; convolutions hand it on to the features they compute."""
+    wanted = train.channels_last
+    if wanted == "auto":
+        wanted = device.type == "cpu" or train.precision != "fp32"
+    return torch.channels_last if wanted else torch.contiguous_format

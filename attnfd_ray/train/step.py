@@ -68,8 +68,6 @@ class Stepper:
         DistributedDataParallel averages gradients over workers, so the divisor of the summed cross-entropy is the
         number of labelled pixels of the global batch / workers.
         """
-        if self.settings.train.channels_last:
-            images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
         labelled = sum_over_workers((labels_NHW != IGNORED).sum().float())
         labelled = (labelled / world_size()).clamp(min=1.0 / world_size())
         parts = self.settings.train.accumulate
