@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd_ray.config.schema import MethodSettings
 from attnfd_ray.distill import gates
+from attnfd_ray.distill.features import connector, in_full_precision, resized
 from attnfd_ray.distill.method import Method, Networks
 
 _TINY = 1e-12  # keeps an all-zero map from dividing by zero; far below any norm that is met
@@ -76,32 +76,17 @@ class AttnFD(Method):
         for layer in self.settings.layers:
             target = self.teacher_gates[layer](teacher[layer])
             guess = self.connectors[layer](self.student_gates[layer](student[layer]))
-            if guess.shape[-2:] != target.shape[-2:]:
-                guess = F.interpolate(guess, size=target.shape[-2:], mode="bilinear", align_corners=False)
-            distance = normalised_distance(guess, target, norm=self.settings.norm)
+            distance = normalised_distance(resized(guess, target), target, norm=self.settings.norm)
             terms[f"attnfd/{layer}"] = self.settings.loss_weight * distance
         return terms
 
 
-def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
-    """Return a 1x1 convolution with BatchNorm that brings the student's channels to the teacher's."""
-    conv = nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False)
-    nn.init.normal_(conv.weight, std=(2.0 / teacher_channels) ** 0.5)
-    return nn.Sequential(conv, nn.BatchNorm2d(teacher_channels))
-
-
+@in_full_precision
 def normalised_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, norm: Literal["image", "batch"]) -> Tensor:
-    """Return || S/|S| - T/|T| ||^2 as a mean over images, in [0, 4]; scaling either side changes nothing.
-
-    Computed in fp32 at least: squares of half-precision features overflow.
-    """
+    """Return || S/|S| - T/|T| ||^2 as a mean over images, in [0, 4]; scaling either side changes nothing."""
     num_images = len(student_NCHW)
-    with torch.autocast(student_NCHW.device.type, enabled=False):
-        rows = (num_images, -1) if norm == "image" else (1, -1)
-        student, teacher = (_at_least_fp32(side).reshape(rows) for side in (student_NCHW, teacher_NCHW))
-        unit_student, unit_teacher = F.normalize(student, dim=1, eps=_TINY), F.normalize(teacher, dim=1, eps=_TINY)
-        return (unit_student - unit_teacher).square().sum() / num_images
-
-
-def _at_least_fp32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    rows = (num_images, -1) if norm == "image" else (1, -1)
+    unit_student, unit_teacher = (
+        F.normalize(side.reshape(rows), dim=1, eps=_TINY) for side in (student_NCHW, teacher_NCHW)
+    )
+    return (unit_student - unit_teacher).square().sum() / num_images

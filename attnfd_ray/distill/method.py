@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,18 +11,31 @@ from torch import Tensor, nn
 
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
-from attnfd_ray.distill.none import NoDistillation
-from attnfd_ray.distill.teacher import FrozenTeacher
+from attnfd_ray.distill.teacher import FrozenTeacher, TeacherMode
 from attnfd_ray.models import SegmentationModel
 
 
 @dataclass(frozen=True, kw_only=True)
+class Norm:
+    """Scale and shift, [C], of the last BatchNorm before a tap: its outputs are about N(shift, scale^2)."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class Networks:
-    """What a method may know of the two networks: channels at each tap, and the file the teacher came from."""
+    """What a method may know of the two networks.
+
+    Channels at each tap; the teacher's last BatchNorm before a tap, for taps that no ReLU follows it in; the file the
+    teacher came from; how many classes they predict.
+    """
 
     student_channels: Mapping[str, int]
     teacher_channels: Mapping[str, int]
+    teacher_norms: Mapping[str, Norm] = field(default_factory=dict)
     teacher_file: Path | None = None
+    num_classes: int = 0
 
 
 class Method(nn.Module):
@@ -31,16 +44,26 @@ class Method(nn.Module):
     A method is made as `Method(settings, networks)`, states its `Settings` record and the `taps` it wants. It is called
     with `{tap: features_NCHW}` of the student and of the teacher (which carry no gradient) and `labels_NHW`. It returns
     named scalars that are already weighted, each a mean over the images it was given, so that their sum is what is
-    added to the cross-entropy and a batch may be cut at will.
+    added to the cross-entropy and a batch may be cut at will. What cannot be a mean over images (a distance of images
+    from one another, say) declares `cut_matters` and says why.
     """
 
     Settings: ClassVar[type[MethodSettings]]
     needs_teacher: ClassVar[bool] = True
+    cut_matters: ClassVar[bool] = False
+    # how the teacher runs, see `FrozenTeacher.behave`
+    teacher_mode: TeacherMode = "eval"
+    # the released code's extra division of the whole loss, cross-entropy included, by the number of images
+    divides_by_batch: bool = False
 
     @classmethod
     def taps(cls, settings: Any) -> tuple[str, ...]:
         """Return the names of the taps it wants on both networks."""
         raise NotImplementedError
+
+    def resting(self, epoch: int) -> tuple[str, ...]:
+        """Return which parameters do not learn in `epoch` (from 1), as prefixes: `student`, `method.connectors`."""
+        return ()
 
     def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -52,7 +75,7 @@ def method_class(settings: ExperimentSettings) -> Any:
     So the baseline does not pay for a teacher, and is the plain student bit for bit.
     """
     if getattr(settings.method, "loss_weight", 1.0) == 0:
-        return NoDistillation
+        return registry.load("method", "none")
     return registry.load("method", settings.method.name)
 
 
@@ -66,6 +89,13 @@ def build_method(
     networks = Networks(
         student_channels=student.tap_channels(),
         teacher_channels=teacher.network.tap_channels() if teacher else {},
+        teacher_norms=_norms(teacher.network) if teacher else {},
         teacher_file=Path(file) if file else None,
+        num_classes=student.tap_channels()["logits"],
     )
     return kind(settings.method, networks), kind.taps(settings.method)
+
+
+def _norms(network: SegmentationModel) -> dict[str, Norm]:
+    norms = {tap: network.last_norm(tap) for tap in network.taps}
+    return {tap: Norm(scale=norm.weight.detach(), shift=norm.bias.detach()) for tap, norm in norms.items() if norm}

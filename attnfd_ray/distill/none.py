@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnfd_ray.config.schema import MethodSettings
+from attnfd_ray.distill.method import Method
 
 
-class NoDistillation(nn.Module):
+class NoDistillation(Method):
     """Asks nothing of the student."""
 
     class Settings(MethodSettings):

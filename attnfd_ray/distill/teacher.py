@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from attnfd_ray.models import SegmentationModel, TapRecorder
 from attnfd_ray.models.packed import pack_convolutions
+
+TeacherMode = Literal["eval", "batch_statistics", "train"]
 
 
 class FrozenTeacher(nn.Module):
@@ -21,10 +24,24 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         self.network: SegmentationModel = network.requires_grad_(False)
         self._recorder: TapRecorder | None = None
-        self.train(False)
+        super().train(False)
 
     def train(self, mode: bool = True) -> FrozenTeacher:
-        return super().train(False)
+        """Stay as `behave` said."""
+        return self
+
+    def behave(self, mode: TeacherMode) -> FrozenTeacher:
+        """Run from now on with its own statistics (eval), with the batch's (batch_statistics), or also with dropout.
+
+        Whatever the mode, no running statistic moves.
+        """
+        for module in self.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.training = mode != "eval"
+                module.track_running_stats = mode == "eval"  # with it, a BatchNorm in training would move
+            elif isinstance(module, nn.modules.dropout._DropoutNd):
+                module.training = mode == "train"
+        return self
 
     def pack(self) -> FrozenTeacher:
         """Make it faster on the CPU it is on; its answers change by rounding only."""

@@ -6,7 +6,6 @@ Someone's own network (`arch: package.module:Class` or `backbone: package.module
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -49,11 +48,10 @@ class SegmentationModel(nn.Module):
         """Return the channel count of every tap in `taps`."""
         raise NotImplementedError
 
+    def last_norm(self, tap: str) -> nn.BatchNorm2d | None:
+        """Return the BatchNorm that a feature passed last, where no ReLU came after it; None where that is not so."""
+        return None
+
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that may start from ImageNet, and so learn at the base rate."""
         return self.backbone.parameters()
-
-    def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield every parameter that `backbone_parameters` does not."""
-        others = (module for name, module in self.named_children() if name != "backbone")
-        return chain(self.parameters(recurse=False), *(module.parameters() for module in others))

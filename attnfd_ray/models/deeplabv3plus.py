@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd_ray import registry
@@ -22,11 +22,14 @@ class DeepLabV3Plus(SegmentationModel):
     """Images to logits at the input's size, whatever that is; freshly initialised from torch's global generator.
 
     Taps: stage1..stage4 before their ReLU (MobileNet's are linear anyway), aspp after ReLU and before dropout, decoder
-    after the second 3x3 convolution's ReLU, logits before the last up-sampling.
+    after the second 3x3 convolution's ReLU, both also before it (aspp_pre, decoder_pre), logits before the last
+    up-sampling.
     In train mode a batch needs two images or more (see `ASPP`).
     """
 
-    tap_names: ClassVar[tuple[str, ...]] = ("stage1", "stage2", "stage3", "stage4", "aspp", "decoder", "logits")
+    tap_names: ClassVar[tuple[str, ...]] = (
+        *("stage1", "stage2", "stage3", "stage4", "aspp_pre", "aspp", "decoder_pre", "decoder", "logits"),
+    )
 
     def __init__(self, settings: ModelSettings, *, num_classes: int) -> None:
         super().__init__()
@@ -39,7 +42,9 @@ class DeepLabV3Plus(SegmentationModel):
             pyramid_channels, self.backbone.low_channels, width=settings.width, num_classes=num_classes
         )
         self.taps = {name: f"backbone.{tap.path}" for name, tap in self.backbone.stages.items()} | {
+            "aspp_pre": "aspp.bn1",
             "aspp": "aspp.relu",
+            "decoder_pre": "decoder.last_conv.5",
             "decoder": "decoder.last_conv.6",
             "logits": "decoder.last_conv.8",
         }
@@ -54,5 +59,15 @@ class DeepLabV3Plus(SegmentationModel):
     def tap_channels(self) -> dict[str, int]:
         """Return the channel count of every tap in `taps`."""
         stages = {name: tap.channels for name, tap in self.backbone.stages.items()}
-        heads = {"aspp": self.aspp.bn1.num_features, "decoder": self.decoder.channels, "logits": self.num_classes}
-        return stages | heads
+        pyramid, sharpened = self.aspp.bn1.num_features, self.decoder.channels
+        heads = {"aspp_pre": pyramid, "aspp": pyramid, "decoder_pre": sharpened, "decoder": sharpened}
+        return stages | heads | {"logits": self.num_classes}
+
+    def last_norm(self, tap: str) -> nn.BatchNorm2d | None:
+        """Return the last BatchNorm of a stage (of its last block's branch, where blocks are residual) or a head."""
+        if tap not in (*self.backbone.stages, "aspp_pre", "decoder_pre"):
+            return None
+        norms = [
+            module for module in self.get_submodule(self.taps[tap]).modules() if isinstance(module, nn.BatchNorm2d)
+        ]
+        return norms[-1] if norms else None

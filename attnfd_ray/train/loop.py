@@ -55,11 +55,12 @@ class Run:
         self.teacher = teacher if method.needs_teacher else None
         if settings.train.sync_batchnorm:
             student, method = share_batchnorm(student, device), share_batchnorm(method, device)
-        self.task = DistillationTask(student, method, taps).to(device)
+        factor = 1 / settings.train.batch_size if method.divides_by_batch else 1.0
+        self.task = DistillationTask(student, method, taps, factor=factor).to(device)
         layout = memory_layout(settings.train, device)
         self.task = self.task.to(memory_format=layout)
         if self.teacher is not None:
-            self.teacher.to(memory_format=layout).listen(taps)
+            self.teacher.to(memory_format=layout).behave(method.teacher_mode).listen(taps)
         self.optimizer = build_optimizer(self.task, settings.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.train.precision == "fp16")
         self.last: EpochRecord | None = None
@@ -115,6 +116,7 @@ class Run:
         start = self.clock()
         seed_everything(train.seed, epoch=number, rank=rank())
         self.task.train()
+        self.task.rest(self.task.method.resting(number))
         terms, lr = stepper.epoch(loader.epoch(number), first_step=(number - 1) * steps)
         trained = self.clock()
         scored = evaluate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,14 +16,27 @@ class DistillationTask(nn.Module):
 
     The cross-entropy is a mean over the labelled pixels of the *global* batch: `share` says what part of them a call
     holds is divided by, so that cutting a batch over workers or over accumulated parts changes nothing. The teacher
-    stays outside; its features come as an argument.
+    stays outside; its features come as an argument. `factor` is on every term.
     """
 
-    def __init__(self, student: SegmentationModel, method: nn.Module, taps: tuple[str, ...]) -> None:
+    def __init__(
+        self, student: SegmentationModel, method: nn.Module, taps: tuple[str, ...], *, factor: float = 1.0
+    ) -> None:
         super().__init__()
         self.student = student
-        self.method = method
+        self.method: Any = method
+        self._factor = factor
         self._recorder = TapRecorder(student, taps)
+        self._learning = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def rest(self, prefixes: tuple[str, ...]) -> None:
+        """Let the parameters under `prefixes` rest, and all others learn that ever do.
+
+        Comes before the task is wrapped for several workers. A resting parameter has no gradient, so the optimiser
+        leaves it and its momentum alone.
+        """
+        for name in self._learning:
+            self.get_parameter(name).requires_grad_(not name.startswith(prefixes))
 
     def forward(
         self,
@@ -42,4 +57,5 @@ class DistillationTask(nn.Module):
         terms = {"cross_entropy": summed / labelled_pixels}
         method_terms = self.method(self._recorder.features, teacher_features, labels_NHW)
         self._recorder.clear()
-        return terms | {name: term * image_share for name, term in method_terms.items()}
+        terms |= {name: term * image_share for name, term in method_terms.items()}
+        return {name: term * self._factor for name, term in terms.items()} if self._factor != 1 else terms

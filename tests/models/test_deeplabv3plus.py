@@ -76,17 +76,10 @@ def test_width_reaches_backbone_pyramid_and_decoder() -> None:
     with torch.device("meta"):
         model = build_model(ModelSettings(backbone="resnet50", width=0.5), num_classes=21)
     assert model.tap_channels() == {
-        "stage1": 128, "stage2": 256, "stage3": 512, "stage4": 1024, "aspp": 128, "decoder": 128, "logits": 21,
+        "stage1": 128, "stage2": 256, "stage3": 512, "stage4": 1024,
+        "aspp_pre": 128, "aspp": 128, "decoder_pre": 128, "decoder": 128, "logits": 21,
     }  # fmt: skip
     assert model.state_dict()["decoder.conv1.weight"].shape == (24, 128, 1, 1)
-
-
-def test_backbone_and_head_share_the_parameters_between_them() -> None:
-    model = build_model(TINY, num_classes=4)
-    backbone, head = list(model.backbone_parameters()), list(model.head_parameters())
-    assert {id(parameter) for parameter in backbone + head} == {id(parameter) for parameter in model.parameters()}
-    assert len(backbone) + len(head) == len(list(model.parameters()))
-    assert len(backbone) == len(list(model.backbone.parameters()))
 
 
 def test_dropout_is_where_the_release_has_it() -> None:
