@@ -18,6 +18,11 @@ def points(difference: float | None) -> str:
     return NONE if difference is None else f"{100 * difference:+.2f}"
 
 
+def interval(middle: str, half_width: float | None) -> str:
+    """Return a printed percentage or difference with half the width of its interval: `60.00 ± 1.20`."""
+    return middle if half_width is None else f"{middle} ± {100 * half_width:.2f}"
+
+
 def duration(seconds: float | None) -> str:
     """Return seconds as `12.3 s`, `3 min 05 s` or `27 h 10 min`."""
     if seconds is None:
@@ -48,4 +53,7 @@ def assignments(values: Mapping[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        rest = assignments({name: inner for name, inner in value.items() if name != "name"})
+        return f"{value.get('name', '')}({rest})" if rest else str(value.get("name", "{}"))
     return f"[{', '.join(map(_value, value))}]" if isinstance(value, list) else str(value)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from attnfd_ray.report.records import Gain, ProtocolReport, TrialLine
+from attnfd_ray.report.seeds import configs
 
 
 def rank(lines: Sequence[TrialLine]) -> list[TrialLine]:
@@ -36,6 +37,7 @@ def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[Tri
         baseline=baseline,
         best=best,
         gain=_gain(best, baseline, ranked) if best and baseline else None,
+        configs=configs(ranked),
         ranked=ranked,
         others=sorted((line for line in lines if not line.full), key=_order),
     )

@@ -58,14 +58,38 @@ class Gain:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean over `num` values, fractions, with half the width of its 95 % interval; None for a single value."""
+
+    mean: float
+    half_width: float | None
+    num: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigLine:
+    """One config over its seeds. `gain` is the mean difference to the baseline over the seeds that both have."""
+
+    method: str
+    values: dict[str, Any]
+    is_baseline: bool
+    best_val_miou: Estimate
+    gain: Estimate | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProtocolReport:
-    """Trials measured alike: `ranked` ones had their full budget, `others` had not. None: no score yet."""
+    """Trials measured alike: `ranked` ones had their full budget, `others` had not. None: no score yet.
+
+    `configs` are the ranked ones over their seeds, best mean first; empty where no config has two.
+    """
 
     protocol: str | None
     teacher: TrialLine | None
     baseline: TrialLine | None
     best: TrialLine | None
     gain: Gain | None
+    configs: list[ConfigLine]
     ranked: list[TrialLine]
     others: list[TrialLine]
 

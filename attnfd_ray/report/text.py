@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from attnfd_ray.report import numbers
 from attnfd_ray.report.records import (
+    ConfigLine,
     Cost,
     ExperimentLine,
     ExperimentReport,
@@ -63,6 +65,9 @@ def _protocol(report: ProtocolReport, console: Console) -> None:
         _say(console, _gain(report.gain), indent=2)
     elif report.best:
         _say(console, "There is no finished baseline to compare with.", indent=2)
+    if report.configs:
+        _title(console, "Over seeds (mean, 95 % interval; gains seed by seed)")
+        _print(console, _configs(report.configs))
     if report.ranked:
         _title(console, "Ranking (complete, full budget)")
         _print(console, _ranking(report.ranked))
@@ -78,6 +83,24 @@ def _heads(heads: Sequence[tuple[str, TrialLine]]) -> Table:
         at = numbers.of(line.best_epoch, line.epochs_total)
         _row(table, name, line.trial_id, numbers.percent(line.best_val_miou), at, numbers.percent(line.last_val_miou))
     return table
+
+
+def _configs(configs: Iterable[ConfigLine]) -> Table:
+    table = _table(["Config"], ["Seeds", "mIoU %", "Gain, points"])
+    for line in configs:
+        name = " ".join(part for part in (line.method, numbers.assignments(_without_method(line.values))) if part)
+        name += " (baseline)" if line.is_baseline else ""
+        score, gain = line.best_val_miou, line.gain
+        gained = numbers.NONE if gain is None else numbers.interval(numbers.points(gain.mean), gain.half_width)
+        _row(table, name, str(score.num), numbers.interval(numbers.percent(score.mean), score.half_width), gained)
+    return table
+
+
+def _without_method(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values, with those of a searched method in the method's place."""
+    rest = dict(values)
+    method = rest.pop("method", None)
+    return rest | {name: value for name, value in (method or {}).items() if name != "name"}
 
 
 def _ranking(ranked: Iterable[TrialLine]) -> Table:

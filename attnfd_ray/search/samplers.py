@@ -39,7 +39,6 @@ def random(seed: int, distributions: Distributions) -> BaseSampler:
 
 def gp(seed: int, distributions: Distributions) -> BaseSampler:
     """A Gaussian process with expected improvement; learns from complete trials only."""
-    _require("scipy", sampler="gp")
     return GPSampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS, warn_independent_sampling=False)
 
 

@@ -77,11 +77,10 @@ def test_a_grid_over_real_numbers_names_the_setting_and_the_way_out() -> None:
     assert "choice" in line
 
 
-@pytest.mark.parametrize("name", ["gp", "cmaes"])
-def test_a_sampler_without_its_package_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sampler_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
-    with pytest.raises(ConfigError, match=rf"pip install attnfd-ray\[{name}\]"):
-        registry.load("sampler", name)(0, {})
+    with pytest.raises(ConfigError, match=r"pip install attnfd-ray\[cmaes\]"):
+        registry.load("sampler", "cmaes")(0, {})
 
 
 def test_the_room_loads_neither_torch_nor_ray() -> None:

@@ -1,0 +1,72 @@
+"""Configs over seeds: what a mean is worth, and seed against seed."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from attnfd_ray.report.seeds import estimate
+from attnfd_ray.report.summary import summarise
+from attnfd_ray.report.text import show
+
+METHODS = {
+    "none": [0.50, 0.52, 0.54],
+    "kd": [0.53, 0.55, 0.57],
+    "attnfd": [0.52, 0.58, 0.54],
+}
+
+
+@pytest.fixture
+def compared(write):
+    """Return the lines of a grid over methods and seeds, by method."""
+    for method, scores in METHODS.items():
+        for seed, score in enumerate(scores, start=1):
+            values = {"method": {"name": method}, "train.seed": seed}
+            write(f"{method}{seed}", score, method=method, config_hash=method, seed=seed, values=values)
+    write("base", 0.50, role="baseline", method="attnfd", config_hash="other")
+    return summarise(write.store)
+
+
+def configs(report):
+    (protocol,) = report.shown.protocols
+    return protocol.configs
+
+
+def test_every_config_has_its_mean_and_interval_best_first(compared):
+    assert [line.method for line in configs(compared)] == ["kd", "attnfd", "none", "attnfd"]
+    kd = configs(compared)[0]
+    assert kd.best_val_miou.mean == pytest.approx(0.55)
+    # t(0.975, 2 degrees of freedom) = 4.3027 in any table; the deviation of 53, 55, 57 is 2
+    assert kd.best_val_miou.half_width == pytest.approx(4.3027 * 0.02 / math.sqrt(3), rel=1e-4)
+    assert kd.values == {"method": {"name": "kd"}}
+
+
+def test_a_gain_is_taken_seed_by_seed_from_the_student_alone_with_most_seeds(compared):
+    kd, attnfd, none, _ = configs(compared)
+    assert kd.gain.mean == pytest.approx(0.03)
+    assert kd.gain.half_width == pytest.approx(0.0, abs=1e-12)  # the same gain for every seed
+    assert attnfd.gain.mean == pytest.approx((0.02 + 0.06 + 0.0) / 3)
+    assert attnfd.gain.num == 3
+    assert none.gain is None
+    assert none.is_baseline
+
+
+def test_one_seed_has_no_interval():
+    assert estimate([0.5]).half_width is None
+
+
+def test_a_search_with_one_seed_each_has_no_such_table(write):
+    write("b", 0.5, role="baseline")
+    write("t", 0.6)
+    assert configs(summarise(write.store)) == []
+
+
+def test_the_table_names_methods_and_says_how_sure(compared):
+    console = Console(width=100, record=True, file=io.StringIO())
+    show(compared, console)
+    text = console.export_text()
+    assert "kd" in text
+    assert "55.00 ± 4.97" in text
+    assert "+3.00 ± 0.00" in text
+    assert "none (baseline)" in text
