@@ -39,6 +39,7 @@ check: install  ## Lint and type-check
 bench: install  ## Measure; nothing else should run meanwhile
 	$(BIN)/python -m benchmarks.trial_start
 	$(BIN)/python -m benchmarks.distillation_step
+	$(BIN)/python -m benchmarks.method_steps
 
 clean:  ## Remove what make made here, but no results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
