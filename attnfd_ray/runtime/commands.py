@@ -103,6 +103,9 @@ def _groups(
     name = f"{template.trial_id}-{uuid.uuid4().hex[:8]}"
     # Ray wants a directory that every node sees; nothing in it is needed once the command is over
     storage = Path(settings.store) / "ray" / name
+    # what a killed command has left; the lock says that it is dead
+    for left in storage.parent.glob(f"{template.trial_id}-????????"):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         with connected(verbose=verbose) as nodes:
             shape = group_shape(settings.scaling, nodes)

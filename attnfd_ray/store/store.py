@@ -62,10 +62,6 @@ class Store:
         full, root = (self.root / path).resolve(), self.root.resolve()
         return full.relative_to(root).as_posix() if full.is_relative_to(root) else str(full)
 
-    def locate(self, path: str) -> Path:
-        """Return where a row's path is now."""
-        return self.root / path
-
     def epochs(self, trial_id: str | None = None, *, columns: Collection[str] | None = None) -> pa.Table:
         """Return one row per (trial_id, epoch), of one trial or of all; `columns` fewer than all read faster."""
         schema = _narrowed(EPOCHS, columns, needed={*resolve.EPOCH_KEY, *resolve.EPOCH_RANK})

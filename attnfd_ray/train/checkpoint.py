@@ -36,7 +36,8 @@ class Checkpoint:
             state: dict[str, Any] = torch.load(self.directory / _STATE, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, pickle.UnpicklingError):
             raise CheckpointError(
-                f"{self.directory}: cannot be read as tensors and numbers; start over with --fresh"
+                f"{self.directory}: cannot be read as tensors and numbers; start over with --fresh, "
+                f"or delete {self.directory.parents[1]}"
             ) from None
         return state
 

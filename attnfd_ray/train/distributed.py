@@ -34,7 +34,7 @@ def sum_over_workers(tensor: Tensor) -> Tensor:
 
 def from_first_worker(value: T) -> T:
     """Return what the process of rank 0 has for `value`, which must be picklable."""
-    if world_size() == 1:
+    if not dist.is_initialized() or world_size() == 1:
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)

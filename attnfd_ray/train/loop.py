@@ -18,7 +18,7 @@ from attnfd_ray.errors import CheckpointError
 from attnfd_ray.models import SegmentationModel, build_model
 from attnfd_ray.models.files import save_model
 from attnfd_ray.train import checkpoint
-from attnfd_ray.train.distributed import rank, seed_everything, share_batchnorm, world_size
+from attnfd_ray.train.distributed import from_first_worker, rank, seed_everything, share_batchnorm, world_size
 from attnfd_ray.train.evaluate import evaluate
 from attnfd_ray.train.optim import build_optimizer
 from attnfd_ray.train.records import EpochRecord, Outcome
@@ -171,7 +171,8 @@ class Run:
 
     def resume(self) -> None:
         """Go on after the last complete checkpoint, if there is one."""
-        found = checkpoint.latest(self.directory / "checkpoints")
+        # one worker looks: on a shared disk another may not see the newest yet, and would go on from an older one
+        found = from_first_worker(checkpoint.latest(self.directory / "checkpoints") if rank() == 0 else None)
         if found is None:
             return
         state = found.load()
@@ -183,7 +184,8 @@ class Run:
             self.last = EpochRecord(**found.record)
         except (RuntimeError, ValueError, KeyError, TypeError):
             raise CheckpointError(
-                f"{found.directory}: is of another network, method or version; start over with --fresh"
+                f"{found.directory}: is of another network, method or version; start over with --fresh, "
+                f"or delete {self.directory}"
             ) from None
 
 

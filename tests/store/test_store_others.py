@@ -31,7 +31,7 @@ def test_ours(root):
     store = Store.open(root, create=False)
     assert store.epochs()["val_miou"].to_pylist() == [0.25, 0.5, 0.4, 0.125]
     [checkpoint] = store.trials()["checkpoint"].to_pylist()
-    assert store.locate(checkpoint) == root / "checkpoints" / "best.pt"
+    assert store.root / checkpoint == root / "checkpoints" / "best.pt"
 
 
 def test_pyarrow(root):

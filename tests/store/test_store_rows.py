@@ -93,7 +93,7 @@ def test_checkpoints_are_kept_relative_to_the_store(store, trial_row, tmp_path):
     store.append_trial(trial_row(trial_id="t3", checkpoint="checkpoints/t1/best.pt"))
     kept = store.trials()["checkpoint"].to_pylist()
     assert kept == ["checkpoints/t1/best.pt", str(outside), "checkpoints/t1/best.pt"]
-    assert [store.locate(path) for path in kept] == [inside, outside, inside]
+    assert [store.root / path for path in kept] == [inside, outside, inside]
 
 
 def test_columns_come_and_go_between_versions(store, epoch_row):

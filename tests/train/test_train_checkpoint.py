@@ -201,5 +201,6 @@ def test_a_checkpoint_that_would_run_code_runs_none(tmp_path: Path) -> None:
     assert found is not None
     with pytest.raises(CheckpointError) as caught:
         found.load()
-    assert str(caught.value) == f"{path}: cannot be read as tensors and numbers; start over with --fresh"
+    advice = f"start over with --fresh, or delete {path.parents[1]}"
+    assert str(caught.value) == f"{path}: cannot be read as tensors and numbers; {advice}"
     assert not (tmp_path / "sprung").exists()

@@ -130,7 +130,8 @@ def test_a_checkpoint_of_another_experiment_is_refused(changes: dict[str, Any], 
     with pytest.raises(CheckpointError) as caught:
         make_run(experiment(toys, train__epochs=1, **changes), tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}/checkpoints/epoch-0001: is of another network, method or version; start over with --fresh"
+        f"{tmp_path}/checkpoints/epoch-0001: is of another network, method or version; "
+        f"start over with --fresh, or delete {tmp_path}"
     )
 
 
