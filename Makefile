@@ -24,6 +24,7 @@ demo: install  ## Train a teacher on generated scenes, search for a student, pri
 	$(BIN)/attnfd-ray data toyscenes $(SCENES) --objects 2 4 --radius 18 30
 	TOYSCENES_ROOT=$(SCENES) ATTNFD_STORE=$(STORE) $(BIN)/attnfd-ray tune search_spaces/demo.yaml
 	$(BIN)/attnfd-ray report $(STORE)
+	@echo; echo 'Next: . $(BIN)/activate; attnfd-ray report $(STORE); attnfd-ray tune --help'
 
 test: install  ## Run every test
 	$(BIN)/python -m pytest

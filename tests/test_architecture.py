@@ -30,13 +30,16 @@ ARROWS = {
     "store": _BASE,
     "report": {"store"} | _BASE,
     "runtime": {"train", "search", "report", "store"} | _TRAINING,
-    "cli": {"runtime", "report", "store", "data"} | _BASE,
+    "cli": {"runtime", "report", "store", "data", "models"} | _BASE,
 }
 # library -> the rooms that may import it
 HOMES = {
     "ray": {"runtime"},
     "torch": {"models", "data", "distill", "train", "runtime"},
     "torchvision": {"models", "data", "distill", "train", "runtime"},
+    "scipy": {"report"},
+    "segmentation_models_pytorch": {"models"},
+    "timm": {"models"},
     "safetensors": {"models"},
     "optuna": {"search", "report"},
     "pyarrow": {"store", "report"},
@@ -49,8 +52,8 @@ HOMES = {
     "numpy": {"data", "models", "train", "search", "store", "report"},
 }
 # rooms that `cli` may only import inside a function, so that help comes at once
-LAZY_FOR_COMMANDS = {"runtime", "report", "store", "data", "config"}
-COMMANDS = ["__init__", "data", "options", "report", "train", "tune"]
+LAZY_FOR_COMMANDS = {"runtime", "report", "store", "data", "config", "models"}
+COMMANDS = ["__init__", "data", "explain", "options", "report", "teacher", "train", "tune"]
 
 
 def room_of(path: Path) -> str:

@@ -13,7 +13,9 @@ import click
 
 from attnfd_ray import __version__
 from attnfd_ray.cli.data import data
+from attnfd_ray.cli.explain import explain
 from attnfd_ray.cli.report import report
+from attnfd_ray.cli.teacher import teacher
 from attnfd_ray.cli.train import train
 from attnfd_ray.cli.tune import tune
 from attnfd_ray.errors import AttnFDError, ConfigError, one_line
@@ -33,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (train, tune, report, data):
+for command in (train, tune, report, explain, data, teacher):
     cli.add_command(command)
 
 

@@ -40,7 +40,7 @@ class JsonLines:
 
 
 class Lines:
-    """A line for each finished trial, and for each epoch of a single run."""
+    """A line for each finished trial, for each epoch of a single run, and for ten epochs of a teacher."""
 
     def __init__(self, write: Callable[[str], None], *, every_epoch: bool) -> None:
         self._write, self._every_epoch = write, every_epoch
@@ -56,7 +56,8 @@ class Lines:
         """Say nothing: the end says it all."""
 
     def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
-        if self._every_epoch:
+        tenth = max(1, metrics["epochs_total"] // 10)
+        if self._every_epoch or (job.role == "teacher" and metrics["epoch"] % tenth == 0):
             self._write(
                 f"{job.trial_id}  epoch {metrics['epoch']}/{metrics['epochs_total']}  "
                 f"loss {metrics['train_loss']:.4f}  mIoU {percent(metrics['val_miou'])}  "

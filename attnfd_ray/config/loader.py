@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from attnfd_ray.config import dialect, source
+from attnfd_ray.config import dialect, preset, source
 from attnfd_ray.config.messages import dotted, errors_in, message
 from attnfd_ray.config.nodes import Key, Source
 from attnfd_ray.config.schema import ExperimentSettings
@@ -20,6 +20,7 @@ def load_experiment(
 ) -> ExperimentSettings:
     """Read an experiment. Raises ConfigError with every problem found, one line each."""
     read = source.read(path, sets=sets, environ=environ)
+    preset.fill_in(read)
     problems = _problems(read)
     if problems or read.refused:
         keys = sorted(problems, key=read.place)
@@ -36,6 +37,8 @@ def _problems(read: Source) -> dict[Key, str]:
     """Return what is wrong, by key."""
     problems = dict(read.problems)
     for error in errors_in(read.tree):
+        if error["type"] == "missing" and (preset.KEY,) in read.problems:
+            continue  # it may be what the preset was to bring
         # a value that could not be read has its own line already
         if not any(error["loc"][: len(known)] == known for known in read.problems):
             problems.setdefault(error["loc"], message(error, read.tree))

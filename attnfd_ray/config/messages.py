@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from attnfd_ray import registry
+from attnfd_ray.config import preset
 from attnfd_ray.config.nodes import Key
 from attnfd_ray.config.record import broken, shown
 from attnfd_ray.config.rules import broken_rules
@@ -114,7 +115,8 @@ def _keys_beside(key: Key, tree: Mapping[str, Any]) -> list[str]:
     for part in inside:
         field = _fields(record).get(part)
         record = field and _record_in(field.annotation)
-    return [field.alias or name for name, field in _fields(record).items()]
+    known = [field.alias or name for name, field in _fields(record).items()]
+    return known if key[:-1] else [*known, preset.KEY]
 
 
 def _fields(record: Any) -> dict[Any, FieldInfo]:

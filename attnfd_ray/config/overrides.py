@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from attnfd_ray.config.schema import ExperimentSettings
 
-# Where a run is, how it is spread and how long a search goes on do not change what a trial is.
-_PLACE = ("store", "data.root", "data.loader_workers", "tune.trials", "tune.concurrent")
+# Where a run is, how it is spread, how long a search goes on, which teacher is refused: no change of what a trial is.
+_PLACE = ("store", "data.root", "data.loader_workers", "teacher.min_miou", "tune.trials", "tune.concurrent")
 
 
 def set_dotted(tree: dict[str, Any], path: str, value: Any) -> None:
@@ -97,6 +97,7 @@ def config_hash(settings: ExperimentSettings) -> str:
     sections["data"].pop("root")
     sections["data"].pop("loader_workers")
     sections["train"].pop("seed")
+    (sections["teacher"] or {}).pop("min_miou", None)
     return digest(sections)
 
 

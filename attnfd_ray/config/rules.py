@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from attnfd_ray import registry
 
 if TYPE_CHECKING:
-    from attnfd_ray.config.schema import MethodSettings, ModelSettings, ScalingSettings, TeacherSettings, TrainSettings
+    from attnfd_ray.config.schema import (
+        DataSettings,
+        MethodSettings,
+        ModelSettings,
+        ScalingSettings,
+        TeacherSettings,
+        TrainSettings,
+    )
 
 Finding = tuple[tuple[str, ...], str]
 
@@ -45,6 +52,14 @@ def _shared(key: tuple[str, ...], size: int, train: TrainSettings, scaling: Scal
         yield key, f"{size} leaves one image at a time to {parts} parts: needs 2 each"
 
 
+def _evaluation(data: DataSettings) -> Iterator[Finding]:
+    if data.evaluation == "resized" and data.input_scale != 1:
+        yield (
+            ("data", "input_scale"),
+            f"needs 1 where evaluation: resized says how large images are, got {data.input_scale:g}",
+        )
+
+
 def _weights(name: str, network: ModelSettings | None) -> Iterator[Finding]:
     if network and network.pretrained == "imagenet" and network.width != 1:
         yield (name, "pretrained"), f"imagenet weights exist for width 1, not {network.width:g}; use 'none'"
@@ -61,16 +76,19 @@ def _teacher_needed(method: MethodSettings, teacher: TeacherSettings | None) -> 
 
 
 def _layers(name: str, method: MethodSettings, network: ModelSettings | None) -> Iterator[Finding]:
-    layers: list[str] = getattr(method, "layers", [])
-    # someone's own network may say only once it is built
-    known = list(getattr(registry.load("arch", network.arch), "tap_names", layers)) if network else layers
+    taps = getattr(registry.load("method", method.name), "taps", None)
+    layers: tuple[str, ...] = taps(method) if taps else ()
+    key = ("method", "layers") if hasattr(method, "layers") else ("method",)
+    # someone's own network may say only once it is built, as any does of its modules' paths (`encoder.layer2`)
+    known = list(getattr(registry.load("arch", network.arch), "tap_names", layers)) if network else list(layers)
     for layer in layers:
-        if layer not in known:
-            yield ("method", "layers"), f"the {name} has no layer '{layer}'{registry.suggestion(layer, known)}"
+        if layer not in known and not set(layer) & {".", "["}:
+            yield key, f"the {name} has no layer '{layer}'{registry.suggestion(layer, known)}"
             return
 
 
 _RULES: list[tuple[Callable[..., Iterator[Finding]], tuple[str, ...]]] = [
+    (_evaluation, ("data",)),
     (_batch, ("train", "scaling")),
     (_teacher_batch, ("teacher", "train", "scaling")),
     (partial(_weights, "student"), ("student",)),

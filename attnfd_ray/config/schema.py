@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from attnfd_ray import registry
+from attnfd_ray.config.networks import fits, with_defaults
 from attnfd_ray.config.record import Record as Record
 from attnfd_ray.config.record import broken, refused, shown
 from attnfd_ray.config.rules import broken_rules
@@ -45,6 +46,13 @@ class DataSettings(Record):
     flip: Annotated[Probability, Field(description="chance of a left-right flip")] = 0.5
     blur: Annotated[Probability, Field(description="chance of a Gaussian blur of sigma U(0, 1) pixels")] = 0.0
     pad_label: Annotated[int, Field(ge=0, le=255, description="label of padded pixels; 255 is ignored")] = 255
+    evaluation: Annotated[
+        Literal["native", "resized"],
+        Field(
+            description="native: scores at the labels' own size; resized: image and label with the crop's short side, "
+            "as the released AttnFD code scores"
+        ),
+    ] = "native"
     input_scale: Annotated[
         float, Field(gt=0, le=1, description="images are shrunk by this before anything else; scores stay native")
     ] = 1.0
@@ -55,11 +63,18 @@ class DataSettings(Record):
 class ModelSettings(Record):
     """A segmentation network."""
 
-    arch: Annotated[str, part("arch")] = "deeplabv3plus"
-    backbone: Annotated[str, part("backbone")] = "resnet18"
-    width: Annotated[float, Field(gt=0, le=4, description="factor on every channel count")] = 1.0
-    output_stride: Annotated[Literal[8, 16], NumberInText] = 16
+    arch: Annotated[
+        str, part("arch"), Field(description="deeplabv3plus, smp/Class, torchvision/name or package.module:Class")
+    ] = "deeplabv3plus"
+    backbone: Annotated[str, fits("backbone")] = "resnet18"
+    width: Annotated[float, Field(gt=0, le=4, description="factor on every channel count"), fits("width")] = 1.0
+    output_stride: Annotated[int, NumberInText, fits("output_stride")] = 16
     pretrained: Annotated[Literal["imagenet", "none"], Field(description="initial weights of the backbone")] = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_arch(cls, settings: Any) -> Any:
+        return with_defaults(settings)
 
 
 class TeacherTraining(Record):
@@ -101,6 +116,9 @@ def _method(value: Any) -> MethodSettings:
     if not (isinstance(settings, type) and issubclass(settings, MethodSettings)):
         raise broken([(("name",), f"'{name}' has no Settings, a class derived from config.schema.MethodSettings")])
     return settings.model_validate(value)
+
+
+AnyMethod = Annotated[SerializeAsAny[MethodSettings], BeforeValidator(_method)]
 
 
 class OptimSettings(Record):
@@ -160,7 +178,7 @@ class ExperimentSettings(Record):
     data: DataSettings
     teacher: TeacherSettings | None = None
     student: ModelSettings
-    method: Annotated[SerializeAsAny[MethodSettings], BeforeValidator(_method)]
+    method: AnyMethod
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     scaling: ScalingSettings = ScalingSettings()

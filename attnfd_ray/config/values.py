@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -39,19 +40,26 @@ def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
+def _once(layers: list[str]) -> list[str]:
+    if len(set(layers)) != len(layers):
+        raise ValueError(f"a layer stands there twice in {layers}")
+    return layers
+
+
+def check_part(kind: str, name: str) -> str:
+    """Return a name in the registry; what is not in its table is loaded, to know that it is there. Else ValueError."""
+    try:
+        registry.check(kind, name)
+        if name not in registry.TABLES[kind]:
+            registry.load(kind, name)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
 def part(kind: str) -> AfterValidator:
-    """Return the check of a name in the registry; a part of someone's own is imported, to know that it is there."""
-
-    def check(name: str) -> str:
-        try:
-            registry.check(kind, name)
-            if ":" in name:
-                registry.load(kind, name)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return name
-
-    return AfterValidator(check)
+    """Return the check of a name in the registry."""
+    return AfterValidator(partial(check_part, kind))
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -63,3 +71,5 @@ NumberInText = BeforeValidator(_number_in)
 Probability = Annotated[float, Field(ge=0, le=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 Range = Annotated[tuple[AboveZero, AboveZero], AfterValidator(_ordered)]
+LossWeight = Annotated[float, Field(ge=0, description="factor on a method's terms; 0 is the plain student")]
+Layers = Annotated[list[str], Field(min_length=1), AfterValidator(_once)]

@@ -71,9 +71,10 @@ class TrainLoader:
 def val_batches(
     dataset: SegmentationDataset, data: DataSettings, *, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
-    """Yield image_13hw (float32) and label_1HW (int64, native size) of every world_size-th image of the split.
+    """Yield image_13hw (float32) and label_1HW (int64) of every world_size-th image of the split.
 
-    Over all ranks each of the first `data.val_limit` images comes once. DataError where a file cannot be read.
+    `data.evaluation` says how large they are. Over all ranks each of the first `data.val_limit` images comes once.
+    DataError where a file cannot be read.
     """
     processes = LoadingProcesses(_ValImages(dataset, data), data.loader_workers)
     try:

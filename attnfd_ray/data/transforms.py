@@ -42,7 +42,16 @@ def train_transform(
 
 
 def eval_transform(image_CHW: Tensor, label_HW: Tensor, data: DataSettings) -> tuple[Tensor, Tensor]:
-    """Return image_3hw (float32, normalised, shrunk by input_scale) and label_HW (int64) in its native size."""
+    """Return image_3hw (float32, normalised, shrunk by input_scale) and label_HW (int64) in its native size.
+
+    With `evaluation: resized` both have the crop's short side instead, the label by its nearest pixels: the protocol of
+    the released AttnFD code (custom_transforms.py:152-167 there).
+    """
+    if data.evaluation == "resized":
+        side = [min(data.crop)]
+        image_CHW = F.resize(image_CHW, side, interpolation=InterpolationMode.BILINEAR, antialias=True)
+        label_1HW = F.resize(label_HW[None], side, interpolation=InterpolationMode.NEAREST_EXACT)
+        return normalised(image_CHW), label_1HW[0].long()
     return normalised(_resized(image_CHW, data.input_scale)), label_HW.long()
 
 

@@ -4,22 +4,33 @@ With S = connector(gate_s(student)), T = gate_t(teacher) at each layer, the loss
 
     loss_weight * sum over layers of mean over images of || S/|S| - T/|T| ||^2
 
-where |.| is the Frobenius norm of one image's features. `norm: batch` is the released form instead: |.| is the norm of
-the whole batch's tensor, the sum is divided by the number of images, and the teacher's gate normalises by the batch.
+where |.| is the Frobenius norm of one image's features. `norm: pixel` takes the norm of each pixel's channel vector and
+the mean over pixels too, as the paper words it. `norm: batch` takes one norm of the whole batch's tensor and divides by
+the number of images, as the released code does. What else those two differ in, `presets` says with its sources.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from copy import copy
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
-from torch import Tensor, nn
+import torch
+from pydantic import Field, create_model, field_validator, model_validator
+from torch import Tensor
 from torch.nn import functional as F
 
+from attnfd_ray.config.record import broken
+from attnfd_ray.config.rules import Finding
 from attnfd_ray.config.schema import MethodSettings
-from attnfd_ray.distill import gates
-from attnfd_ray.distill.features import connector, in_full_precision, resized
+from attnfd_ray.config.values import Layers, LossWeight
+from attnfd_ray.distill import gates, presets
+from attnfd_ray.distill.cbam import Form, Part, Pooling
+from attnfd_ray.distill.features import ByTap, connector, in_full_precision, resized
 from attnfd_ray.distill.method import Method, Networks
+from attnfd_ray.distill.teacher import TeacherMode
+
+Norm = Literal["image", "batch", "pixel"]
 
 _TINY = 1e-12  # keeps an all-zero map from dividing by zero; far below any norm that is met
 
@@ -31,38 +42,94 @@ class AttnFD(Method):
         """`method: {name: attnfd, ...}`."""
 
         name: Literal["attnfd"] = "attnfd"
-        layers: Annotated[list[str], Field(min_length=1)] = ["stage4", "aspp", "decoder"]
-        reduction_ratio: Annotated[int, Field(ge=1, description="channels / hidden channels of a channel gate")] = 16
-        loss_weight: Annotated[float, Field(ge=0, description="0 is the plain student")] = 2.0
-        norm: Literal["image", "batch"] = "image"
-        student_gate: Literal["learned", "parameter_free", "identity"] = "learned"
-        teacher_gate: Literal["parameter_free", "random_frozen", "from_checkpoint", "identity"] = "parameter_free"
+        layers: Layers = ["stage4", "aspp", "decoder"]
+        loss_weight: LossWeight = 2.0
+        norm: Annotated[Norm, Field(description="what is brought to length 1: an image, the batch, each pixel")] = (
+            "image"
+        )
+        squared: Annotated[bool, Field(description="false: the distance itself, of each of what `norm` says")] = True
+        attention: Annotated[
+            Literal["both", "channel", "spatial", "none"],
+            Field(description="parts of both sides' gates; settings of a part that is left out have no effect"),
+        ] = "both"
+        order: Annotated[
+            Literal["channel_first", "spatial_first"], Field(description="no effect unless attention: both")
+        ] = "channel_first"
+        reduction_ratio: Annotated[
+            int, Field(ge=1, description="channels / hidden channels of a channel gate; from_checkpoint has its own")
+        ] = 16
+        kernel: Annotated[int, Field(ge=1, le=63, description="side of a spatial gate's convolution, odd")] = 7
+        pooling: Annotated[Pooling, Field(description="what gates look at: mean, maximum or both")] = "both"
+        student_gate: gates.StudentGate = "learned"
+        teacher_gate: gates.TeacherGate = "parameter_free"
         teacher_gate_seed: Annotated[int, Field(ge=0, description="of random_frozen")] = 0
+        teacher_mode: Annotated[
+            TeacherMode,
+            Field(description="the teacher and its gate: as in use, normalised by the batch, or dropping out"),
+        ] = "eval"
+        connectors: Annotated[
+            Literal["always", "first_epoch"],
+            Field(description="when they learn; first_epoch: they alone in the first epoch, all but them afterwards"),
+        ] = "always"
+        train_channel_mlp: Annotated[bool, Field(description="false: the student's stays as it was drawn")] = True
+        divide_by_batch: Annotated[
+            bool,
+            Field(
+                description="the whole loss, cross-entropy included, / train.batch_size; norm: batch leaves its own "
+                "division to it"
+            ),
+        ] = False
 
-        @field_validator("layers")
+        @field_validator("kernel")
         @classmethod
-        def _once(cls, layers: list[str]) -> list[str]:
-            if len(set(layers)) != len(layers):
-                raise ValueError(f"a layer stands there twice in {layers}")
-            return layers
+        def _odd(cls, kernel: int) -> int:
+            if kernel % 2 == 0:
+                raise ValueError(f"needs an odd number, got {kernel}")
+            return kernel
+
+        @model_validator(mode="after")
+        def _meant(self) -> AttnFD.Settings:
+            findings = list(_meaningless(self))
+            if findings:
+                raise broken(findings)
+            return self
+
+        @property
+        def form(self) -> Form:
+            """How the gates of both sides are built."""
+            parts: tuple[Part, ...] = ("channel", "spatial")
+            if self.order == "spatial_first":
+                parts = parts[::-1]
+            return Form(
+                parts=tuple(part for part in parts if self.attention in ("both", part)),
+                reduction_ratio=self.reduction_ratio,
+                kernel=self.kernel,
+                pooling=self.pooling,
+            )
 
     def __init__(self, settings: Settings, networks: Networks) -> None:
         super().__init__()
         self.settings = settings
-        self.student_gates = nn.ModuleDict()
-        self.teacher_gates = nn.ModuleDict()
-        self.connectors = nn.ModuleDict()
+        self.teacher_mode = settings.teacher_mode
+        self.divides_by_batch = settings.divide_by_batch
+        # a norm or statistics of a part of a batch are not those of the whole
+        self.cut_matters = settings.norm == "batch" or settings.teacher_mode != "eval"
+        self.student_gates = ByTap()
+        self.teacher_gates = ByTap()
+        self.connectors = ByTap()
         for layer in settings.layers:
             narrow, wide = networks.student_channels[layer], networks.teacher_channels[layer]
-            self.student_gates[layer] = gates.student_gate(settings.student_gate, narrow, settings.reduction_ratio)
+            self.student_gates[layer] = gates.student_gate(
+                settings.student_gate, narrow, settings.form, train_channel_mlp=settings.train_channel_mlp
+            )
             self.teacher_gates[layer] = gates.teacher_gate(
                 settings.teacher_gate,
                 wide,
+                settings.form,
                 layer=layer,
-                reduction_ratio=settings.reduction_ratio,
                 seed=settings.teacher_gate_seed,
                 teacher_file=networks.teacher_file,
-                batch_statistics=settings.norm == "batch",
+                batch_statistics=settings.teacher_mode != "eval",
             )
             self.connectors[layer] = connector(narrow, wide)
 
@@ -71,22 +138,81 @@ class AttnFD(Method):
         """Return the layers that are compared."""
         return tuple(settings.layers)
 
+    def resting(self, epoch: int) -> tuple[str, ...]:
+        """Return all but the connectors in the first epoch and those later, if they learn in the first only."""
+        if self.settings.connectors == "always":
+            return ()
+        return ("student.", "method.student_gates.") if epoch == 1 else ("method.connectors.",)
+
     def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
-        terms = {}
-        for layer in self.settings.layers:
+        settings, terms = self.settings, {}
+        for layer in settings.layers:
             target = self.teacher_gates[layer](teacher[layer])
             guess = self.connectors[layer](self.student_gates[layer](student[layer]))
-            distance = normalised_distance(resized(guess, target), target, norm=self.settings.norm)
-            terms[f"attnfd/{layer}"] = self.settings.loss_weight * distance
+            distance = normalised_distance(resized(guess, target), target, norm=settings.norm, squared=settings.squared)
+            if settings.norm == "batch" and settings.divide_by_batch:
+                distance = distance * len(target)  # every term is going to be divided by the images, and once is enough
+            terms[f"{settings.name}/{layer}"] = settings.loss_weight * distance
         return terms
 
 
 @in_full_precision
-def normalised_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, norm: Literal["image", "batch"]) -> Tensor:
-    """Return || S/|S| - T/|T| ||^2 as a mean over images, in [0, 4]; scaling either side changes nothing."""
+def normalised_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, norm: Norm, squared: bool = True) -> Tensor:
+    """Return || S/|S| - T/|T| ||^2 as a mean over images (and pixels), in [0, 4]; scaling either side changes nothing.
+
+    For `norm: batch` that is the distance of the two batches, divided by the number of images. Not `squared`, it is the
+    distance itself that is averaged, in [0, 2].
+    """
     num_images = len(student_NCHW)
-    rows = (num_images, -1) if norm == "image" else (1, -1)
     unit_student, unit_teacher = (
-        F.normalize(side.reshape(rows), dim=1, eps=_TINY) for side in (student_NCHW, teacher_NCHW)
+        F.normalize(side if norm == "pixel" else side.reshape(num_images if norm == "image" else 1, -1), eps=_TINY)
+        for side in (student_NCHW, teacher_NCHW)
     )
-    return (unit_student - unit_teacher).square().sum() / num_images
+    difference = unit_student - unit_teacher
+    # per image, batch or pixel; the norm has a gradient at 0, which a square root has not
+    distance = difference.square().sum(dim=1) if squared else torch.linalg.vector_norm(difference, dim=1)
+    return distance.mean() if norm == "pixel" else distance.sum() / num_images
+
+
+def _settings_of(owner: str, preset: presets.Preset) -> Any:
+    """Return the settings of AttnFD with a preset's values for defaults, as `owner.Settings`."""
+    chosen = preset.of_method()
+    fields: dict[str, Any] = {"name": (Literal[chosen.pop("name")], preset.name)}
+    for name, value in chosen.items():
+        field = copy(AttnFD.Settings.model_fields[name])
+        field.default = value
+        fields[name] = (field.annotation, field)
+    settings = create_model("Settings", __base__=AttnFD.Settings, __module__=__name__, **fields)
+    settings.__qualname__ = f"{owner}.Settings"  # where pickle finds it
+    settings.__doc__ = f"`method: {{name: {preset.name}, ...}}`, with the defaults `attnfd-ray explain` prints."
+    return settings
+
+
+class AttnFDRelease(AttnFD):
+    """AttnFD as its authors' code runs it."""
+
+    Settings: ClassVar[Any] = _settings_of("AttnFDRelease", presets.RELEASE)
+
+
+class AttnFDPaper(AttnFD):
+    """AttnFD as its paper words it."""
+
+    Settings: ClassVar[Any] = _settings_of("AttnFDPaper", presets.PAPER)
+
+
+def _meaningless(settings: AttnFD.Settings) -> Iterator[Finding]:
+    """Yield (setting, message) for every value that nothing would look at; what `attention` leaves out is exempt."""
+    kinds = {settings.student_gate, settings.teacher_gate}
+    if kinds == {"identity"}:
+        for name, usual in (("attention", ("both", "none")), ("order", ("channel_first",)), ("pooling", ("both",))):
+            value = getattr(settings, name)
+            if value not in usual:
+                yield (name,), f"needs {' or '.join(usual)} where both sides' gates are identity, got {value}"
+    if settings.kernel != 7 and not kinds & {"learned", "random_frozen"}:
+        yield ("kernel",), f"needs 7 where no gate is learned or random_frozen, got {settings.kernel}"
+    if settings.teacher_gate == "from_checkpoint" and settings.attention in ("both", "spatial"):
+        for name, value, needed in (("kernel", settings.kernel, 7), ("pooling", settings.pooling, "both")):
+            if value != needed:
+                yield (name,), f"needs {needed}, as the gates of teacher_gate: from_checkpoint have, got {value}"
+    if not settings.train_channel_mlp and settings.student_gate != "learned":
+        yield ("train_channel_mlp",), f"needs true: student_gate: {settings.student_gate} has no MLP to leave untrained"

@@ -1,69 +1,85 @@
 """Attention gates: the Convolutional Block Attention Module (Woo et al., ECCV 2018, Eq. 1-3) and its simpler kin.
 
-A gate maps features_NCHW to features_NCHW: a channel mask is applied first, then a spatial mask, both in (0, 1).
+A gate maps features_NCHW to features_NCHW: it multiplies them by masks in (0, 1), of channels, of pixels or of both.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+Part = Literal["channel", "spatial"]
+Pooling = Literal["both", "avg", "max"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How a gate is built: parts in order, channels / hidden channels, side of the convolution, what it looks at."""
+
+    parts: tuple[Part, ...] = ("channel", "spatial")
+    reduction_ratio: int = 16
+    kernel: int = 7
+    pooling: Pooling = "both"
 
 
 class ChannelGate(nn.Module):
-    """M_c(F) = sigmoid(MLP(avgpool F) + MLP(maxpool F)), one MLP C -> C/r -> C with ReLU for both."""
+    """M_c(F) = sigmoid(MLP(maxpool F) + MLP(avgpool F)), one MLP C -> C/r -> C with ReLU for both, or one pooling."""
 
-    def __init__(self, channels: int, *, reduction_ratio: int) -> None:
+    def __init__(self, channels: int, form: Form) -> None:
         super().__init__()
-        hidden = max(1, channels // reduction_ratio)
+        self.pooling: Pooling = form.pooling
+        hidden = max(1, channels // form.reduction_ratio)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
-        mean_NC, max_NC = features_NCHW.mean(dim=(2, 3)), features_NCHW.amax(dim=(2, 3))
-        mask_NC = torch.sigmoid(self.mlp(mean_NC) + self.mlp(max_NC))
-        return features_NCHW * mask_NC[:, :, None, None]
+        pooled = [self.mlp(pooled_NC11.flatten(1)) for pooled_NC11 in _pooled(features_NCHW, "channel", self.pooling)]
+        return features_NCHW * torch.sigmoid(sum(pooled[1:], pooled[0]))[:, :, None, None]
 
 
 class SpatialGate(nn.Module):
-    """M_s(F) = sigmoid(BN(conv7x7([max_c F; mean_c F]))), 2 -> 1 channel without bias.
+    """M_s(F) = sigmoid(BN(conv([max_c F; mean_c F]))), 2 -> 1 channel without bias; of one map, 1 -> 1.
 
     With `frozen_statistics` BatchNorm normalises by the batch but keeps no running statistics: a gate that must not
     move has nothing to move.
     """
 
-    def __init__(self, *, frozen_statistics: bool = False) -> None:
+    def __init__(self, form: Form, frozen_statistics: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(2, 1, kernel_size=7, padding=3, bias=False)
+        self.pooling: Pooling = form.pooling
+        maps = 2 if form.pooling == "both" else 1
+        self.conv = nn.Conv2d(maps, 1, kernel_size=form.kernel, padding=form.kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(1, momentum=0.01, track_running_stats=not frozen_statistics)
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
-        pooled_N2HW = torch.cat([features_NCHW.amax(dim=1, keepdim=True), features_NCHW.mean(dim=1, keepdim=True)], 1)
-        return features_NCHW * torch.sigmoid(self.bn(self.conv(pooled_N2HW)))
+        maps_NMHW = torch.cat(_pooled(features_NCHW, "spatial", self.pooling), dim=1)
+        return features_NCHW * torch.sigmoid(self.bn(self.conv(maps_NMHW)))
 
 
-class CBAM(nn.Module):
-    """F' = M_c(F) F, then F'' = M_s(F') F'."""
+class CBAM(nn.Sequential):
+    """F' = M_c(F) F, then F'' = M_s(F') F'; with `form.parts` in the other order, or only one of them."""
 
-    def __init__(self, channels: int, *, reduction_ratio: int, frozen_statistics: bool = False) -> None:
+    def __init__(self, channels: int, form: Form, *, frozen_statistics: bool = False) -> None:
         super().__init__()
-        self.channel = ChannelGate(channels, reduction_ratio=reduction_ratio)
-        self.spatial = SpatialGate(frozen_statistics=frozen_statistics)
-
-    def forward(self, features_NCHW: Tensor) -> Tensor:
-        refined: Tensor = self.spatial(self.channel(features_NCHW))
-        return refined
+        for part in form.parts:
+            gate = ChannelGate(channels, form) if part == "channel" else SpatialGate(form, frozen_statistics)
+            self.add_module(part, gate)
 
 
 class ParameterFreeGate(nn.Module):
-    """CBAM with nothing to learn: M_c = sigmoid(avgpool + maxpool), M_s = sigmoid(max_c + mean_c)."""
+    """CBAM with nothing to learn: M_c = sigmoid(maxpool + avgpool), M_s = sigmoid(max_c + mean_c)."""
+
+    def __init__(self, form: Form) -> None:
+        super().__init__()
+        self.form = form
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
-        mask_NC11 = torch.sigmoid(
-            F.adaptive_avg_pool2d(features_NCHW, 1) + features_NCHW.amax(dim=(2, 3), keepdim=True)
-        )
-        features_NCHW = features_NCHW * mask_NC11
-        mask_N1HW = torch.sigmoid(features_NCHW.amax(dim=1, keepdim=True) + features_NCHW.mean(dim=1, keepdim=True))
-        return features_NCHW * mask_N1HW
+        for part in self.form.parts:
+            pooled = _pooled(features_NCHW, part, self.form.pooling)
+            features_NCHW = features_NCHW * torch.sigmoid(sum(pooled[1:], pooled[0]))
+        return features_NCHW
 
 
 class FrozenGate(nn.Module):
@@ -81,3 +97,10 @@ class FrozenGate(nn.Module):
     def forward(self, features_NCHW: Tensor) -> Tensor:
         refined: Tensor = self.gate(features_NCHW.detach())  # a gate that does nothing hands back what it got
         return refined
+
+
+def _pooled(features_NCHW: Tensor, part: Part, pooling: Pooling) -> list[Tensor]:
+    """Return the largest and the mean value, or one of them, of each channel as NC11 or of each pixel as N1HW."""
+    dims = (2, 3) if part == "channel" else (1,)
+    largest = [features_NCHW.amax(dim=dims, keepdim=True)] if pooling != "avg" else []
+    return largest + ([features_NCHW.mean(dim=dims, keepdim=True)] if pooling != "max" else [])

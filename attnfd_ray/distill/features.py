@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView
 from functools import wraps
 from typing import Concatenate, ParamSpec
 
@@ -12,6 +12,20 @@ from torch.nn import functional as F
 
 Options = ParamSpec("Options")
 Distance = Callable[Concatenate[Tensor, Tensor, Options], Tensor]
+
+
+class ByTap(nn.ModuleDict):
+    """A module for each tap. A tap may be a module's path, and torch forbids dots in names, so they are kept as `/`."""
+
+    def __setitem__(self, tap: str, module: nn.Module) -> None:
+        super().__setitem__(tap.replace(".", "/"), module)
+
+    def __getitem__(self, tap: str) -> nn.Module:
+        return super().__getitem__(tap.replace(".", "/"))
+
+    def items(self) -> ItemsView[str, nn.Module]:
+        """Return (tap, module), in order."""
+        return {name.replace("/", "."): module for name, module in super().items()}.items()
 
 
 def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:

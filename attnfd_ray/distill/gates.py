@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
-from attnfd_ray.distill.cbam import CBAM, FrozenGate, ParameterFreeGate
+from attnfd_ray.distill.cbam import CBAM, Form, FrozenGate, ParameterFreeGate
 from attnfd_ray.errors import CheckpointError
 from attnfd_ray.models.files import cbam_state
+
+StudentGate = Literal["learned", "parameter_free", "identity"]
+TeacherGate = Literal["parameter_free", "random_frozen", "from_checkpoint", "identity"]
 
 # Where the released networks keep the gate of a layer.
 _RELEASED_PLACES = {"stage4": "backbone", "aspp": "aspp", "decoder": "decoder"}
@@ -21,19 +26,22 @@ _RELEASED_NAMES = {
 }
 
 
-def student_gate(kind: str, channels: int, reduction_ratio: int) -> nn.Module:
+def student_gate(kind: StudentGate, channels: int, form: Form, *, train_channel_mlp: bool = True) -> nn.Module:
     """Return a gate for the student's features of `channels` channels."""
-    if kind == "learned":
-        return CBAM(channels, reduction_ratio=reduction_ratio)
-    return ParameterFreeGate() if kind == "parameter_free" else nn.Identity()
+    if kind != "learned":
+        return _weightless(kind, form)
+    gate = CBAM(channels, form)
+    if not train_channel_mlp and "channel" in form.parts:
+        gate.channel.requires_grad_(False)
+    return gate
 
 
 def teacher_gate(
-    kind: str,
+    kind: TeacherGate,
     channels: int,
+    form: Form,
     *,
     layer: str,
-    reduction_ratio: int,
     seed: int,
     teacher_file: Path | None,
     batch_statistics: bool,
@@ -45,29 +53,39 @@ def teacher_gate(
     if kind == "random_frozen":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            gate: nn.Module = CBAM(channels, reduction_ratio=reduction_ratio, frozen_statistics=batch_statistics)
-    elif kind == "from_checkpoint":
-        gate = _stored_gate(channels, layer, teacher_file, batch_statistics)
-    else:
-        gate = ParameterFreeGate() if kind == "parameter_free" else nn.Identity()
-    return FrozenGate(gate)
+            return FrozenGate(CBAM(channels, form, frozen_statistics=batch_statistics))
+    if kind == "from_checkpoint" and form.parts:
+        return FrozenGate(_stored_gate(channels, form, layer, teacher_file, batch_statistics))
+    return FrozenGate(_weightless(kind, form))
 
 
-def _stored_gate(channels: int, layer: str, file: Path | None, batch_statistics: bool) -> CBAM:
+def _weightless(kind: StudentGate | TeacherGate, form: Form) -> nn.Module:
+    return ParameterFreeGate(form) if kind == "parameter_free" else nn.Identity()
+
+
+def _stored_gate(channels: int, form: Form, layer: str, file: Path | None, batch_statistics: bool) -> CBAM:
+    """Return the parts of the stored gate that `form` names; how many hidden channels it has, the file says."""
     place = _RELEASED_PLACES.get(layer)
     stored = cbam_state(file).get(place) if file and place else None
     if not stored:
         raise CheckpointError(
             f"{file or 'a teacher trained here'}: holds no attention gate for layer '{layer}'; "
-            "use teacher_gate: parameter_free"
+            "use teacher_gate: random_frozen or parameter_free"
         )
     state = {}
     for name, tensor in stored.items():
         ours = next((name.replace(old, new) for old, new in _RELEASED_NAMES.items() if name.startswith(old)), name)
-        if not (batch_statistics and ("running_" in ours or "num_batches" in ours)):
+        moves = "running_" in ours or "num_batches" in ours
+        known = ours.startswith(("channel.", "spatial."))
+        if not (batch_statistics and moves) and not (known and not ours.startswith(form.parts)):
             state[ours] = tensor
-    hidden = state["channel.mlp.0.weight"].shape[0] if "channel.mlp.0.weight" in state else 1
-    gate = CBAM(channels, reduction_ratio=max(1, channels // hidden), frozen_statistics=batch_statistics)
+    first = state.get("channel.mlp.0.weight")
+    hidden = first.shape[0] if first is not None and first.dim() else 1
+    gate = CBAM(
+        channels,
+        replace(form, reduction_ratio=max(1, channels // max(1, hidden))),
+        frozen_statistics=batch_statistics,
+    )
     try:
         gate.load_state_dict(state)
     except RuntimeError:

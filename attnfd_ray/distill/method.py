@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
+from attnfd_ray.distill.tap_pairs import channels_of, check_taps
 from attnfd_ray.distill.teacher import FrozenTeacher, TeacherMode
 from attnfd_ray.models import SegmentationModel
 
@@ -45,12 +46,12 @@ class Method(nn.Module):
     with `{tap: features_NCHW}` of the student and of the teacher (which carry no gradient) and `labels_NHW`. It returns
     named scalars that are already weighted, each a mean over the images it was given, so that their sum is what is
     added to the cross-entropy and a batch may be cut at will. What cannot be a mean over images (a distance of images
-    from one another, say) declares `cut_matters` and says why.
+    from one another, say) declares `cut_matters` and says why. docs/own_method.md writes one out.
     """
 
     Settings: ClassVar[type[MethodSettings]]
     needs_teacher: ClassVar[bool] = True
-    cut_matters: ClassVar[bool] = False
+    cut_matters: bool = False
     # how the teacher runs, see `FrozenTeacher.behave`
     teacher_mode: TeacherMode = "eval"
     # the released code's extra division of the whole loss, cross-entropy included, by the number of images
@@ -82,18 +83,24 @@ def method_class(settings: ExperimentSettings) -> Any:
 def build_method(
     settings: ExperimentSettings, student: SegmentationModel, teacher: FrozenTeacher | None
 ) -> tuple[Any, tuple[str, ...]]:
-    """Return the experiment's method for these two networks, and the taps it listens to."""
+    """Return the experiment's method for these two networks, and the taps it listens to.
+
+    Raises ConfigError, with a table of what there is, where one of the networks lacks a tap.
+    """
     kind: Any = method_class(settings)
     assert teacher is not None or not kind.needs_teacher, f"method {settings.method.name} needs a teacher"
+    taps = kind.taps(settings.method)
+    check_taps({"student": student} | ({"teacher": teacher.network} if teacher else {}), taps)
     file = settings.teacher.checkpoint if settings.teacher else None
+    student_channels = channels_of(student, taps)
     networks = Networks(
-        student_channels=student.tap_channels(),
-        teacher_channels=teacher.network.tap_channels() if teacher else {},
+        student_channels=student_channels,
+        teacher_channels=channels_of(teacher.network, taps) if teacher else {},
         teacher_norms=_norms(teacher.network) if teacher else {},
         teacher_file=Path(file) if file else None,
-        num_classes=student.tap_channels()["logits"],
+        num_classes=student_channels["logits"],
     )
-    return kind(settings.method, networks), kind.taps(settings.method)
+    return kind(settings.method, networks), taps
 
 
 def _norms(network: SegmentationModel) -> dict[str, Norm]:

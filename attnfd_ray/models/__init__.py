@@ -1,4 +1,4 @@
-"""What a network is: DeepLabV3+ by settings, its taps by name, its weights in files. Nothing of training or data.
+"""What a network is: built by settings, its taps by name, its weights in files. Nothing of training or data.
 
 `build_model` makes one, `TapRecorder` reads its features, `save_model` and `load_weights` keep and fetch its weights.
 """
@@ -10,8 +10,7 @@ from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.models.contracts import Backbone, SegmentationModel, Tap
 from attnfd_ray.models.files import ModelHeader, cbam_state, load_weights, model_hash, read_header, save_model
-from attnfd_ray.models.pretrained import load_imagenet
-from attnfd_ray.models.taps import TapRecorder
+from attnfd_ray.models.taps import TapRecorder, TapShape, locate, tap_shapes
 
 __all__ = [
     "Backbone",
@@ -19,12 +18,15 @@ __all__ = [
     "SegmentationModel",
     "Tap",
     "TapRecorder",
+    "TapShape",
     "build_model",
     "cbam_state",
     "load_weights",
+    "locate",
     "model_hash",
     "read_header",
     "save_model",
+    "tap_shapes",
 ]
 
 
@@ -37,6 +39,8 @@ def build_model(settings: ModelSettings, *, num_classes: int) -> SegmentationMod
     model = registry.load("arch", settings.arch)(settings, num_classes=num_classes)
     if not isinstance(model, SegmentationModel):
         raise ConfigError(f"arch '{settings.arch}' must derive from attnfd_ray.models.SegmentationModel")
+    if "logits" not in model.taps:
+        raise ConfigError(f"arch '{settings.arch}': its taps must name 'logits', the scores before up-sampling")
     if settings.pretrained == "imagenet":
-        load_imagenet(model.backbone, settings)
+        model.load_imagenet(settings)
     return model

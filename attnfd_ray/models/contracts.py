@@ -1,14 +1,20 @@
 """What a backbone and a segmentation network promise to the rest of the package. No network is defined here.
 
-Someone's own network (`arch: package.module:Class` or `backbone: package.module:factory`) derives from these.
+Someone's own network (`arch: package.module:Class` or `backbone: package.module:factory`) derives from these; other
+libraries' networks are wrapped in these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+
+from attnfd_ray.config.schema import ModelSettings
+from attnfd_ray.models.pretrained import load_imagenet
+from attnfd_ray.models.taps import tap_shapes
 
 
 class Tap(NamedTuple):
@@ -37,16 +43,18 @@ class Backbone(nn.Module):
 class SegmentationModel(nn.Module):
     """Images to class scores: `forward(images_NCHW)` returns logits_NCHW at the input's height and width.
 
-    `taps` maps a tap's name to the path of the module whose output it is. There is no other way to a feature than to
-    listen there while `forward` runs (`TapRecorder`).
+    `taps` maps a tap's name to the path of the module whose output it is, see `models.taps`; `logits` is among them.
+    There is no other way to a feature than to listen there while `forward` runs (`TapRecorder`).
     """
 
     backbone: Backbone
     taps: Mapping[str, str]
+    # side of the image that finds out channels and strides: a multiple of every stride, of no size that matters
+    probe_pixels: int = 64
 
     def tap_channels(self) -> dict[str, int]:
-        """Return the channel count of every tap in `taps`."""
-        raise NotImplementedError
+        """Return the channel count of every tap in `taps`, found by a small image where a network cannot tell."""
+        return {name: shape.channels for name, shape in tap_shapes(self, self.taps).items()}
 
     def last_norm(self, tap: str) -> nn.BatchNorm2d | None:
         """Return the BatchNorm that a feature passed last, where no ReLU came after it; None where that is not so."""
@@ -55,3 +63,22 @@ class SegmentationModel(nn.Module):
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that may start from ImageNet, and so learn at the base rate."""
         return self.backbone.parameters()
+
+    def load_imagenet(self, settings: ModelSettings) -> None:
+        """Fill the backbone with ImageNet weights; ConfigError where there are none, CheckpointError out of reach."""
+        load_imagenet(self.backbone, settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A network of another library, as the registry's families name them: what is known before it is built.
+
+    `choices` are the values it can take of backbone, width and output_stride, its own default first.
+    """
+
+    make: Callable[..., SegmentationModel]
+    choices: Mapping[str, Collection[Any]]
+
+    def __call__(self, settings: ModelSettings, *, num_classes: int) -> SegmentationModel:
+        """Return the network that `settings` describe."""
+        return self.make(settings, num_classes=num_classes)

@@ -9,13 +9,16 @@ import shutil
 import urllib.request
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import CheckpointError, ConfigError
-from attnfd_ray.models.contracts import Backbone
 from attnfd_ray.models.tensors import fill, read_tensors
+
+if TYPE_CHECKING:
+    from attnfd_ray.models.contracts import Backbone
 
 OFFERED = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101")
 
@@ -33,12 +36,12 @@ def load_imagenet(backbone: Backbone, settings: ModelSettings) -> None:
             f"pretrained: imagenet: there are no weights for {settings.backbone} at width {settings.width:g}; "
             f"set pretrained: none, or take one of {', '.join(OFFERED)} at width 1"
         )
-    path = _imagenet_file(settings.backbone)
+    path = imagenet_file(settings.backbone)
     fill(backbone, backbone.from_torchvision(read_tensors(path)), where=path)
 
 
-def _imagenet_file(name: str) -> Path:
-    """Return torchvision's weights file for `name` in torch's cache, downloaded if need be."""
+def imagenet_file(name: str) -> Path:
+    """Return torchvision's weights file for `name` in torch's cache, downloaded if need be; CheckpointError if not."""
     from torchvision.models import get_model_weights  # takes a second, and only ImageNet weights need it
 
     url: str = get_model_weights(name).IMAGENET1K_V1.url

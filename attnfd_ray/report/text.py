@@ -155,7 +155,8 @@ def _other(line: ExperimentLine) -> str:
 
 def _gain(gain: Gain) -> str:
     best, last = numbers.points(gain.best_epoch_miou), numbers.points(gain.last_epoch_miou)
-    return f"Gain over the baseline: {best} points, {last} at the last epoch. {gain.note}"
+    verdict = "" if gain.best_epoch_miou > 0 else "No config did better than the baseline. "
+    return f"{verdict}Gain over the baseline: {best} points, {last} at the last epoch. {gain.note}"
 
 
 def _table(*columns: Sequence[str]) -> Table:

@@ -87,5 +87,5 @@ def _check(settings: ExperimentSettings, file: str, miou: float) -> None:
     if miou < settings.teacher.min_miou:
         raise CheckpointError(
             f"{file}: the teacher scores mIoU {miou:.4f}, below teacher.min_miou {settings.teacher.min_miou:g}; "
-            "train it longer, or check that it is of this dataset"
+            "train it longer, check that it is of this dataset, or take it with --set teacher.min_miou=0"
         )

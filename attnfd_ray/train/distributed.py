@@ -52,7 +52,9 @@ def average_gradients(module: nn.Module, device: torch.device) -> nn.Module:
     """Return `module` as something that leaves every process the mean of all gradients after a backward pass."""
     if world_size() == 1:
         return module
-    return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+    # running statistics are not looked at in training, and `share_buffers` comes before they are
+    devices = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
 
 def share_batchnorm(module: AnyModule, device: torch.device) -> AnyModule:

@@ -1,4 +1,4 @@
-"""How a network is scored: whole images, one scale, no flip, at the labels' own resolution."""
+"""How a network is scored: whole images, one scale, no flip, at the resolution of the labels it is handed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ Batch = tuple[Tensor, Tensor]
 
 
 def protocol(data: DataSettings) -> str:
-    """Return the name of how mIoU is measured: split, resolution, flips. Only equal names may be compared."""
+    """Return the name of how mIoU is measured: split, resolution, flips. Only equal names may be compared.
+
+    The released AttnFD code resizes labels too, to a short side of 513 pixels: `resized513`.
+    """
     split = data.val_split if data.val_limit is None else f"{data.val_split}[:{data.val_limit}]"
     shrunk = "" if data.input_scale == 1 else f"-input{data.input_scale:g}"
-    return f"{data.name}/{split}/native{shrunk}/noflip"
+    size = "native" if data.evaluation == "native" else f"resized{min(data.crop)}"
+    return f"{data.name}/{split}/{size}{shrunk}/noflip"
 
 
 def autocast(device: torch.device, settings: TrainSettings) -> torch.autocast:

@@ -78,7 +78,7 @@ def test_help_comes_at_once_and_loads_neither_torch_nor_ray_nor_pyarrow():
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
-@pytest.mark.parametrize("command", [["train"], ["tune"], ["report"], ["data"], ["data", "toyscenes"]])
+@pytest.mark.parametrize("command", [["train"], ["tune"], ["report"], ["explain"], ["data"], ["data", "toyscenes"]])
 def test_every_command_has_help(run, command):
     ran = run(*command, "--help")
     assert (ran.code, ran.err) == (0, "")
@@ -87,7 +87,7 @@ def test_every_command_has_help(run, command):
 
 
 def test_the_commands_are_those_tested_here():
-    assert sorted(cli.cli.commands) == ["data", "report", "train", "tune"]
+    assert sorted(cli.cli.commands) == ["data", "explain", "report", "teacher", "train", "tune"]
 
 
 def test_the_version_is_one_line(run):

@@ -6,7 +6,7 @@ import pytest
 
 from attnfd_ray.errors import ConfigError
 
-TOP_KEYS = "data, experiment, method, optim, scaling, search, store, student, teacher, train, tune"
+TOP_KEYS = "data, experiment, method, optim, preset, scaling, search, store, student, teacher, train, tune"
 OPTIM_KEYS = "head_lr_factor, lr, momentum, nesterov, poly_power, schedule, weight_decay"
 NAME = "experiment: needs letters, digits, '.', '_' or '-', at most 100, the first a letter or digit, got"
 LINES = {"experiment": 1, "data": 2, "teacher": 3, "student": 4, "method": 5}
@@ -101,7 +101,7 @@ def test_a_mistake_is_one_line_with_file_and_line(file, line, problem):
         ("method", "{name: attnfd, layers: []}", "method.layers: needs at least 1 value, got []"),
         ("method", "{name: attnfd, layers: aspp}", 'method.layers: needs a list, as in [1, 2], got "aspp"'),
         ("method", "{name: attnfd, layer: [aspp]}", "method.layer: unknown key 'layer'; did you mean 'layers'?"),
-        ("method", "{name: attnfd, norm: imag}", "method.norm: needs 'image' or 'batch', got \"imag\""),
+        ("method", "{name: attnfd, norm: imag}", "method.norm: needs 'image', 'batch' or 'pixel', got \"imag\""),
         ("method", "{name: none, layers: [aspp]}", "method.layers: unknown key 'layers'; there is: name"),
         ("teacher", "{train: {epochs: 3, sed: 1}}", "teacher.train.sed: unknown key 'sed'; did you mean 'seed'?"),
     ],

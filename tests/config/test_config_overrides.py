@@ -115,7 +115,7 @@ def test_where_and_how_long_are_no_differences(settings, path):
 
 HASHED = {
     "data.crop": [8, 8],
-    "teacher.min_miou": 0.1,
+    "teacher.width": 0.5,
     "student.width": 0.5,
     "method.loss_weight": 1.0,
     "optim.lr": 0.2,
@@ -126,6 +126,7 @@ NOT_HASHED = {
     "store": "/elsewhere",
     "data.root": "/elsewhere",
     "data.loader_workers": 3,
+    "teacher.min_miou": 0.1,
     "train.seed": 10,
     "scaling.cpus_per_worker": 2,
     "tune.trials": 3,

@@ -2,7 +2,7 @@
 
 import pytest
 
-LAYERS = "aspp, decoder, logits, stage1, stage2, stage3, stage4"
+LAYERS = "aspp, aspp_pre, decoder, decoder_pre, logits, stage1, stage2, stage3, stage4"
 EITHER = "teacher: needs either checkpoint: FILE or train: {epochs: N}, one of them"
 
 

@@ -52,7 +52,7 @@ KINDS_NEEDED = "needs one of choice, float, int, subset, as in {choice: [1, 2]}"
         ("method: {choice: [{name: none}, none]}",
          '"none" is refused: needs a section with a name, as in {name: attnfd}, got "none"'),
         ("method: {choice: [{name: attnfd, norm: all}]}",
-         '{"name": "attnfd", "norm": "all"} is refused: needs \'image\' or \'batch\', got "all"'),
+         '{"name": "attnfd", "norm": "all"} is refused: needs \'image\', \'batch\' or \'pixel\', got "all"'),
         # no space
         ("optim.lr: 3", f"{KINDS_NEEDED}, got 3"),
         ("optim.lr:", f"{KINDS_NEEDED}, got null"),

@@ -183,6 +183,26 @@ def test_scoring_shrinks_the_image_and_never_the_mask(make: Settings) -> None:
     torch.testing.assert_close(eval_transform(image, label, make())[0], normalised(image))
 
 
+@pytest.mark.parametrize(
+    ("size", "crop", "expected"),
+    [((45, 61), (90, 90), (90, 122)), ((61, 45), (30, 40), (40, 30)), ((20, 20), (20, 40), (20, 20))],
+)
+def test_resized_scoring_gives_image_and_mask_the_short_side_of_the_crop(
+    make: Settings, size: tuple[int, int], crop: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    image, label = sample(*size)
+    seen, labels = eval_transform(image, label, make(crop=crop, evaluation="resized"))
+    assert (seen.dtype, labels.dtype) == (torch.float32, torch.int64)
+    assert (tuple(seen.shape), tuple(labels.shape)) == ((3, *expected), expected)
+    assert set(labels.unique().tolist()) <= set(label.unique().tolist())  # no class that nobody painted
+
+
+def test_resized_scoring_to_twice_the_size_doubles_every_pixel_of_the_mask(make: Settings) -> None:
+    image, label = sample(45, 61)
+    _, labels = eval_transform(image, label, make(crop=(90, 90), evaluation="resized"))
+    assert torch.equal(labels, label.long().repeat_interleave(2, 0).repeat_interleave(2, 1))
+
+
 def test_training_sees_the_resolution_that_is_scored(make: Settings) -> None:
     image, label = sample(40, 60)
     data = make(crop=(20, 30), input_scale=0.5)

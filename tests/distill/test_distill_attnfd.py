@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -10,10 +11,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd_ray.distill.attnfd import AttnFD, normalised_distance
+from attnfd_ray import registry
+from attnfd_ray.distill import presets
+from attnfd_ray.distill.attnfd import AttnFD, AttnFDPaper, AttnFDRelease, normalised_distance
 from attnfd_ray.distill.method import Networks
 
 CHANNELS = Networks(student_channels={"aspp": 8, "decoder": 12}, teacher_channels={"aspp": 16, "decoder": 12})
+NO_GATES = {"student_gate": "identity", "teacher_gate": "identity"}
 LABELS = torch.zeros(2, 1, 1, dtype=torch.long)
 
 
@@ -93,9 +97,175 @@ def test_connectors_start_as_the_paper_of_their_kind_says() -> None:
         ({"layers": ["aspp", "aspp"]}, r"a layer stands there twice in \['aspp', 'aspp'\]"),
         ({"loss_weight": -1}, "greater than or equal to 0"),
         ({"reduction_ratio": 0}, "greater than or equal to 1"),
-        ({"norm": "pixel"}, "'image' or 'batch'"),
+        ({"norm": "all"}, "'image', 'batch' or 'pixel'"),
+        ({"kernel": 4}, "kernel\n.*needs an odd number, got 4"),
+        ({"kernel": 0}, "greater than or equal to 1"),
+        (
+            {"student_gate": "identity", "kernel": 5},
+            "kernel\n.*needs 7 where no gate is learned or random_frozen, got 5",
+        ),
+        (
+            {"teacher_gate": "from_checkpoint", "kernel": 5},
+            "kernel\n.*needs 7, as the gates of teacher_gate: from_checkpoint have, got 5",
+        ),
+        (
+            {"teacher_gate": "from_checkpoint", "pooling": "avg"},
+            "pooling\n.*needs both, as the gates of teacher_gate: from_checkpoint have, got avg",
+        ),
+        (
+            {"student_gate": "parameter_free", "train_channel_mlp": False},
+            "train_channel_mlp\n.*needs true: student_gate: parameter_free has no MLP to leave untrained",
+        ),
+        (
+            {**NO_GATES, "attention": "channel"},
+            "attention\n.*needs both or none where both sides' gates are identity, got channel",
+        ),
+        (
+            {**NO_GATES, "order": "spatial_first"},
+            "order\n.*needs channel_first where both sides' gates are identity, got spatial_first",
+        ),
+        ({**NO_GATES, "pooling": "max"}, "pooling\n.*needs both where both sides' gates are identity, got max"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         AttnFD.Settings(**changes)
+
+
+@pytest.mark.parametrize("attention", ["both", "channel", "spatial", "none"])
+@pytest.mark.parametrize("kind", [AttnFD, AttnFDRelease, AttnFDPaper])
+def test_attention_can_be_varied_whatever_else_the_preset_says(kind: Any, attention: str) -> None:
+    settings = kind.Settings(attention=attention, layers=["aspp"])
+    method = kind(settings, CHANNELS)
+    parts = {"both": ("channel", "spatial"), "none": ()}.get(attention, (attention,))
+    assert settings.form.parts == parts
+    assert tuple(dict(method.student_gates["aspp"].named_children())) == parts
+
+
+def test_without_attention_features_are_compared_as_with_identity_gates() -> None:
+    none, identity = make(attention="none"), make(**NO_GATES)
+    identity.connectors.load_state_dict(none.connectors.state_dict())
+    terms = [method(student_features(), teacher_features(), LABELS) for method in (none, identity)]
+    assert all(torch.equal(term, terms[1][name]) for name, term in terms[0].items())
+
+
+@pytest.mark.parametrize("changes", [{"order": "spatial_first"}, {"kernel": 3}, {"pooling": "max"}, {"squared": False}])
+def test_each_setting_of_the_gates_and_the_norm_has_an_effect(changes: dict[str, Any]) -> None:
+    for fixed in ({}, {"teacher_gate": "random_frozen"}):
+        plain, changed = (
+            make(**fixed, **more)(student_features(), teacher_features(), LABELS) for more in ({}, changes)
+        )
+        assert all(term.item() != changed[name].item() for name, term in plain.items())
+
+
+def through_the_class(student: Tensor, teacher: Tensor, **settings: Any) -> float:
+    """Return the loss of one layer of 1x1 features at weight 1, whose gate and connector do nothing."""
+    channels = {"aspp": student.shape[1]}
+    method = AttnFD(
+        AttnFD.Settings(**{"layers": ["aspp"], "loss_weight": 1.0, **NO_GATES, **settings}),
+        Networks(student_channels=channels, teacher_channels=channels),
+    ).double()
+    nn.init.dirac_(method.connectors["aspp"].get_parameter("0.weight"))
+    # in eval mode the connector's BatchNorm only scales, which changes nothing
+    (term,) = method.eval()({"aspp": student}, {"aspp": teacher}, torch.zeros(len(student), 1, 1)).values()
+    return float(term.detach())
+
+
+def vectors(num_images: int, *values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).reshape(num_images, -1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "expected"),
+    [
+        (vectors(1, 1, 2, 3, 4), vectors(1, 2, 4, 6, 8), 0),
+        (vectors(1, 1, 0), vectors(1, 0, 1), 2),
+        (vectors(1, 1, 2), vectors(1, -1, -2), 4),
+        (vectors(2, 3, 4, 0, 0), vectors(2, 0, 0, 5, 12), 1),
+        (vectors(2, 1, 2, 3, 4), vectors(2, 4, 3, 2, 1), 1 / 3),
+    ],
+    ids=["parallel", "orthogonal", "opposite", "orthogonal images", "cosine 2/3"],
+)
+def test_the_released_loss_is_what_a_pencil_gives(student: Tensor, teacher: Tensor, expected: float) -> None:
+    found = through_the_class(student, teacher, norm="batch")
+    assert found == pytest.approx(expected, abs=1e-14)
+    assert through_the_class(student, teacher, norm="batch", squared=False) == pytest.approx(
+        (expected * len(student)) ** 0.5 / len(student),
+        abs=1e-7,  # a root of a rounding error
+    )
+
+
+def test_divided_by_the_loop_the_released_loss_is_not_divided_by_the_batch_before() -> None:
+    student, teacher = vectors(2, 1, 2, 3, 4), vectors(2, 4, 3, 2, 1)
+    loss = through_the_class(student, teacher, norm="batch", divide_by_batch=True)
+    assert loss == pytest.approx(2 * through_the_class(student, teacher, norm="batch"), rel=1e-14)
+    for norm in ("image", "pixel"):  # a mean, and the loop divides it again
+        once, twice = (through_the_class(student, teacher, norm=norm, divide_by_batch=by) for by in (False, True))
+        assert once == twice
+
+
+def test_the_pixel_norm_is_the_mean_over_pixels_and_images_of_what_a_pencil_gives() -> None:
+    # two images of two channels and two pixels: parallel, orthogonal, opposite, and at 60 degrees
+    student = torch.tensor([[[[3.0, 1.0]], [[4.0, 0.0]]], [[[1.0, 1.0]], [[1.0, 0.0]]]]).double()
+    teacher = torch.tensor([[[[6.0, 0.0]], [[8.0, 2.0]]], [[[-2.0, 1.0]], [[-2.0, 3**0.5]]]]).double()
+    # the square of the chord is 2 - 2 cos; 3 ** 0.5 was rounded to float32
+    assert through_the_class(student, teacher, norm="pixel") == pytest.approx((0 + 2 + 4 + 1) / 4, rel=1e-6)
+    chords = (0 + 2**0.5 + 2 + 1) / 4
+    assert through_the_class(student, teacher, norm="pixel", squared=False) == pytest.approx(chords, rel=1e-6)
+
+
+def test_un_squared_the_image_norm_is_the_mean_over_images_of_the_chord() -> None:
+    student, teacher = vectors(3, 1, 0, 1, 2, 3, 4), vectors(3, 0, 1, -1, -2, 6, 8)
+    found = through_the_class(student, teacher, norm="image", squared=False)
+    assert found == pytest.approx((2**0.5 + 2 + 0) / 3, abs=1e-7)  # a root of a rounding error
+
+
+@pytest.mark.parametrize("norm", ["image", "batch", "pixel"])
+def test_un_squared_the_distance_of_equals_has_a_gradient_of_numbers(norm: Any) -> None:
+    student = student_features()["aspp"].requires_grad_()
+    normalised_distance(student, student.detach(), norm=norm, squared=False).backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+def test_with_identity_gates_and_the_batch_norm_it_is_lad() -> None:
+    lad_class = registry.load("method", "lad")
+    lad = lad_class(lad_class.Settings(layers=["aspp", "decoder"], loss_weight=3.0), CHANNELS)
+    method = make(norm="batch", loss_weight=3.0, **NO_GATES)
+    method.connectors.load_state_dict(lad.connectors.state_dict())
+    ours, theirs = (each.train()(student_features(), teacher_features(), LABELS) for each in (method, lad))
+    assert [term.item() for term in ours.values()] == [term.item() for term in theirs.values()]
+
+
+def test_connectors_of_the_first_epoch_learn_alone_then_and_never_again() -> None:
+    assert make().resting(1) == make().resting(7) == ()
+    method = make(connectors="first_epoch")
+    assert method.resting(1) == ("student.", "method.student_gates.")
+    assert method.resting(2) == method.resting(9) == ("method.connectors.",)
+
+
+def test_what_the_loop_is_to_do_is_what_the_settings_say() -> None:
+    plain, other = make(), make(teacher_mode="batch_statistics", divide_by_batch=True)
+    assert (plain.teacher_mode, plain.divides_by_batch, plain.cut_matters) == ("eval", False, False)
+    assert (other.teacher_mode, other.divides_by_batch, other.cut_matters) == ("batch_statistics", True, True)
+    assert make(norm="batch").cut_matters
+
+
+def test_the_gate_of_the_teacher_normalises_as_the_teacher_does() -> None:
+    given = teacher_features()["aspp"]
+    for mode, by_batch in {"eval": False, "batch_statistics": True, "train": True}.items():
+        gate = make(teacher_gate="random_frozen", teacher_mode=mode).teacher_gates["aspp"]
+        assert torch.allclose(gate(given)[:1], gate(given[:1])) != by_batch
+
+
+@pytest.mark.parametrize(("kind", "preset"), [(AttnFDRelease, presets.RELEASE), (AttnFDPaper, presets.PAPER)])
+def test_the_methods_of_the_presets_have_their_defaults_and_nothing_else(kind: Any, preset: presets.Preset) -> None:
+    chosen, settings = preset.of_method(), kind.Settings()
+    assert isinstance(settings, AttnFD.Settings)
+    assert settings.model_dump() == AttnFD.Settings().model_dump() | chosen
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    assert kind.Settings(loss_weight=7.0).loss_weight == 7.0
+    for name, field in AttnFD.Settings.model_fields.items():
+        if name != "name":  # its type is the name itself
+            assert kind.Settings.model_fields[name].description == field.description
+            assert kind.Settings.model_fields[name].metadata == field.metadata

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnfd_ray.distill.cbam import CBAM, FrozenGate, ParameterFreeGate
+from attnfd_ray.distill.cbam import CBAM, ChannelGate, Form, FrozenGate, ParameterFreeGate, SpatialGate
 from attnfd_ray.distill.gates import student_gate, teacher_gate
 from attnfd_ray.errors import CheckpointError
 
 KEYS = Path(__file__).parents[1] / "reference" / "released_state_dict_keys.json"
 PLACES = {"stage4": "backbone", "aspp": "aspp", "decoder": "decoder"}
 R101_CHANNELS = {"stage4": 2048, "aspp": 256, "decoder": 256}
+FORM = Form(reduction_ratio=4)
 TEACHER_GATES = ["parameter_free", "random_frozen", "from_checkpoint", "identity"]
 
 
@@ -47,12 +48,13 @@ def make(
     seed: int = 0,
     file: Path | None = None,
     batch_statistics: bool = False,
+    form: Form | None = None,
 ) -> FrozenGate:
     return teacher_gate(
         kind,
         channels,
+        form or FORM,
         layer=layer,
-        reduction_ratio=4,
         seed=seed,
         teacher_file=file,
         batch_statistics=batch_statistics,
@@ -67,11 +69,11 @@ def test_the_parameter_free_gate_is_what_a_pencil_gives() -> None:
     first, second = [0 * low, 1 * low, 2 * low, 3 * low], [-4 * high, 0.0, 0.0, 0.0]
     pixels = [mask(max(a, b) + (a + b) / 2) for a, b in zip(first, second, strict=True)]
     expected = [[value * pixel for value, pixel in zip(row, pixels, strict=True)] for row in (first, second)]
-    refined = ParameterFreeGate()(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]], [[-4.0, 0.0], [0.0, 0.0]]]]))
+    refined = ParameterFreeGate(FORM)(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]], [[-4.0, 0.0], [0.0, 0.0]]]]))
     assert refined.flatten().tolist() == pytest.approx([*expected[0], *expected[1]], rel=1e-6)  # float32
 
 
-@pytest.mark.parametrize("gate", [CBAM(8, reduction_ratio=4), ParameterFreeGate()], ids=["cbam", "parameter-free"])
+@pytest.mark.parametrize("gate", [CBAM(8, FORM), ParameterFreeGate(FORM)], ids=["cbam", "parameter-free"])
 def test_a_gate_only_ever_makes_features_smaller(gate: nn.Module) -> None:
     given = features(8)
     refined = gate(given)
@@ -82,12 +84,12 @@ def test_a_gate_only_ever_makes_features_smaller(gate: nn.Module) -> None:
 
 @pytest.mark.parametrize(("channels", "ratio", "hidden"), [(64, 16, 4), (64, 64, 1), (8, 16, 1), (2048, 1, 2048)])
 def test_a_channel_gate_has_a_hidden_channel_at_least(channels: int, ratio: int, hidden: int) -> None:
-    assert CBAM(channels, reduction_ratio=ratio).channel.mlp[0].out_features == hidden
+    assert CBAM(channels, Form(reduction_ratio=ratio)).channel.mlp[0].out_features == hidden
 
 
 @pytest.mark.parametrize(("kind", "has_weights"), [("learned", True), ("parameter_free", False), ("identity", False)])
 def test_the_gates_of_the_student_learn_where_they_have_weights(kind: str, has_weights: bool) -> None:
-    gate = student_gate(kind, 16, 4)
+    gate = student_gate(kind, 16, FORM)
     parameters = list(gate.parameters())
     assert bool(parameters) == has_weights
     assert all(parameter.requires_grad for parameter in parameters)
@@ -156,14 +158,16 @@ def test_a_file_without_gates_is_refused_with_the_way_out(tmp_path: Path) -> Non
     torch.save({"backbone.conv1.weight": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError) as caught:
         make("from_checkpoint", layer="aspp", file=path)
-    assert str(caught.value) == (f"{path}: holds no attention gate for layer 'aspp'; use teacher_gate: parameter_free")
+    assert str(caught.value) == (
+        f"{path}: holds no attention gate for layer 'aspp'; use teacher_gate: random_frozen or parameter_free"
+    )
 
 
 def test_a_layer_the_released_networks_have_no_gate_for_is_refused(released: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         make("from_checkpoint", layer="stage2", file=released)
     assert str(caught.value) == (
-        f"{released}: holds no attention gate for layer 'stage2'; use teacher_gate: parameter_free"
+        f"{released}: holds no attention gate for layer 'stage2'; use teacher_gate: random_frozen or parameter_free"
     )
 
 
@@ -171,7 +175,8 @@ def test_a_teacher_trained_here_has_no_gate_to_offer() -> None:
     with pytest.raises(CheckpointError) as caught:
         make("from_checkpoint", file=None)
     assert str(caught.value) == (
-        "a teacher trained here: holds no attention gate for layer 'stage4'; use teacher_gate: parameter_free"
+        "a teacher trained here: holds no attention gate for layer 'stage4'; "
+        "use teacher_gate: random_frozen or parameter_free"
     )
 
 
@@ -179,3 +184,73 @@ def test_a_gate_of_another_size_is_refused(released: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         make("from_checkpoint", 512, layer="aspp", file=released)
     assert str(caught.value) == f"{released}: its attention gate for 'aspp' does not fit 512 channels"
+
+
+def test_a_student_gate_can_keep_its_channel_mlp_as_it_was_drawn() -> None:
+    gate = student_gate("learned", 16, FORM, train_channel_mlp=False)
+    learning = {name.partition(".")[0] for name, parameter in gate.named_parameters() if parameter.requires_grad}
+    assert learning == {"spatial"}
+    spatial_alone = student_gate("learned", 16, Form(parts=("spatial",)), train_channel_mlp=False)
+    assert all(parameter.requires_grad for parameter in spatial_alone.parameters())
+
+
+def test_the_parts_of_a_gate_are_applied_in_their_order() -> None:
+    torch.manual_seed(0)
+    channel, spatial = ChannelGate(16, FORM), SpatialGate(FORM)
+    given = features(16)
+    for parts, expected in {
+        ("channel", "spatial"): spatial(channel(given)),
+        ("spatial", "channel"): channel(spatial(given)),
+        ("channel",): channel(given),
+        ("spatial",): spatial(given),
+        (): given,
+    }.items():
+        gate = CBAM(16, Form(parts=parts, reduction_ratio=4))  # type: ignore[arg-type]
+        assert tuple(dict(gate.named_children())) == parts
+        for part, module in gate.named_children():
+            module.load_state_dict((channel if part == "channel" else spatial).state_dict())
+        gate.train()
+        assert torch.equal(gate(given), expected)
+
+
+def test_the_parts_of_a_parameter_free_gate_are_applied_in_their_order() -> None:
+    given = features(16)
+    channel, spatial = (ParameterFreeGate(Form(parts=(part,))) for part in ("channel", "spatial"))  # type: ignore[arg-type]
+    assert torch.equal(ParameterFreeGate(Form())(given), spatial(channel(given)))
+    assert torch.equal(ParameterFreeGate(Form(parts=("spatial", "channel")))(given), channel(spatial(given)))
+    assert not torch.allclose(spatial(channel(given)), channel(spatial(given)))
+    assert torch.equal(ParameterFreeGate(Form(parts=()))(given), given)
+
+
+def test_a_gate_looks_at_what_its_pooling_says() -> None:
+    given = features(16)
+    mean, largest = given.mean((2, 3), keepdim=True), given.amax((2, 3), keepdim=True)
+    for pooling, seen in {"avg": mean, "max": largest, "both": largest + mean}.items():
+        form = Form(parts=("channel",), pooling=pooling)  # type: ignore[arg-type]
+        assert torch.equal(ParameterFreeGate(form)(given), given * torch.sigmoid(seen))
+    for pooling, maps in {"avg": 1, "max": 1, "both": 2}.items():
+        gate = SpatialGate(Form(pooling=pooling, kernel=5))  # type: ignore[arg-type]
+        assert gate.conv.weight.shape == (1, maps, 5, 5)
+        assert gate(given).shape == given.shape
+    gate = ChannelGate(16, Form(pooling="avg", reduction_ratio=4))
+    louder = given.clone()
+    louder[..., 0, 0] += 5  # the mean follows, and is put back
+    louder -= (louder - given).mean((2, 3), keepdim=True)
+    masks = [gate(each)[..., 2, 2] / each[..., 2, 2] for each in (given, louder)]
+    assert torch.allclose(*masks, atol=1e-6)  # float32: another maximum, the same mean, the same mask
+
+
+@pytest.mark.parametrize("parts", [("channel",), ("spatial",), ("spatial", "channel")])
+def test_of_a_stored_gate_only_the_parts_asked_for_are_taken(parts: tuple[str, ...], released: Path) -> None:
+    given = features(256)
+    whole = make("from_checkpoint", 256, layer="aspp", file=released).get_submodule("gate")
+    gate = make("from_checkpoint", 256, layer="aspp", file=released, form=Form(parts=parts))  # type: ignore[arg-type]
+    expected = given
+    for part in parts:
+        expected = whole.get_submodule(part)(expected)
+    assert torch.equal(gate(given), expected)
+
+
+def test_without_parts_no_gate_is_looked_for_in_the_file() -> None:
+    given = features(16)
+    assert torch.equal(make("from_checkpoint", file=None, form=Form(parts=()))(given), given)

@@ -1,4 +1,4 @@
-"""AttnFD's released form, number by number, on arrays that the released code wrote (tests/reference/README.md)."""
+"""The preset attnfd_release, number by number, on arrays that the released code wrote (tests/reference/README.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnfd_ray.distill.attnfd import AttnFD
+from attnfd_ray.distill.attnfd import AttnFDRelease
 from attnfd_ray.distill.method import Networks
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -34,16 +34,15 @@ def golden() -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def method(golden: Mapping[str, Tensor]) -> AttnFD:
-    """AttnFD as released, in train mode, with the gates and connectors of the arrays."""
-    settings = AttnFD.Settings(
-        layers=LAYERS, loss_weight=golden["lam"].item(), norm="batch", teacher_gate="random_frozen"
-    )
+def method(golden: Mapping[str, Tensor]) -> AttnFDRelease:
+    """The preset as its defaults make it, in train mode, with the gates and connectors of the arrays."""
+    settings = AttnFDRelease.Settings()
+    assert (settings.layers, settings.loss_weight) == (LAYERS, golden["lam"].item())
     networks = Networks(
         student_channels={layer: golden[f"student_feature_{i}"].shape[1] for i, layer in enumerate(LAYERS)},
         teacher_channels={layer: golden[f"teacher_feature_{i}"].shape[1] for i, layer in enumerate(LAYERS)},
     )
-    method = AttnFD(settings, networks).double().train()
+    method = AttnFDRelease(settings, networks).double().train()
     for i, layer in enumerate(LAYERS):
         for side, gate in (
             ("student", method.student_gates[layer]),
@@ -66,12 +65,15 @@ def features(golden: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:
     return {layer: golden[f"{side}_feature_{i}"].clone() for i, layer in enumerate(LAYERS)}
 
 
-def test_the_loss_and_its_gradient_are_those_of_the_released_code(golden: Mapping[str, Tensor], method: AttnFD) -> None:
+def test_the_loss_and_its_gradient_are_those_of_the_released_code(
+    golden: Mapping[str, Tensor], method: AttnFDRelease
+) -> None:
     student = {layer: feature.requires_grad_() for layer, feature in features(golden, "student").items()}
     terms = method(student, features(golden, "teacher"), LABELS)
-    loss = torch.stack(list(terms.values())).sum()
+    assert method.divides_by_batch
+    loss = torch.stack(list(terms.values())).sum() / len(LABELS)  # as the training loop divides every term
     loss.backward()  # type: ignore[no-untyped-call]
-    assert list(terms) == [f"attnfd/{layer}" for layer in LAYERS]
+    assert list(terms) == [f"attnfd_release/{layer}" for layer in LAYERS]
     assert abs(loss.item() - golden["loss"].item()) < TOLERANCE
     for i, layer in enumerate(LAYERS):
         gradient = student[layer].grad
@@ -81,7 +83,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_released_code(golden: Mappin
 
 @pytest.mark.parametrize("side", ["student", "teacher"])
 def test_the_refined_features_are_those_of_the_released_code(
-    side: str, golden: Mapping[str, Tensor], method: AttnFD
+    side: str, golden: Mapping[str, Tensor], method: AttnFDRelease
 ) -> None:
     gates = method.student_gates if side == "student" else method.teacher_gates
     for i, (layer, feature) in enumerate(features(golden, side).items()):
@@ -89,8 +91,8 @@ def test_the_refined_features_are_those_of_the_released_code(
         assert (refined - golden[f"{side}_refined_{i}"]).abs().max() < TOLERANCE
 
 
-def test_with_norm_batch_the_frozen_gate_of_the_teacher_looks_at_the_batch(
-    golden: Mapping[str, Tensor], method: AttnFD
+def test_as_the_teacher_is_in_train_mode_its_gate_looks_at_the_batch(
+    golden: Mapping[str, Tensor], method: AttnFDRelease
 ) -> None:
     gate, feature = method.teacher_gates["stage4"], golden["teacher_feature_0"]
     assert not list(gate.buffers())  # no running statistics that could move

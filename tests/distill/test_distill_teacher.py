@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attnfd_ray.config.schema import ModelSettings
-from attnfd_ray.distill.teacher import FrozenTeacher
+from attnfd_ray.distill.teacher import FrozenTeacher, TeacherMode
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.models import build_model
 
@@ -67,3 +67,55 @@ def test_answers_given_before_stay_whole() -> None:
     kept = {tap: feature.clone() for tap, feature in first.items()}
     teacher(images(2))
     assert all(torch.equal(feature, kept[tap]) for tap, feature in first.items())
+
+
+MODES: list[TeacherMode] = ["eval", "batch_statistics", "train"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+def test_whatever_its_mode_nothing_of_it_moves_or_learns(backbone: str, mode: TeacherMode) -> None:
+    teacher = make(backbone).behave(mode)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    parent = nn.ModuleDict({"teacher": teacher})
+    for step in range(3):
+        parent.train(step % 2 == 0)
+        given = images(step).requires_grad_()
+        assert not any(feature.requires_grad for feature in teacher(given).values())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in teacher.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+
+
+def answers(teacher: FrozenTeacher, seed: int = 3) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return teacher(images())
+
+
+def test_with_batch_statistics_it_normalises_by_the_batch_and_draws_nothing() -> None:
+    teacher = make()
+    still = answers(teacher)
+    by_batch, again = (answers(teacher.behave("batch_statistics"), seed) for seed in (3, 4))
+    assert not torch.allclose(by_batch["stage4"], still["stage4"])
+    assert all(torch.equal(feature, again[tap]) for tap, feature in by_batch.items())
+    # what follows a BatchNorm, before its ReLU, has the mean and the spread that the BatchNorm says, over the batch
+    teacher.listen(["aspp_pre"])
+    feature = teacher(images())["aspp_pre"]
+    assert feature.mean((0, 2, 3)).abs().max() < 1e-5  # float32
+
+
+def test_in_train_mode_it_also_drops_out_and_so_depends_on_the_generator() -> None:
+    teacher = make()
+    by_batch = answers(teacher.behave("batch_statistics"))
+    teacher.behave("train")
+    first, again, other = (answers(teacher, seed) for seed in (3, 3, 4))
+    assert torch.equal(first["stage4"], by_batch["stage4"])  # there is no dropout before it
+    assert torch.equal(first["decoder"], again["decoder"])
+    assert not torch.allclose(first["decoder"], other["decoder"])
+
+
+def test_a_mode_is_left_as_it_is_entered() -> None:
+    teacher = make()
+    still = answers(teacher)
+    for mode in MODES:
+        answers(teacher.behave(mode))
+    assert all(torch.equal(feature, still[tap]) for tap, feature in answers(teacher.behave("eval")).items())

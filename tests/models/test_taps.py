@@ -161,7 +161,10 @@ def test_features_are_recorded_inside_distributed_data_parallel(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("word", "way_out"),
-    [("stage5", "did you mean 'stage4'?"), ("neck", "there is: aspp, decoder, logits, stage1, stage2, stage3, stage4")],
+    [
+        ("stage5", "did you mean 'stage4'?"),
+        ("neck", "there is: aspp, aspp_pre, decoder, decoder_pre, logits, stage1, stage2, stage3, stage4"),
+    ],
 )
 def test_an_unknown_tap_is_refused_with_the_way_out(word: str, way_out: str) -> None:
     model = make()

@@ -146,7 +146,7 @@ def test_ctrl_c_ends_a_search_at_once_and_a_teacher_below_its_bar_ends_it_too(
     tree["experiment"], tree["teacher"]["min_miou"] = "other", 0.99
     done = attnfd_ray("tune", write(tree, tmp_path))
     assert done.returncode == 2
-    assert "below teacher.min_miou 0.99; train it longer, or check that it is of this dataset" in done.stderr
+    assert "below teacher.min_miou 0.99; train it longer, check" in done.stderr
     assert done.stderr.count("\n") == 1
     names = Store.open(tree["store"], create=False).trials(columns=["experiment"])["experiment"].to_pylist()
     assert "other" not in names, "the teacher was there, and no student has started"

@@ -151,6 +151,8 @@ def test_a_limit_scores_the_first_images_only(toys: Path) -> None:
         ({"data__val_split": "train"}, "toyscenes/train/native/noflip"),
         ({"data__val_limit": 3}, "toyscenes/val[:3]/native/noflip"),
         ({"data__input_scale": 0.5}, "toyscenes/val/native-input0.5/noflip"),
+        ({"data__evaluation": "resized"}, "toyscenes/val/resized32/noflip"),
+        ({"data__evaluation": "resized", "data__crop": [24, 48]}, "toyscenes/val/resized24/noflip"),
         ({"data__input_scale": 0.5, "data__val_limit": 3}, "toyscenes/val[:3]/native-input0.5/noflip"),
     ],
 )

@@ -179,7 +179,7 @@ def test_a_gate_from_a_teacher_without_any_is_refused_before_the_first_step(toys
     with pytest.raises(CheckpointError) as caught:
         make_run(experiment(toys, teacher__checkpoint=str(weights), method=method), tmp_path)
     assert str(caught.value) == (
-        f"{weights}: holds no attention gate for layer 'aspp'; use teacher_gate: parameter_free"
+        f"{weights}: holds no attention gate for layer 'aspp'; use teacher_gate: random_frozen or parameter_free"
     )
 
 

@@ -25,7 +25,8 @@ def grouped(optimizer: torch.optim.Optimizer) -> list[list[int]]:
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "mobilenet_v2"])
 @pytest.mark.parametrize("method", sorted(registry.TABLES["method"]))
 def test_whatever_learns_is_in_exactly_one_group(method: str, backbone: str, toys: Path, tmp_path: Path) -> None:
-    run = make_run(experiment(toys, method={"name": method}, student__backbone=backbone), tmp_path)
+    settings = {"name": method} | ({"terms": [{"name": "lad", "weight": 1.0}]} if method == "sum" else {})
+    run = make_run(experiment(toys, method=settings, student__backbone=backbone), tmp_path)
     slow, fast = grouped(run.optimizer)
     assert sorted(slow) == sorted(id(parameter) for parameter in run.student.backbone.parameters())
     learning = [parameter for parameter in run.task.parameters() if parameter.requires_grad]

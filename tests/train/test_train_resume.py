@@ -32,7 +32,7 @@ from attnfd_ray.train.records import EpochRecord
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "released form": {"method": {"name": "attnfd", "norm": "batch", "teacher_gate": "random_frozen"}},
+    "released form": {"method": {"name": "attnfd_release"}},
     "in parts": {"train__accumulate": 2},
     "bf16": {"train__precision": "bf16"},
     "fp16": {"train__precision": "fp16"},

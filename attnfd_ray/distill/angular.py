@@ -1,0 +1,105 @@
+"""LAD, PAD, CAD: the direction of the student's features follows the teacher's; and naive, their length included.
+
+With S = connector(student) and T = teacher at each layer, and |.| a norm over
+
+    LAD  the whole batch's tensor   || S/|S| - T/|T| ||^2 / number of images
+    PAD  the channels of a pixel    mean over pixels and images of || s/|s| - t/|t| ||^2
+    CAD  the positions of a channel mean over channels and images of || s/|s| - t/|t| ||^2
+    naive                           mean of (S - T)^2
+
+the loss added to the cross-entropy is loss_weight * the sum over layers ("Rethinking Knowledge Distillation with Raw
+Features for Semantic Segmentation", WACV 2024, as the authors of AttnFD state it). AttnFD with identity gates and
+`norm: batch` is LAD.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from attnfd_ray.config.values import Layers, LossWeight
+from attnfd_ray.distill import features
+from attnfd_ray.distill.attnfd import normalised_distance
+from attnfd_ray.distill.fitnet import squared_error
+from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
+
+_NOT_PUBLISHED = Field(description="none was published; with 10 it has the range that LAD has at batch 6")
+
+
+class _Settings(LayerSettings):
+    layers: Layers = ["stage4", "aspp", "decoder"]
+
+
+class _Connected(LayerwiseMethod):
+    def connector(self, student_channels: int, teacher_channels: int) -> nn.Module:
+        return features.connector(student_channels, teacher_channels)
+
+
+class LAD(_Connected):
+    """Layer-wise angular distillation.
+
+    The norm is that of the whole batch's tensor, so the cut of a batch matters.
+    """
+
+    cut_matters = True
+
+    class Settings(_Settings):
+        """`method: {name: lad, ...}`."""
+
+        name: Literal["lad"] = "lad"
+        loss_weight: Annotated[
+            LossWeight,
+            Field(
+                description="AttnFD's authors used 10 at batch 6 beside a cross-entropy divided by the batch as well; "
+                "beside one that is not, that is 60"
+            ),
+        ] = 60.0
+
+    def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
+        return normalised_distance(student_NCHW, teacher_NCHW, norm="batch")
+
+
+class PAD(_Connected):
+    """Pixel-wise angular distillation."""
+
+    class Settings(_Settings):
+        """`method: {name: pad, ...}`."""
+
+        name: Literal["pad"] = "pad"
+        loss_weight: Annotated[LossWeight, _NOT_PUBLISHED] = 10.0
+
+    def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
+        return normalised_distance(student_NCHW, teacher_NCHW, norm="pixel")
+
+
+class CAD(_Connected):
+    """Channel-wise angular distillation."""
+
+    class Settings(_Settings):
+        """`method: {name: cad, ...}`."""
+
+        name: Literal["cad"] = "cad"
+        loss_weight: Annotated[LossWeight, _NOT_PUBLISHED] = 10.0
+
+    def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
+        return normalised_distance(_swapped(student_NCHW), _swapped(teacher_NCHW), norm="pixel")
+
+
+class Naive(_Connected):
+    """Regression of raw features through a connector with BatchNorm."""
+
+    class Settings(_Settings):
+        """`method: {name: naive, ...}`."""
+
+        name: Literal["naive"] = "naive"
+        loss_weight: Annotated[LossWeight, Field(description="none was published; 10 is FitNet's")] = 10.0
+
+    def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
+        return squared_error(student_NCHW, teacher_NCHW)
+
+
+def _swapped(features_NCHW: Tensor) -> Tensor:
+    """Return channels as pixels and pixels as channels."""
+    return features_NCHW.flatten(2).transpose(1, 2)

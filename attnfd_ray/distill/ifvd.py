@@ -1,0 +1,74 @@
+"""Intra-class feature variation distillation (Wang et al., ECCV 2020).
+
+How alike a pixel's feature is to the mean feature of its class should be as in the teacher. The paper adds the methods
+`kd` and an adversarial term, which is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnfd_ray.config.values import Layers, LossWeight
+from attnfd_ray.distill.features import in_full_precision, resized
+from attnfd_ray.distill.labels import IGNORED, class_means, labels_at
+from attnfd_ray.distill.layerwise import LayerSettings
+from attnfd_ray.distill.method import Method, Networks
+
+_TINY = 1e-8  # keeps a feature that is all zero from dividing by zero
+
+
+class IFVD(Method):
+    """Intra-class feature variation distillation; nothing beside the student learns."""
+
+    class Settings(LayerSettings):
+        """`method: {name: ifvd, ...}`."""
+
+        name: Literal["ifvd"] = "ifvd"
+        layers: Layers = ["decoder"]
+        loss_weight: Annotated[
+            LossWeight,
+            Field(description="200 in the original, with KD of weight 10; 20 in CIRKD's experiments (CVPR 2022)"),
+        ] = 200.0
+
+    def __init__(self, settings: Settings, networks: Networks) -> None:
+        super().__init__()
+        self.settings = settings
+        self.num_classes = networks.num_classes
+
+    @classmethod
+    def taps(cls, settings: Settings) -> tuple[str, ...]:
+        """Return the layers that are compared."""
+        return tuple(settings.layers)
+
+    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
+        terms = {}
+        for layer in self.settings.layers:
+            target, labels = teacher[layer].detach(), labels_at(labels_NHW, teacher[layer])
+            guess = resized(student[layer], target)
+            distance = variation_distance(guess, target, labels, num_classes=self.num_classes)
+            terms[f"ifvd/{layer}"] = self.settings.loss_weight * distance
+        return terms
+
+
+@in_full_precision
+def variation_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, labels_NHW: Tensor, *, num_classes: int) -> Tensor:
+    """Return (m^s - m^t)^2 as a mean over all pixels, in [0, 4]; labels are at the size of the features.
+
+    An ignored pixel counts in the mean with no error, as in the original. Scaling either side by a positive number
+    changes nothing.
+    """
+    difference_NHW = variation(student_NCHW, labels_NHW, num_classes) - variation(teacher_NCHW, labels_NHW, num_classes)
+    return (difference_NHW.square() * (labels_NHW != IGNORED)).mean()
+
+
+def variation(features_NCHW: Tensor, labels_NHW: Tensor, num_classes: int) -> Tensor:
+    """Return m_NHW, the cosine of each feature with the mean of its class in its image; of ignored pixels, anything."""
+    means_NKC, _ = class_means(features_NCHW, labels_NHW, num_classes)
+    units_NCP = F.normalize(features_NCHW.flatten(2), dim=1, eps=_TINY)
+    cosines_NKP = F.normalize(means_NKC, dim=2, eps=_TINY) @ units_NCP
+    own_class = labels_NHW.long().flatten(1).clamp(max=num_classes - 1)  # ignored pixels have to look somewhere
+    return cosines_NKP.gather(1, own_class[:, None])[:, 0].view(labels_NHW.shape)

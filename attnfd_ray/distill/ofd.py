@@ -1,0 +1,98 @@
+"""OFD: the overhaul of feature distillation (Heo et al., ICCV 2019, arXiv 1904.01866), as its segmentation code has it.
+
+With S = connector(student) and T' = max(teacher, m) before a ReLU, where m = E[x | x < 0] of a channel whose values are
+N(shift, scale^2) by the teacher's BatchNorm, the loss added to the cross-entropy is
+
+    loss_weight * sum over layers of mean over images of  sum of (S - T')^2 where S > T' or T' > 0  / divisor
+
+so that nothing is asked of the student where both sides stay below their ReLU.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+
+from attnfd_ray.config.values import Layers, LossWeight
+from attnfd_ray.distill import features
+from attnfd_ray.distill.features import in_full_precision, resized
+from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
+from attnfd_ray.distill.method import Networks, Norm
+from attnfd_ray.distill.teacher import TeacherMode
+from attnfd_ray.errors import ConfigError
+
+# the layers it is defined for, all before a ReLU, and what the distance at each is divided by
+DIVISORS = {"stage1": 8, "stage2": 4, "stage3": 2, "stage4": 1, "aspp_pre": 1, "decoder_pre": 16}
+
+
+def _defined(layers: list[str]) -> list[str]:
+    unknown = [layer for layer in layers if layer not in DIVISORS]
+    if unknown:
+        raise ValueError(f"OFD compares features before a ReLU: {', '.join(DIVISORS)}; not '{unknown[0]}'")
+    return layers
+
+
+class OFD(LayerwiseMethod):
+    """Pre-ReLU features with a margin and a partial distance; the teacher normalises by the batch."""
+
+    teacher_mode: TeacherMode = "batch_statistics"
+
+    class Settings(LayerSettings):
+        """`method: {name: ofd, ...}`."""
+
+        name: Literal["ofd"] = "ofd"
+        layers: Annotated[Layers, AfterValidator(_defined)] = list(DIVISORS)
+        connector_epochs: Annotated[
+            Literal[0, 1], Field(description="1: in the first epoch only the connectors learn, as published")
+        ] = 1
+        loss_weight: Annotated[
+            LossWeight,
+            Field(description="published: 1e-5 x the sum over a batch of 6, which is 6e-5 x the mean over its images"),
+        ] = 6e-5
+
+    def __init__(self, settings: Settings, networks: Networks) -> None:
+        super().__init__(settings, networks)
+        for layer in settings.layers:
+            if layer not in networks.teacher_norms:
+                raise ConfigError(
+                    f"method.layers: '{layer}' comes from no BatchNorm of the teacher, which OFD needs for its margin; "
+                    "leave it out"
+                )
+            self.register_buffer(f"margin_{layer}", margin(networks.teacher_norms[layer]))
+
+    def connector(self, student_channels: int, teacher_channels: int) -> nn.Module:
+        """Return a 1x1 convolution with BatchNorm."""
+        return features.connector(student_channels, teacher_channels)
+
+    def resting(self, epoch: int) -> tuple[str, ...]:
+        """Let the student rest while only the connectors learn."""
+        return ("student.",) if epoch <= self.settings.connector_epochs else ()
+
+    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
+        terms = {}
+        for layer, connect in self.connectors.items():
+            target = teacher[layer].detach()
+            guess = resized(connect(student[layer]), target)
+            distance = partial_distance(guess, target, margin_C=self.get_buffer(f"margin_{layer}")) / DIVISORS[layer]
+            terms[f"ofd/{layer}"] = self.settings.loss_weight * distance
+        return terms
+
+
+def margin(norm: Norm) -> Tensor:
+    """Return E[x | x < 0] for x ~ N(shift, scale^2) of each channel, [C]; -3 scale where hardly any x is below 0."""
+    scale, shift = norm.scale.abs().clamp(min=torch.finfo(norm.scale.dtype).tiny), norm.shift
+    below = torch.special.ndtr(-shift / scale)
+    density = torch.exp(-(shift / scale).square() / 2) / math.sqrt(2 * math.pi)
+    return torch.where(below > 1e-3, shift - scale * density / below, -3 * scale)
+
+
+@in_full_precision
+def partial_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, margin_C: Tensor) -> Tensor:
+    """Return the sum of (S - T')^2 where S > T' or T' > 0, as a mean over images."""
+    target_NCHW = torch.maximum(teacher_NCHW, margin_C[:, None, None])
+    asked = (student_NCHW > target_NCHW) | (target_NCHW > 0)
+    return ((student_NCHW - target_NCHW).square() * asked).sum() / len(student_NCHW)

@@ -1,0 +1,164 @@
+"""Networks of segmentation_models.pytorch: `arch: smp/Unet` and so on, on any encoder it knows. Imports it late.
+
+Their tensors keep its names (encoder, decoder, segmentation_head), so its state dicts fit.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterator
+from functools import partial
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnfd_ray import registry
+from attnfd_ray.config.schema import ModelSettings
+from attnfd_ray.errors import CheckpointError, ConfigError
+from attnfd_ray.models.contracts import Architecture, SegmentationModel
+
+# path of each tap of a head, where it is not `decoder` and the head's first convolution; before dropout if that can be
+HEADS = {
+    "DeepLabV3": {"aspp": "decoder.aspp.project.2"},
+    "DeepLabV3Plus": {"aspp": "decoder.aspp.0.project.2"},
+    "PSPNet": {"decoder": "decoder.conv"},
+    "DPT": {"decoder": "segmentation_head.head.2", "logits": "segmentation_head.head.4"},
+}
+
+
+def architecture(name: str) -> Architecture:
+    """Return what is to know of the class `name`; ConfigError if there is none, or no segmentation_models.pytorch."""
+    smp = _library(name)
+    known = [kind.__name__ for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()]
+    if name not in known:
+        words = [f"smp/{each}" for each in known]
+        raise ConfigError(f"unknown arch 'smp/{name}'{registry.suggestion(f'smp/{name}', words)}")
+    kind = getattr(smp, name)
+    return Architecture(
+        make=partial(SmpModel, kind),
+        choices={"backbone": _encoders(smp, kind), "width": (1.0,), "output_stride": _strides(kind)},
+    )
+
+
+class SmpModel(SegmentationModel):
+    """A network of segmentation_models.pytorch as its defaults make it.
+
+    Taps: stage1 (stride 4) to stage4 as the encoder hands them on, after their last activation; PSPNet's encoder ends
+    with stage2. aspp where there is one, decoder before the classifier, logits before the last up-sampling. Images
+    whose sides are no multiple of the encoder's stride are padded with zeros, right and below, for the features; crops
+    to distil on are better a multiple, so that features of both networks show the same.
+    """
+
+    def __init__(self, kind: Any, settings: ModelSettings, *, num_classes: int) -> None:
+        super().__init__()
+        network = _made(kind, settings, num_classes)
+        self.encoder: nn.Module = network.encoder
+        self.decoder: nn.Module = network.decoder
+        self.segmentation_head: nn.Module = network.segmentation_head
+        self.taps = _taps(kind)
+        if kind.__name__ == "PAN":  # halves its deepest feature three times
+            self.probe_pixels = 8 * settings.output_stride
+        try:
+            _rest_unused(self)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise ConfigError(f"{settings.arch} cannot run on {settings.backbone}: {_first_line(error)}") from None
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return logits_NCHW at the height and width of the images."""
+        height, width = images_NCHW.shape[-2:]
+        stride = int(self.encoder.output_stride)  # type: ignore[arg-type]
+        features = self.encoder(F.pad(images_NCHW, (0, -width % stride, 0, -height % stride)))
+        # DPT's encoder returns its prefix tokens beside the features
+        decoded = self.decoder(*features) if isinstance(features, tuple) else self.decoder(features)
+        logits: Tensor = self.segmentation_head(decoded)
+        return logits[..., :height, :width]
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the encoder's parameters."""
+        return self.encoder.parameters()
+
+    def load_imagenet(self, settings: ModelSettings) -> None:
+        """Do nothing: the encoder was made with its ImageNet weights."""
+
+
+def _library(name: str) -> Any:
+    try:
+        import segmentation_models_pytorch
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"arch 'smp/{name}' needs the package '{error.name}', not installed: pip install attnfd-ray[smp]"
+        ) from None
+    return segmentation_models_pytorch
+
+
+def _default(kind: Any, argument: str) -> Any:
+    return inspect.signature(kind).parameters[argument].default
+
+
+def _encoders(smp: Any, kind: Any) -> Collection[str]:
+    """Return the names of encoders: of smp itself, and with `tu-` all of timm; DPT takes only the latter."""
+    import timm
+
+    of_timm = [f"tu-{name}" for name in (*timm.list_models(), *timm.list_pretrained())]
+    if kind is smp.DPT:
+        return dict.fromkeys([_default(kind, "encoder_name"), *of_timm])
+    return dict.fromkeys(["resnet18", *smp.encoders.get_encoder_names(), *of_timm])
+
+
+def _strides(kind: Any) -> Collection[int]:
+    """Return the output strides a class can have, the default first."""
+    argument = inspect.signature(kind).parameters.get("encoder_output_stride")
+    if argument is not None:
+        return sorted(get_args(argument.annotation), key=lambda stride: stride != ModelSettings().output_stride)
+    return (2 ** _default(kind, "encoder_depth"),)
+
+
+def _taps(kind: Any) -> dict[str, str]:
+    """Return name -> path for a class; an encoder returns the image and a feature of stride 2 before stage1."""
+    depth, is_dpt = _default(kind, "encoder_depth"), kind.__name__ == "DPT"
+    stages = [f"encoder[0][{index}]" for index in range(depth)] if is_dpt else []
+    stages = stages or [f"encoder[{index}]" for index in range(2, depth + 1)]
+    heads = {"decoder": "decoder", "logits": "segmentation_head.0"} | HEADS.get(kind.__name__, {})
+    order = [name for name in ("aspp", "decoder", "logits") if name in heads]
+    return {f"stage{number}": path for number, path in enumerate(stages, 1)} | {name: heads[name] for name in order}
+
+
+def _made(kind: Any, settings: ModelSettings, num_classes: int) -> Any:
+    """Return smp's own network; what it refuses to make is a ConfigError, weights out of reach a CheckpointError."""
+    options: dict[str, Any] = {}
+    if "encoder_output_stride" in inspect.signature(kind).parameters:
+        options["encoder_output_stride"] = settings.output_stride
+    if kind.__name__ == "DPT":  # a ViT of timm's takes images of its own size only, unless told
+        options["dynamic_img_size"] = True
+    imagenet: Any = True if settings.backbone.startswith("tu-") else "imagenet"  # timm's names say which weights
+    weights = imagenet if settings.pretrained == "imagenet" else None
+    try:
+        return kind(settings.backbone, encoder_weights=weights, classes=num_classes, **options)
+    except OSError as error:
+        raise CheckpointError(
+            f"ImageNet weights of {settings.backbone}: cannot be had from the Hugging Face hub ({_first_line(error)}); "
+            "fetch them into its cache where there is a network, or set pretrained: none"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
+        raise ConfigError(f"{settings.arch} cannot be made on {settings.backbone}: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error.args[0] if error.args else error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _rest_unused(model: SmpModel) -> None:
+    """Let parameters rest that no logit depends on (PSPNet's encoder keeps stages it does not use).
+
+    Several workers could not average gradients that never come.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    image = parameters[0].new_zeros((1, 3, model.probe_pixels, model.probe_pixels))
+    with torch.enable_grad():
+        logits = model.eval()(image)
+        gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+    model.train()
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)

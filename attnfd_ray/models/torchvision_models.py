@@ -1,0 +1,90 @@
+"""torchvision's segmentation networks: `arch: torchvision/deeplabv3_resnet50` and so on. Imports them late.
+
+Their tensors keep torchvision's names, so its checkpoints fit, the auxiliary head aside, which is never built.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnfd_ray import registry
+from attnfd_ray.config.schema import ModelSettings
+from attnfd_ray.errors import ConfigError
+from attnfd_ray.models.contracts import Architecture, SegmentationModel
+from attnfd_ray.models.pretrained import imagenet_file
+from attnfd_ray.models.tensors import fill, read_tensors
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+# path of each tap of a head: the pyramid and the decoder after their ReLU and before dropout
+HEADS = {
+    "deeplabv3": {"aspp": "classifier.0.project.2", "decoder": "classifier.3", "logits": "classifier.4"},
+    "fcn": {"decoder": "classifier.2", "logits": "classifier.4"},
+    # its decoder is a gated feature that no module returns; this is it before the gate
+    "lraspp": {"decoder": "classifier.cbr", "logits": "classifier"},
+}
+
+
+def architecture(name: str) -> Architecture:
+    """Return what is to know of torchvision's network `name`; ConfigError if it has none of that name."""
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models.segmentation)
+    if name not in known:
+        words = [f"torchvision/{each}" for each in known]
+        raise ConfigError(f"unknown arch 'torchvision/{name}'{registry.suggestion(f'torchvision/{name}', words)}")
+    backbone = name.partition("_")[2]
+    return Architecture(
+        make=partial(TorchvisionModel, name),
+        choices={
+            "backbone": (backbone,),
+            "width": (1.0,),
+            "output_stride": (8 if backbone.startswith("resnet") else 16,),
+        },
+    )
+
+
+class TorchvisionModel(SegmentationModel):
+    """A network of torchvision's, its own initial weights from torch's global generator.
+
+    Taps: stage1..stage4, a ResNet's after their ReLU; aspp, decoder and logits by `HEADS`.
+    """
+
+    classifier: nn.Module
+
+    def __init__(self, name: str, settings: ModelSettings, *, num_classes: int) -> None:
+        super().__init__()
+        import torchvision
+
+        network: Any = torchvision.models.get_model(
+            name, weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False
+        )
+        head, _, backbone = name.partition("_")
+        self.backbone = network.backbone
+        self.classifier = network.classifier
+        self._reads_all_features = head == "lraspp"
+        ends = [f"layer{stage}" for stage in (1, 2, 3, 4)] if backbone.startswith("resnet") else _ends(self.backbone)
+        self.taps = {name: f"backbone.{end}" for name, end in zip(STAGES, ends, strict=True)} | HEADS[head]
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return logits_NCHW at the height and width of the images."""
+        features: Any = self.backbone(images_NCHW)
+        logits: Tensor = self.classifier(features if self._reads_all_features else features["out"])
+        return F.interpolate(logits, size=images_NCHW.shape[-2:], mode="bilinear", align_corners=False)
+
+    def load_imagenet(self, settings: ModelSettings) -> None:
+        """Fill the backbone with torchvision's ImageNet-1k V1 weights of its namesake, without the classifier."""
+        path = imagenet_file(settings.backbone)
+        tensors = {name.removeprefix("features."): tensor for name, tensor in read_tensors(path).items()}
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("fc.", "classifier."))}
+        fill(self.backbone, kept, where=path)
+
+
+def _ends(features: nn.Module) -> list[str]:
+    """Return the last block of each of MobileNetV3's stages from stride 4 on, the closing convolution in the last."""
+    names = [name for name, _ in features.named_children()]
+    starts = [index for index, block in enumerate(features.children()) if getattr(block, "_is_cn", False)]
+    return [names[index - 1] for index in [*starts[1:], len(names)]]
