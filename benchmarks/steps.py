@@ -72,7 +72,7 @@ def build_step(*, released: bool = False, method: dict[str, Any] | None = None) 
     else:
         layout = memory_layout(settings.train, torch.device("cpu"))
         task.to(memory_format=layout)
-        teacher.to(memory_format=layout).behave(loss.teacher_mode).pack()
+        teacher.to(memory_format=layout).behave(loss.teacher_mode).pack()  # as `Run` does
     teacher.listen(taps)
     optimizer = build_optimizer(task, settings.optim)
     scaler = torch.amp.GradScaler("cpu", enabled=False)

@@ -142,7 +142,7 @@ class AttnFD(Method):
         """Return all but the connectors in the first epoch and those later, if they learn in the first only."""
         if self.settings.connectors == "always":
             return ()
-        return ("student.", "method.student_gates.") if epoch == 1 else ("method.connectors.",)
+        return ("student", "method.student_gates") if epoch == 1 else ("method.connectors",)
 
     def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
         settings, terms = self.settings, {}

@@ -70,7 +70,7 @@ class OFD(LayerwiseMethod):
 
     def resting(self, epoch: int) -> tuple[str, ...]:
         """Let the student rest while only the connectors learn."""
-        return ("student.",) if epoch <= self.settings.connector_epochs else ()
+        return ("student",) if epoch <= self.settings.connector_epochs else ()
 
     def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
         terms = {}

@@ -79,7 +79,7 @@ class Sum(Method):
     def resting(self, epoch: int) -> tuple[str, ...]:
         """Let rest what one of its methods wants to rest."""
         return tuple(
-            f"method.parts.{index}.{inside.removeprefix('.')}" if owner == "method" else prefix
+            f"method.parts.{index}.{inside}".rstrip(".") if owner == "method" else prefix
             for index, part in enumerate(self.parts)
             for prefix in part.resting(epoch)
             for owner, _, inside in [prefix.partition(".")]

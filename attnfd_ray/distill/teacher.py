@@ -24,17 +24,20 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         self.network: SegmentationModel = network.requires_grad_(False)
         self._recorder: TapRecorder | None = None
+        self._mode: TeacherMode = "eval"
         super().train(False)
 
     def train(self, mode: bool = True) -> FrozenTeacher:
-        """Stay as `behave` said."""
-        return self
+        """Stay as `behave` said, whatever mode a part was put in meanwhile."""
+        super().train(False)
+        return self.behave(self._mode)
 
     def behave(self, mode: TeacherMode) -> FrozenTeacher:
         """Run from now on with its own statistics (eval), with the batch's (batch_statistics), or also with dropout.
 
         Whatever the mode, no running statistic moves.
         """
+        self._mode = mode
         for module in self.network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.training = mode != "eval"
@@ -44,7 +47,7 @@ class FrozenTeacher(nn.Module):
         return self
 
     def pack(self) -> FrozenTeacher:
-        """Make it faster on the CPU it is on; its answers change by rounding only."""
+        """Make it faster in fp32 on the CPU it is on; its answers change by rounding only. Comes before `listen`."""
         pack_convolutions(self.network)
         return self
 

@@ -17,7 +17,7 @@ def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
     """Return one line per config, best mean first, or nothing where every config has a single seed.
 
     Equal hashes are one config; of trials with the same seed the best counts. The baseline is the student alone: the
-    one with most seeds, if a search has it twice, as its own baseline and as the method `none`.
+    one with most seeds, if a search has it twice, as its own baseline and as the method `none`; of equals the former.
     """
     by_seed: dict[str, dict[int, TrialLine]] = {}
     for line in reversed(ranked):  # the best comes last and stays
@@ -25,7 +25,7 @@ def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
     if all(len(seeds) == 1 for seeds in by_seed.values()):
         return []
     alone = [seeds for seeds in by_seed.values() if _is_baseline(next(iter(seeds.values())))]
-    baseline = max(alone, key=len, default=None)
+    baseline = max(alone, key=_weight, default=None)
     lines = [_line(seeds, baseline) for seeds in by_seed.values()]
     return sorted(lines, key=lambda line: (-line.best_val_miou.mean, str(line.values)))
 
@@ -48,6 +48,10 @@ def _line(seeds: dict[int, TrialLine], baseline: dict[int, TrialLine] | None) ->
         best_val_miou=estimate([_score(line) for line in seeds.values()]),
         gain=estimate(gains) if gains else None,
     )
+
+
+def _weight(seeds: dict[int, TrialLine]) -> tuple[int, bool]:
+    return len(seeds), next(iter(seeds.values())).role == "baseline"
 
 
 def _is_baseline(line: TrialLine) -> bool:

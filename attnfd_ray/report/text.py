@@ -66,7 +66,7 @@ def _protocol(report: ProtocolReport, console: Console) -> None:
     elif report.best:
         _say(console, "There is no finished baseline to compare with.", indent=2)
     if report.configs:
-        _title(console, "Over seeds (mean, 95 % interval; gains seed by seed)")
+        _title(console, "Over seeds of complete trials (mean, 95 % interval; gains seed by seed)")
         _print(console, _configs(report.configs))
     if report.ranked:
         _title(console, "Ranking (complete, full budget)")

@@ -73,8 +73,12 @@ class Groups:
         ]
         for thread in self._threads:
             thread.start()
-        # a client waits here and not in a call to a dead actor
-        ray.get(self.broker.broken.remote())
+        try:
+            # a client waits here and not in a call to a dead actor
+            ray.get(self.broker.broken.remote())
+        except BaseException:
+            self.close(patience_s=5.0)
+            raise
 
     def __enter__(self) -> Groups:
         return self

@@ -10,6 +10,7 @@ import dataclasses
 import gc
 import json
 import platform
+import re
 import resource
 import socket
 import time
@@ -34,6 +35,7 @@ from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.runtime.versions import versions
 from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
+from attnfd_ray.train import distributed
 from attnfd_ray.train.distributed import from_first_worker, rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
 from attnfd_ray.train.loop import Run
@@ -42,6 +44,10 @@ from attnfd_ray.train.records import EpochRecord, Outcome
 TEACHER_CHECK_IMAGES = 64  # enough to tell a trained teacher from a wrong file, few enough to be quick
 
 _COLLECTIVES = Path(dist.__file__).parent
+_OUR_COLLECTIVES = Path(distributed.__file__)
+_BROKEN_CONNECTION = re.compile(
+    r"gloo/transport|connection (closed|reset|refused)|timed out|broken pipe", re.IGNORECASE
+)
 
 Push = Callable[[Event], str | None]
 
@@ -74,7 +80,7 @@ class Worker:
             raise
         except Exception as error:  # whatever a user's method or data raises must not end the search
             if _lost_a_peer(error):
-                raise GroupMustRestart("another worker of the group died") from error
+                raise GroupMustRestart(f"another worker of the group died: {error}") from error
             kind, text = describe(error)
             alone = not isinstance(error, Diverged)  # all workers see the same loss
             if alone or rank() == 0:
@@ -101,8 +107,7 @@ class Worker:
         if self._teacher is None or self._teacher[0] != key:
             network = build_model(architecture, num_classes=num_classes)
             load_weights(network, Path(file), num_classes=num_classes)
-            teacher = FrozenTeacher(network).to(self.device)
-            self._teacher = (key, teacher.pack() if self.device.type == "cpu" else teacher)
+            self._teacher = (key, FrozenTeacher(network).to(self.device))
         return self._teacher[1]
 
     def _score_teacher(self, job: Job) -> None:
@@ -230,13 +235,14 @@ def facts(job: Job, device: torch.device, attempt: int) -> dict[str, Any]:
 def _lost_a_peer(error: Exception) -> bool:
     """Return whether a collective failed because another worker is gone.
 
-    gloo has no exception of its own for it: a RuntimeError comes out of torch.distributed, or, in backward, out of
-    autograd with the path of a source file of gloo's in its text.
+    gloo has no exception of its own for it, nor one wording: what counts is a broken connection in the text, or a
+    collective of ours that failed, since those are always called alike on all workers.
     """
-    if world_size() == 1 or not isinstance(error, RuntimeError):
+    if world_size() == 1 or not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
         return False
-    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    return isinstance(error, dist.DistError) or "gloo/" in str(error) or last.is_relative_to(_COLLECTIVES)
+    frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    ours = _OUR_COLLECTIVES in frames and frames[-1].is_relative_to(_COLLECTIVES)
+    return isinstance(error, dist.DistError) or bool(_BROKEN_CONNECTION.search(str(error))) or ours
 
 
 def describe(error: Exception) -> tuple[str, str]:

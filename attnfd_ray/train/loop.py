@@ -60,7 +60,10 @@ class Run:
         layout = memory_layout(settings.train, device)
         self.task = self.task.to(memory_format=layout)
         if self.teacher is not None:
-            self.teacher.to(memory_format=layout).behave(method.teacher_mode).listen(taps)
+            self.teacher.to(memory_format=layout).behave(method.teacher_mode)
+            if device.type == "cpu" and settings.train.precision == "fp32":
+                self.teacher.pack()
+            self.teacher.listen(taps)
         self.optimizer = build_optimizer(self.task, settings.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.train.precision == "fp16")
         self.last: EpochRecord | None = None
@@ -171,11 +174,11 @@ class Run:
 
     def resume(self) -> None:
         """Go on after the last complete checkpoint, if there is one."""
-        # one worker looks: on a shared disk another may not see the newest yet, and would go on from an older one
-        found = from_first_worker(checkpoint.latest(self.directory / "checkpoints") if rank() == 0 else None)
+        # one worker reads for all: on a shared disk another may not see the newest yet
+        found = checkpoint.latest(self.directory / "checkpoints") if rank() == 0 else None
+        found, state = from_first_worker((found, found.load() if found else {}))
         if found is None:
             return
-        state = found.load()
         try:
             self.task.load_state_dict(state["task"])
             self.optimizer.load_state_dict(state["optimizer"])

@@ -35,8 +35,9 @@ class DistillationTask(nn.Module):
         Comes before the task is wrapped for several workers. A resting parameter has no gradient, so the optimiser
         leaves it and its momentum alone.
         """
+        resting = tuple(f"{prefix}." for prefix in prefixes if self.get_submodule(prefix))
         for name in self._learning:
-            self.get_parameter(name).requires_grad_(not name.startswith(prefixes))
+            self.get_parameter(name).requires_grad_(not name.startswith(resting))
 
     def forward(
         self,

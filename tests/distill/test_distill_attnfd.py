@@ -240,8 +240,8 @@ def test_with_identity_gates_and_the_batch_norm_it_is_lad() -> None:
 def test_connectors_of_the_first_epoch_learn_alone_then_and_never_again() -> None:
     assert make().resting(1) == make().resting(7) == ()
     method = make(connectors="first_epoch")
-    assert method.resting(1) == ("student.", "method.student_gates.")
-    assert method.resting(2) == method.resting(9) == ("method.connectors.",)
+    assert method.resting(1) == ("student", "method.student_gates")
+    assert method.resting(2) == method.resting(9) == ("method.connectors",)
 
 
 def test_what_the_loop_is_to_do_is_what_the_settings_say() -> None:

@@ -98,8 +98,8 @@ def test_a_term_of_weight_zero_is_left_out() -> None:
 def test_what_one_of_its_methods_wants_to_rest_rests() -> None:
     first_epoch = {"name": "attnfd", "connectors": "first_epoch", "layers": ["aspp"]}
     method = make(KD, OFD, first_epoch)
-    assert method.resting(1) == ("student.", "student.", "method.parts.2.student_gates.")
-    assert method.resting(2) == ("method.parts.2.connectors.",)
+    assert method.resting(1) == ("student", "student", "method.parts.2.student_gates")
+    assert method.resting(2) == ("method.parts.2.connectors",)
     known = [f"method.{name}" for name, _ in method.named_parameters()]
     for prefix in ("method.parts.2.student_gates.", "method.parts.2.connectors."):
         assert any(name.startswith(prefix) for name in known)

@@ -14,9 +14,11 @@ from attnfd_ray.models import build_model
 TAPS = ("stage1", "stage4", "aspp", "decoder", "logits")
 
 
-def make(backbone: str = "resnet18") -> FrozenTeacher:
+def make(backbone: str = "resnet18", *, packed: bool = False) -> FrozenTeacher:
     torch.manual_seed(0)
     teacher = FrozenTeacher(build_model(ModelSettings(backbone=backbone, width=0.125), num_classes=4))
+    if packed:
+        teacher.pack()
     teacher.listen(TAPS)
     return teacher
 
@@ -25,15 +27,18 @@ def images(seed: int = 0) -> Tensor:
     return torch.rand((2, 3, 33, 33), generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "mobilenet_v2"])
-def test_it_stays_bit_for_bit_whatever_its_parent_is_told(backbone: str) -> None:
-    teacher = make(backbone)
+def test_it_stays_bit_for_bit_whatever_its_parent_is_told(backbone: str, packed: bool) -> None:
+    teacher = make(backbone, packed=packed)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     assert any("running_mean" in name for name in before)
     answers = teacher(images())
     parent = nn.ModuleDict({"teacher": teacher, "student": nn.Linear(1, 1)})
     for step in range(4):
         parent.train()
+        teacher.train(True)
+        teacher.network.train()
         teacher.train(True)
         given = images(step).requires_grad_()
         features = teacher(given)

@@ -40,3 +40,20 @@ def test_packing_and_unpacking_leave_no_trace_in_half_precision(pair: tuple[nn.M
     packed(images(33, 33))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(packed(images(33, 33)), plain(images(33, 33)))
+
+
+def test_it_may_be_made_double_and_back(pair: tuple[nn.Module, nn.Module]) -> None:
+    plain, packed = pair
+    packed(images(33, 33))
+    assert torch.equal(packed.double()(images(33, 33).double()), copy.deepcopy(plain).double()(images(33, 33).double()))
+    packed.float()
+
+
+def test_a_convolution_that_is_listened_to_stays_as_it_is() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)).requires_grad_(False)
+    heard: list[torch.Tensor] = []
+    network[1].register_forward_hook(lambda module, inputs, output: heard.append(output))
+    pack_convolutions(network)
+    network(images(8, 8))
+    assert isinstance(network[0], PackedConv2d)
+    assert len(heard) == 1

@@ -52,6 +52,15 @@ def test_a_gain_is_taken_seed_by_seed_from_the_student_alone_with_most_seeds(com
     assert none.is_baseline
 
 
+def test_of_equally_many_seeds_the_searchs_own_baseline_counts(write):
+    write("base", 0.60, role="baseline", config_hash="base")
+    write("none1", 0.55, method="none", config_hash="none")
+    write("kd1", 0.61, method="kd", config_hash="kd")
+    write("kd2", 0.63, method="kd", config_hash="kd", seed=2)
+    kd = configs(summarise(write.store))[0]
+    assert (kd.gain.mean, kd.gain.num) == (pytest.approx(0.01), 1)
+
+
 def test_one_seed_has_no_interval():
     assert estimate([0.5]).half_width is None
 

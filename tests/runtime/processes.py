@@ -45,6 +45,13 @@ def listening(pids: set[int]) -> list[str]:
     return [line.split()[3] for line in lines if any(f"pid={pid}," in line for pid in pids)]
 
 
+def _is_agent(command: list[str]) -> bool:
+    """Return whether a process is one of Ray's agents, by its name or, before it has taken that, by its program."""
+    return (command[0].startswith("ray::") and command[0].endswith("Agent")) or any(
+        word.endswith(("dashboard/agent.py", "runtime_env/agent/main.py")) for word in command[:4]
+    )
+
+
 def outlive(driver: int) -> dict[int, str]:
     """Kill a driver, wait until Ray has ended with it, and return who was there: pid -> command line.
 
@@ -52,7 +59,7 @@ def outlive(driver: int) -> dict[int, str]:
     """
     family = descendants(driver)
     os.kill(driver, signal.SIGKILL)
-    agents = [pid for pid, command in family.items() if "Agent" in command or "agent" in command]
+    agents = [pid for pid, command in family.items() if _is_agent(command.split())]
     others = [pid for pid in family if pid not in agents]
     wait_until("Ray to end with its driver", lambda: not any(Path(f"/proc/{pid}").exists() for pid in others))
     for pid in agents:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 from attnfd_ray.runtime.worker import _lost_a_peer
 
 SURVIVOR = """
@@ -41,6 +44,26 @@ def test_a_collective_without_its_peer_says_that_it_is_gone(tmp_path: Path) -> N
     )
     assert survives.communicate(timeout=60)[0].split() == ["True"] * 2
     dies.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:15526: Connection reset by peer"), True),
+        (RuntimeError("Timed out waiting 1800000ms for recv operation to complete"), True),
+        (torch.distributed.DistBackendError("NCCL error"), True),
+        (RuntimeError("shape '[2, 3]' is invalid for input of size 5"), False),
+        (torch.OutOfMemoryError("CUDA out of memory while the connection reset"), False),
+        (ValueError("Connection reset by peer"), False),
+    ],
+)
+def test_among_several_workers_a_broken_connection_is_told_from_other_errors(
+    error: Exception, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attnfd_ray.runtime.worker.world_size", lambda: 2)
+    with pytest.raises(type(error)) as caught:
+        raise error
+    assert _lost_a_peer(caught.value) == lost
 
 
 def test_an_error_of_a_run_on_one_worker_is_its_own() -> None:

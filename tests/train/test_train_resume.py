@@ -36,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "in parts": {"train__accumulate": 2},
     "bf16": {"train__precision": "bf16"},
     "fp16": {"train__precision": "fp16"},
-    "channels last": {"train__channels_last": True},
+    "contiguous": {"train__channels_last": False},
     "nesterov": {"optim__nesterov": True},
     "mobilenet": {"student__backbone": "mobilenet_v2"},
 }

@@ -1,0 +1,18 @@
+"""What a Ray on this machine does without."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.ray
+def test_ray_still_has_what_the_local_trainer_leaves_out() -> None:
+    from ray.train.torch import TorchTrainer
+
+    from attnfd_ray.runtime.loopback import _FOR_CLUSTERS, LoopbackTrainer
+
+    theirs, ours = (
+        {type(callback).__name__ for callback in kind(print)._create_default_callbacks()}
+        for kind in (TorchTrainer, LoopbackTrainer)
+    )
+    assert theirs - ours == set(_FOR_CLUSTERS)
