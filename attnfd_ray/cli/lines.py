@@ -86,6 +86,8 @@ def searched(job: Job) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
+    if isinstance(value, dict):
+        return str(value.get("name", value))
     return "+".join(map(_short, value)) if isinstance(value, list) else str(value)
 
 

@@ -38,7 +38,8 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def _line(seeds: dict[int, TrialLine], baseline: dict[int, TrialLine] | None) -> ConfigLine:
-    first = next(iter(seeds.values()))
+    # a file's own method is written out whole, where a choice says only what differs
+    first = min(seeds.values(), key=lambda line: len(str(line.values)))
     both = sorted(seeds.keys() & (baseline or {}).keys())
     gains = [_score(seeds[seed]) - _score(baseline[seed]) for seed in both] if baseline not in (None, seeds) else []
     return ConfigLine(

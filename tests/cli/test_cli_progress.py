@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from attnfd_ray.cli.board import Board
-from attnfd_ray.cli.lines import JsonLines, Lines
+from attnfd_ray.cli.lines import JsonLines, Lines, searched
 from attnfd_ray.cli.progress import progress
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.jobs import Job
@@ -151,6 +151,18 @@ def board(clock):
 
 @pytest.mark.parametrize("width", [1, 20, 80, 300])
 @pytest.mark.parametrize("searching", [True, False])
+def test_a_searched_method_is_told_by_its_name():
+    assert searched(job("s-0002", method={"name": "kd", "temperature": 4.0}, train__seed=2)) == "method=kd seed=2"
+
+
+def test_a_teacher_has_ten_lines_in_a_search():
+    said = []
+    lines = Lines(said.append, every_epoch=False)
+    for epoch in range(1, 41):
+        lines.epoch(job("teacher", role="teacher"), metrics(epoch, 0.5))
+    assert [line.split()[2] for line in said] == [f"{epoch}/40" for epoch in range(4, 41, 4)]
+
+
 def test_a_table_of_nothing_can_be_drawn_at_any_width(clock, searching, width):
     assert len(drawn(Board(experiment(), searching=searching, clock=clock), width)) >= 2
 

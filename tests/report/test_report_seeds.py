@@ -52,6 +52,13 @@ def test_a_gain_is_taken_seed_by_seed_from_the_student_alone_with_most_seeds(com
     assert none.is_baseline
 
 
+def test_a_config_is_named_by_its_shortest_words(write):
+    write("written", 0.6, config_hash="a", values={"method": {"name": "attnfd", "norm": "image"}, "train.seed": 1})
+    write("chosen", 0.5, config_hash="a", seed=2, values={"method": {"name": "attnfd"}, "train.seed": 2})
+    (line,) = configs(summarise(write.store))
+    assert line.values == {"method": {"name": "attnfd"}}
+
+
 def test_of_equally_many_seeds_the_searchs_own_baseline_counts(write):
     write("base", 0.60, role="baseline", config_hash="base")
     write("none1", 0.55, method="none", config_hash="none")
