@@ -149,8 +149,6 @@ def board(clock):
     return board
 
 
-@pytest.mark.parametrize("width", [1, 20, 80, 300])
-@pytest.mark.parametrize("searching", [True, False])
 def test_a_searched_method_is_told_by_its_name():
     assert searched(job("s-0002", method={"name": "kd", "temperature": 4.0}, train__seed=2)) == "method=kd seed=2"
 
@@ -163,6 +161,8 @@ def test_a_teacher_has_ten_lines_in_a_search():
     assert [line.split()[2] for line in said] == [f"{epoch}/40" for epoch in range(4, 41, 4)]
 
 
+@pytest.mark.parametrize("width", [1, 20, 80, 300])
+@pytest.mark.parametrize("searching", [True, False])
 def test_a_table_of_nothing_can_be_drawn_at_any_width(clock, searching, width):
     assert len(drawn(Board(experiment(), searching=searching, clock=clock), width)) >= 2
 
