@@ -70,9 +70,9 @@ def build_step(*, released: bool = False, method: dict[str, Any] | None = None) 
         for layer, frozen in loss.teacher_gates.items():
             loss.teacher_gates[layer] = frozen.gate
     else:
-        layout = memory_layout(settings.train, torch.device("cpu"))
-        task.to(memory_format=layout)
-        teacher.to(memory_format=layout).behave(loss.teacher_mode).pack()  # as `Run` does
+        # as `Run` does
+        task.to(memory_format=memory_layout(settings.train, torch.device("cpu")))
+        teacher.pack().behave(loss.teacher_mode)
     teacher.listen(taps)
     optimizer = build_optimizer(task, settings.optim)
     scaler = torch.amp.GradScaler("cpu", enabled=False)

@@ -68,6 +68,8 @@ UpTo4096 = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, lt=_MANY)]
 CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
 NumberInText = BeforeValidator(_number_in)
+# the label of pixels that are neither learned nor scored, in every dataset
+IGNORED = 255
 Probability = Annotated[float, Field(ge=0, le=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 Range = Annotated[tuple[AboveZero, AboveZero], AfterValidator(_ordered)]

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from attnfd_ray.data.dataset import IGNORED, Sample, SegmentationDataset
+from attnfd_ray.config.values import IGNORED
+from attnfd_ray.data.dataset import Sample, SegmentationDataset
 from attnfd_ray.data.files import read_list
 from attnfd_ray.data.palette import Colour
 from attnfd_ray.errors import DataError

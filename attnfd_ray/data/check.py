@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.dataset import IGNORED, SegmentationDataset, open_dataset
+from attnfd_ray.config.values import IGNORED
+from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
 from attnfd_ray.data.files import few
 from attnfd_ray.errors import DataError
 

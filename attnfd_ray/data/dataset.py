@@ -18,12 +18,10 @@ from torch import Tensor
 
 from attnfd_ray import registry
 from attnfd_ray.config.schema import DataSettings
+from attnfd_ray.config.values import IGNORED
 from attnfd_ray.data.files import Bytes, few, read_image, read_mask
 from attnfd_ray.data.palette import Colour
 from attnfd_ray.errors import DataError
-
-IGNORED = 255
-"""The label of pixels that are neither learned nor scored, in every dataset."""
 
 
 class Sample(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORED = 255  # as in attnfd_ray.data, which this room does not import
+from attnfd_ray.config.values import IGNORED
 
 
 def labels_at(labels_NHW: Tensor, features_NCHW: Tensor) -> Tensor:

@@ -88,8 +88,8 @@ def _heads(heads: Sequence[tuple[str, TrialLine]]) -> Table:
 def _configs(configs: Iterable[ConfigLine]) -> Table:
     table = _table(["Config"], ["Seeds", "mIoU %", "Gain, points"])
     for line in configs:
-        name = " ".join(part for part in (line.method, numbers.assignments(_without_method(line.values))) if part)
-        name += " (baseline)" if line.is_baseline else ""
+        method = "none (baseline)" if line.is_baseline else line.method
+        name = " ".join(part for part in (method, numbers.assignments(_without_method(line.values))) if part)
         score, gain = line.best_val_miou, line.gain
         gained = numbers.NONE if gain is None else numbers.interval(numbers.points(gain.mean), gain.half_width)
         _row(table, name, str(score.num), numbers.interval(numbers.percent(score.mean), score.half_width), gained)

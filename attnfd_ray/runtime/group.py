@@ -76,7 +76,7 @@ class Groups:
         try:
             # a client waits here and not in a call to a dead actor
             ray.get(self.broker.broken.remote())
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody else ends what was never entered
             self.close(patience_s=5.0)
             raise
 

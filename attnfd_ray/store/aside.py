@@ -19,7 +19,7 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: nothing half-written is left behind
         aside.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)

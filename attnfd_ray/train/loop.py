@@ -60,10 +60,11 @@ class Run:
         layout = memory_layout(settings.train, device)
         self.task = self.task.to(memory_format=layout)
         if self.teacher is not None:
-            self.teacher.to(memory_format=layout).behave(method.teacher_mode)
             if device.type == "cpu" and settings.train.precision == "fp32":
-                self.teacher.pack()
-            self.teacher.listen(taps)
+                self.teacher.pack()  # stays packed from run to run, in a layout of its own
+            else:
+                self.teacher.to(memory_format=layout)
+            self.teacher.behave(method.teacher_mode).listen(taps)
         self.optimizer = build_optimizer(self.task, settings.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.train.precision == "fp16")
         self.last: EpochRecord | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnfd_ray.data.dataset import IGNORED
+from attnfd_ray.config.values import IGNORED
 
 
 @dataclass(frozen=True, kw_only=True)

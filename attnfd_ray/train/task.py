@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd_ray.data.dataset import IGNORED
+from attnfd_ray.config.values import IGNORED
 from attnfd_ray.models import SegmentationModel, TapRecorder
 
 
@@ -32,12 +32,13 @@ class DistillationTask(nn.Module):
     def rest(self, prefixes: tuple[str, ...]) -> None:
         """Let the parameters under `prefixes` rest, and all others learn that ever do.
 
-        Comes before the task is wrapped for several workers. A resting parameter has no gradient, so the optimiser
-        leaves it and its momentum alone.
+        A prefix without a module is an AttributeError. Comes before the task is wrapped for several workers. A resting
+        parameter has no gradient, so the optimiser leaves it and its momentum alone.
         """
-        resting = tuple(f"{prefix}." for prefix in prefixes if self.get_submodule(prefix))
+        for prefix in prefixes:
+            self.get_submodule(prefix)
         for name in self._learning:
-            self.get_parameter(name).requires_grad_(not name.startswith(resting))
+            self.get_parameter(name).requires_grad_(not name.startswith(tuple(f"{prefix}." for prefix in prefixes)))
 
     def forward(
         self,

@@ -23,21 +23,6 @@ def batch_of(num_images: int, *values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).reshape(num_images, -1, 1, 1)
 
 
-@pytest.mark.parametrize(
-    ("student", "teacher", "expected"),
-    [
-        (batch_of(1, 1, 2, 3, 4), batch_of(1, 2, 4, 6, 8), 0),
-        (batch_of(1, 1, 0), batch_of(1, 0, 1), 2),
-        (batch_of(1, 1, 2), batch_of(1, -1, -2), 4),
-        (batch_of(2, 3, 4, 0, 0), batch_of(2, 0, 0, 5, 12), 1),
-        (batch_of(2, 1, 2, 3, 4), batch_of(2, 4, 3, 2, 1), 1 / 3),
-    ],
-    ids=["parallel", "orthogonal", "opposite", "orthogonal images", "cosine 2/3"],
-)
-def test_the_batch_norm_gives_what_a_pencil_gives(student: Tensor, teacher: Tensor, expected: float) -> None:
-    assert normalised_distance(student, teacher, norm="batch").item() == pytest.approx(expected, abs=1e-15)
-
-
 def test_the_image_norm_is_the_mean_over_images_of_what_a_pencil_gives() -> None:
     student, teacher = batch_of(3, 1, 0, 1, 2, 3, 4), batch_of(3, 0, 1, -1, -2, 6, 8)
     assert normalised_distance(student, teacher, norm="image").item() == pytest.approx((2 + 4 + 0) / 3, abs=1e-15)

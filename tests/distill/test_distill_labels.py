@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from attnfd_ray.config.values import IGNORED
 from attnfd_ray.data import dataset
-from attnfd_ray.distill.labels import IGNORED, class_means, labels_at
+from attnfd_ray.distill.labels import class_means, labels_at
 
 
 def test_the_ignored_label_is_that_of_the_data() -> None:
