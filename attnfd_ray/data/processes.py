@@ -62,9 +62,7 @@ class LoadingProcesses(Generic[Request, Item]):
                 if isinstance(item, AttnFDError):
                     raise item
                 yield item
-        except (
-            Exception
-        ) as error:  # all are raised again, in words of ours where the process and not `load` is at fault
+        except Exception as error:  # all are raised again; in our words where not `load` is at fault
             traceback.clear_frames(error.__traceback__)  # which hold the processes past close()
             if not isinstance(error, RuntimeError) or str(error).startswith("Caught "):
                 raise  # came from `load`
