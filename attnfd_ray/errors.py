@@ -29,8 +29,8 @@ class UserError(AttnFDError):
     exit_code: ClassVar[int] = 2
 
 
-class ConfigError(UserError):
-    """A settings file that cannot be used; carries every problem found, one line each."""
+class UserErrors(UserError):
+    """Input with one or more mistakes; carries every problem found, one line each."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems = [one_line(text) for text in ([problems] if isinstance(problems, str) else problems)]
@@ -40,7 +40,11 @@ class ConfigError(UserError):
         return "\n".join(self.problems)
 
 
-class DataError(UserError):
+class ConfigError(UserErrors):
+    """A settings file that cannot be used."""
+
+
+class DataError(UserErrors):
     """A dataset that is missing, broken or not what the settings say."""
 
 

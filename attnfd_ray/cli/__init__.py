@@ -18,7 +18,7 @@ from attnfd_ray.cli.report import report
 from attnfd_ray.cli.teacher import teacher
 from attnfd_ray.cli.train import train
 from attnfd_ray.cli.tune import tune
-from attnfd_ray.errors import AttnFDError, ConfigError, one_line
+from attnfd_ray.errors import AttnFDError, UserErrors, one_line
 
 INTERRUPTED = 130
 _INTERRUPTED_TEXT = "interrupted; train and tune go on from the last finished epoch when started again"
@@ -50,7 +50,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except ConfigError as error:
+    except UserErrors as error:
         code = _fail("\n".join(error.problems), error.exit_code)
     except AttnFDError as error:
         code = _fail(one_line(str(error)), error.exit_code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
 
 from attnfd_ray.config.values import IGNORED
 from attnfd_ray.data.dataset import Sample, SegmentationDataset
@@ -19,15 +18,15 @@ class CamVid(SegmentationDataset):
     The published lists carry the absolute paths of their author's machine, so only the last two parts of a path count.
     """
 
-    class_names: ClassVar[tuple[str, ...]] = (
+    class_names: tuple[str, ...] = (
         *("Sky", "Building", "Pole", "Road", "Pavement", "Tree"),
         *("SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist"),
     )
-    palette: ClassVar[tuple[Colour, ...]] = (
+    palette: tuple[Colour, ...] = (
         *((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0)),
         *((192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
     )
-    label_map: ClassVar[Mapping[int, int]] = {11: IGNORED}
+    label_map: Mapping[int, int] | None = {**{label: label for label in range(11)}, 11: IGNORED}
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the pairs of `{split}.txt`, else the images of the directory `{split}`; DataError without either."""

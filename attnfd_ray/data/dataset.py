@@ -9,8 +9,9 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from attnfd_ray.config.values import IGNORED
 from attnfd_ray.data.files import Bytes, few, read_image, read_mask
 from attnfd_ray.data.palette import Colour
 from attnfd_ray.errors import DataError
+
+_MEANINGLESS = 254
+"""What a mask's value becomes that stands for nothing; no dataset has that many classes."""
 
 
 class Sample(NamedTuple):
@@ -35,30 +39,34 @@ class Sample(NamedTuple):
 class SegmentationDataset(ABC):
     """The images of one split, in the order of its list.
 
-    A subclass names its classes and colours and lists its files; everything is checked here: at once that all files
-    exist, and whatever is inside a file when it is read.
+    A subclass names its classes and colours and lists its files; everything is checked here: `problems` tells at once
+    what is wrong with the list and which files are missing, and whatever is inside a file is found when it is read.
     """
 
-    class_names: ClassVar[tuple[str, ...]]
-    palette: ClassVar[tuple[Colour, ...]]
-    label_map: ClassVar[Mapping[int, int]] = {}
-    """Mask values that mean another id: {11: IGNORED}."""
+    class_names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    label_map: Mapping[int, int] | None = None
+    """What every value of a mask means, a class or IGNORED; None: values are class ids, and IGNORED."""
 
     def __init__(self, root: str | Path, split: str) -> None:
         self.root = Path(root).expanduser()
         self.split = split
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such directory; set data.root to the directory of the dataset")
-        self._samples = list(self.list_samples())
-        self._check_ids()
-        self._sizes = self._file_sizes()
-        self._to_id: Bytes = np.arange(256, dtype=np.uint8)
-        for value, label in self.label_map.items():
-            self._to_id[value] = label
+        try:
+            self.samples = list(self.list_samples())
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"{error.filename}: cannot be read ({reason}); check who may read data.root") from None
+        self._meanings = _table(self.label_map, self.num_classes)
 
     @abstractmethod
     def list_samples(self) -> Sequence[Sample]:
         """Return the samples of `self.split` under `self.root`; DataError where the split's list is missing."""
+
+    def read_values(self, sample: Sample) -> Bytes:
+        """Return values_HW of a sample's mask as its file has them; DataError if there is no such mask in it."""
+        return read_mask(self.root / sample.label)
 
     @property
     def num_classes(self) -> int:
@@ -68,20 +76,20 @@ class SegmentationDataset(ABC):
     @property
     def ids(self) -> list[str]:
         """The names of the samples, in order."""
-        return [sample.id for sample in self._samples]
+        return [sample.id for sample in self.samples]
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self.samples)
 
     def paths(self, index: int) -> tuple[Path, Path]:
         """Return the files of the image and of its mask."""
-        sample = self._samples[index]
+        sample = self.samples[index]
         return self.root / sample.image, self.root / sample.label
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Return image_CHW (uint8, RGB) and label_HW (uint8, class ids or IGNORED); DataError names a broken file."""
         image_path, label_path = self.paths(index)
-        image_HWC, label_HW = read_image(image_path), self._read_label(label_path)
+        image_HWC, label_HW = read_image(image_path), self._read_label(self.samples[index])
         if image_HWC.shape[:2] != label_HW.shape:
             (height, width), (rows, columns) = image_HWC.shape[:2], label_HW.shape
             raise DataError(
@@ -92,55 +100,95 @@ class SegmentationDataset(ABC):
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that change with the ids or the size of any file, wherever the dataset lies."""
-        sizes = zip(self._sizes[::2], self._sizes[1::2], strict=True)
-        lines = (f"{name}\t{image}\t{mask}\n" for name, (image, mask) in zip(self.ids, sizes, strict=True))
+        sizes = self._sizes
+        lines = (f"{sample.id}\t{sizes[sample.image]}\t{sizes[sample.label]}\n" for sample in self.samples)
         return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
-    def _read_label(self, path: Path) -> Bytes:
-        label_HW = self._to_id[read_mask(path)]
-        wrong = label_HW[(label_HW >= self.num_classes) & (label_HW != IGNORED)]
-        if wrong.size:
+    def problems(self) -> list[str]:
+        """Return what is wrong with the list and which files are missing, a line each; nothing inside a file."""
+        where = f"{self.root}: split '{self.split}'"
+        if not self.samples:
+            return [f"{where} lists no image; needed is at least one"]
+        found = []
+        outside = [sample.id for sample in self.samples if any(map(_leaves_root, sample))]
+        if outside:
+            found.append(f"{where} lists files outside the dataset: {few(outside)}; needed are names inside data.root")
+        doubles = [sample_id for sample_id, times in Counter(self.ids).items() if times > 1]
+        if doubles:
+            found.append(f"{where} lists {len(doubles)} ids more than once: {few(doubles)}; needed is once")
+        lacking: dict[str, list[str]] = {}
+        for name, size in self._sizes.items():
+            if isinstance(size, str):
+                lacking.setdefault(size, []).append(name)
+        found += [
+            f"{self.root}: {len(names)} of the {len(self._sizes)} files of split '{self.split}' {reason}: "
+            f"{few(names)}; {_REMEDY.get(reason, 'check who may read them and where links lead')}"
+            for reason, names in lacking.items()
+        ]
+        return found
+
+    def checked(self) -> Self:
+        """Return this dataset; DataError with all `problems` if there are any."""
+        if found := self.problems():
+            raise DataError(found)
+        return self
+
+    @cached_property
+    def _sizes(self) -> dict[str, int | str]:
+        """The bytes of every image and mask in the root by name, or why there are none."""
+        inside = (sample for sample in self.samples if not any(map(_leaves_root, sample)))
+        return {name: _bytes_of(self.root / name) for sample in inside for name in (sample.image, sample.label)}
+
+    def _read_label(self, sample: Sample) -> Bytes:
+        values_HW = self.read_values(sample)
+        label_HW: Bytes = self._meanings[values_HW]
+        if (label_HW == _MEANINGLESS).any():
+            wrong = np.unique(values_HW[label_HW == _MEANINGLESS]).tolist()
             raise DataError(
-                f"{path}: mask values {few(np.unique(wrong).tolist())} are no class; needed are "
-                f"0..{self.num_classes - 1} or {IGNORED}: check that data.name is what data.root holds"
+                f"{self.root / sample.label}: mask values {few(wrong)} are no class; needed are {self._known()}: "
+                "check that data.name is what data.root holds"
             )
         return label_HW
 
-    def _check_ids(self) -> None:
-        where = f"{self.root}: split '{self.split}'"
-        if not self._samples:
-            raise DataError(f"{where} lists no image; needed is at least one")
-        outside = [sample.id for sample in self._samples if any(map(_leaves_root, sample))]
-        if outside:
-            raise DataError(
-                f"{where} lists files outside the dataset: {few(outside)}; needed are names inside data.root"
-            )
-        doubles = [sample_id for sample_id, times in Counter(self.ids).items() if times > 1]
-        if doubles:
-            raise DataError(f"{where} lists {len(doubles)} ids more than once: {few(doubles)}; needed is once")
-
-    def _file_sizes(self) -> list[int]:
-        """Return the bytes of every image and mask, in turn; DataError if any is missing."""
-        sizes, missing = [], []
-        for name in (name for sample in self._samples for name in (sample.image, sample.label)):
-            try:
-                sizes.append((self.root / name).stat().st_size)
-            except OSError:
-                missing.append(name)
-        if missing:
-            raise DataError(
-                f"{self.root}: {len(missing)} of the {2 * len(self)} files of split '{self.split}' are missing: "
-                f"{few(missing)}; add them or take them off the list"
-            )
-        return sizes
+    def _known(self) -> str:
+        """Return the values a mask may have, as words."""
+        if self.label_map is None:
+            return f"0..{self.num_classes - 1} or {IGNORED}"
+        values = sorted(self.label_map)
+        return f"{values[0]}..{values[-1]}" if len(values) == values[-1] - values[0] + 1 else few(values, 40)
 
 
 def open_dataset(data: DataSettings, *, split: str) -> SegmentationDataset:
-    """Return the split of the dataset that the settings name; DataError if its files are not all there."""
+    """Return the split of the dataset that the settings name; DataError if its list or files are not all right."""
     dataset: SegmentationDataset = registry.load("dataset", data.name)(data.root, split)
-    return dataset
+    return dataset.checked()
+
+
+_MISSING = "are missing"
+_REMEDY = {_MISSING: "add them or take them off the list", "are empty": "copy them again"}
+
+
+def _bytes_of(path: Path) -> int | str:
+    """Return a file's size, or what is wrong with it."""
+    try:
+        return path.stat().st_size or "are empty"
+    except FileNotFoundError:
+        return _MISSING
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
 
 
 def _leaves_root(name: str) -> bool:
     path = PurePosixPath(name)
     return path.is_absolute() or ".." in path.parts
+
+
+def _table(label_map: Mapping[int, int] | None, num_classes: int) -> Bytes:
+    """Return the meaning of each of the 256 values of a mask."""
+    assert num_classes <= _MEANINGLESS, "labels are bytes"
+    meanings = np.full(256, _MEANINGLESS, dtype=np.uint8)
+    if label_map is None:
+        label_map = {label: label for label in (*range(num_classes), IGNORED)}
+    for value, label in label_map.items():
+        meanings[value] = label
+    return meanings

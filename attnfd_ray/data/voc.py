@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from attnfd_ray.data.dataset import Sample, SegmentationDataset
 from attnfd_ray.data.files import read_list
@@ -23,11 +22,11 @@ class VOC(SegmentationDataset):
     their masks from SegmentationClassAug.
     """
 
-    class_names: ClassVar[tuple[str, ...]] = (
+    class_names: tuple[str, ...] = (
         *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
         *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
     )
-    palette: ClassVar[tuple[Colour, ...]] = voc_colormap(21)
+    palette: tuple[Colour, ...] = voc_colormap(21)
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the samples of the split's list; DataError if there is no VOC 2012 or no such list."""
@@ -58,5 +57,5 @@ class VOC(SegmentationDataset):
 class ToyScenes(VOC):
     """The generated set of `attnfd-ray data toyscenes`."""
 
-    class_names: ClassVar[tuple[str, ...]] = CLASS_NAMES
-    palette: ClassVar[tuple[Colour, ...]] = voc_colormap(len(CLASS_NAMES))
+    class_names: tuple[str, ...] = CLASS_NAMES
+    palette: tuple[Colour, ...] = voc_colormap(len(CLASS_NAMES))

@@ -198,7 +198,7 @@ def test_the_errors_are_those_tested_here():
 
     ours = {error for error in below(AttnFDError) if error.__module__ == "attnfd_ray.errors" and error.exit_code == 2}
     assert {error.__name__ for error in ours} == {
-        "UserError", "ConfigError", "DataError", "CheckpointError", "StoreError", "CapacityError",
+        "UserError", "UserErrors", "ConfigError", "DataError", "CheckpointError", "StoreError", "CapacityError",
     }  # fmt: skip
 
 

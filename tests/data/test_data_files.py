@@ -129,7 +129,7 @@ def test_missing_files_are_counted_and_the_first_named(make_voc: Make) -> None:
     root = make_voc()
     for name in ("JPEGImages/a0.jpg", "SegmentationClass/a0.png", "JPEGImages/a3.jpg"):
         (root / HOME / name).unlink()
-    assert message(lambda: VOC(root, "train")) == (
+    assert message(lambda: VOC(root, "train").checked()) == (
         f"{root}: 3 of the 10 files of split 'train' are missing: {HOME}/JPEGImages/a0.jpg, "
         f"{HOME}/SegmentationClass/a0.png, {HOME}/JPEGImages/a3.jpg; add them or take them off the list"
     )
@@ -147,16 +147,16 @@ def test_missing_files_are_counted_and_the_first_named(make_voc: Make) -> None:
 def test_a_list_that_cannot_be_meant_is_refused(make_voc: Make, lines: str, complaint: str) -> None:
     root = make_voc()
     (root / HOME / "ImageSets/Segmentation/train.txt").write_text(lines)
-    assert message(lambda: VOC(root, "train")) == f"{root}: split 'train' {complaint}"
+    assert message(lambda: VOC(root, "train").checked()) == f"{root}: split 'train' {complaint}"
 
 
 def test_a_camvid_line_must_be_a_pair_inside_the_root(make_camvid: Make) -> None:
     root = make_camvid()
     (root / "train.txt").write_text("train/0.png\n")
     text = f"{root / 'train.txt'}: 'train/0.png' is not a pair; needed is an image and its mask on each line"
-    assert message(lambda: CamVid(root, "train")) == text
+    assert message(lambda: CamVid(root, "train").checked()) == text
     (root / "train.txt").write_text("../0.png trainannot/0.png\n")
-    assert "lists files outside the dataset" in message(lambda: CamVid(root, "train"))
+    assert "lists files outside the dataset" in message(lambda: CamVid(root, "train").checked())
 
 
 def test_a_list_that_is_no_text_is_refused(make_voc: Make) -> None:
@@ -164,4 +164,4 @@ def test_a_list_that_is_no_text_is_refused(make_voc: Make) -> None:
     path = root / HOME / "ImageSets/Segmentation/train.txt"
     path.write_bytes(b"\xff\xfe\x00a")
     text = f"{path}: cannot be read as text; needed is a list with one image a line"
-    assert message(lambda: VOC(root, "train")) == text
+    assert message(lambda: VOC(root, "train").checked()) == text
