@@ -58,6 +58,16 @@ def _evaluation(data: DataSettings) -> Iterator[Finding]:
             ("data", "input_scale"),
             f"needs 1 where evaluation: resized says how large images are, got {data.input_scale:g}",
         )
+    if data.eval_stride is not None:
+        if data.evaluation != "sliding":
+            yield ("data", "eval_stride"), f"needs evaluation: sliding, got evaluation: {data.evaluation}"
+        elif any(step > side for step, side in zip(data.eval_stride, data.crop, strict=True)):
+            yield (
+                ("data", "eval_stride"),
+                f"needs at most the crop {list(data.crop)}, or pixels would be skipped, got {list(data.eval_stride)}",
+            )
+    if data.test_split is not None and data.test_split in (data.train_split, data.val_split):
+        yield ("data", "test_split"), f"needs a split that nothing was learned or chosen on, got '{data.test_split}'"
 
 
 def _weights(name: str, network: ModelSettings | None) -> Iterator[Finding]:

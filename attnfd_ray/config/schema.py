@@ -38,6 +38,9 @@ class DataSettings(Record):
     root: Annotated[str, Field(min_length=1, description="the directory of the dataset")]
     train_split: str = "train"
     val_split: str = "val"
+    test_split: Annotated[
+        str | None, Field(min_length=1, description="scored once, at the end of a run, with its best epoch's weights")
+    ] = None
     crop: Annotated[tuple[Positive, Positive], Field(description="height, width of a training crop, pixels")]
     scale: Annotated[Range, Field(description="range of the random scale")] = (0.5, 2.0)
     scale_base: Annotated[
@@ -47,12 +50,20 @@ class DataSettings(Record):
     blur: Annotated[Probability, Field(description="chance of a Gaussian blur of sigma U(0, 1) pixels")] = 0.0
     pad_label: Annotated[int, Field(ge=0, le=255, description="label of padded pixels; 255 is ignored")] = 255
     evaluation: Annotated[
-        Literal["native", "resized"],
+        Literal["native", "resized", "sliding"],
         Field(
-            description="native: scores at the labels' own size; resized: image and label with the crop's short side, "
-            "as the released AttnFD code scores"
+            description="native: whole images, scores at the labels' own size; sliding: the same, in windows as large "
+            "as the crop; resized: image and label with the crop's short side, as the released AttnFD code scores"
         ),
     ] = "native"
+    eval_stride: Annotated[
+        tuple[Positive, Positive] | None,
+        Field(description="height, width from one sliding window to the next, pixels; null: two thirds of the crop"),
+    ] = None
+    eval_scales: Annotated[
+        tuple[AboveZero, ...], Field(min_length=1, description="scales an image is scored at; probabilities are added")
+    ] = (1.0,)
+    eval_flip: Annotated[bool, Field(description="score every image mirrored too; probabilities are added")] = False
     input_scale: Annotated[
         float, Field(gt=0, le=1, description="images are shrunk by this before anything else; scores stay native")
     ] = 1.0

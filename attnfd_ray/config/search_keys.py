@@ -27,7 +27,11 @@ _FIXED = {
     "data.train_split": "every trial sees the same data",
     "data.val_split": "every trial is scored on the same data",
     "data.val_limit": "every trial is scored on the same data",
+    "data.test_split": "every trial is scored on the same data",
     "data.evaluation": "scores of unlike protocols cannot be compared",
+    "data.eval_stride": "scores of unlike protocols cannot be compared",
+    "data.eval_scales": "scores of unlike protocols cannot be compared",
+    "data.eval_flip": "scores of unlike protocols cannot be compared",
     "train.epochs": "trials of unlike budgets cannot be compared",
 }
 

@@ -16,7 +16,13 @@ from attnfd_ray.errors import ConfigError
 _MAX_BYTES = 200_000  # far more than any settings, and read in a second or two
 
 
-def read(path: Path, *, sets: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Source:
+def read(
+    path: Path,
+    *,
+    sets: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    needs: str = "sections such as data:, student: and method:",
+) -> Source:
     """Read a YAML mapping. Raises ConfigError when there is none to read; smaller problems are gathered."""
     text = _text(path)
     try:
@@ -24,7 +30,7 @@ def read(path: Path, *, sets: Sequence[str] = (), environ: Mapping[str, str] = o
     except dialect.NotYAML as error:
         raise ConfigError(f"{path}:{error.line}: not YAML: {error}") from None
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path}:1: needs sections such as data:, student: and method:, and holds none")
+        raise ConfigError(f"{path}:1: needs {needs}, and holds none")
     source = Source(places={(): Place(0, 1, str(path))})
     reader = NodeReader(source, environ, lambda node: Place(0, node.start_mark.line + 1, str(path)))
     source.tree = reader.mapping(root, ())

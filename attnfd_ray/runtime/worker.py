@@ -15,7 +15,7 @@ import resource
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 from attnfd_ray.train import distributed
 from attnfd_ray.train.distributed import from_first_worker, rank, world_size
-from attnfd_ray.train.evaluate import evaluate, protocol
+from attnfd_ray.train.evaluate import evaluate, for_test, protocol
 from attnfd_ray.train.loop import Run
 from attnfd_ray.train.records import EpochRecord, Outcome
 
@@ -120,16 +120,23 @@ class Worker:
         teacher = self.teacher(settings, job.teacher_file, val_set.num_classes)
         batches = val_batches(val_set, data, rank=rank(), world_size=world_size())
         scored = evaluate(
-            teacher.network, batches, num_classes=val_set.num_classes, device=self.device, train=settings.train
+            teacher.network,
+            batches,
+            num_classes=val_set.num_classes,
+            device=self.device,
+            data=data,
+            train=settings.train,
         )
         if rank() == 0:
             self._push(job, Event(kind="done", metrics={"val_miou": scored.miou, "protocol": protocol(data)}))
 
     def _train(self, job: Job) -> None:
         settings = job.settings
-        book = _Book.open(job, self.device) if rank() == 0 else None
         train_set = self.dataset(settings.data, settings.data.train_split)
         val_set = self.dataset(settings.data, settings.data.val_split)
+        test_split = settings.data.test_split
+        test_set = self.dataset(settings.data, test_split) if test_split else None
+        book = _Book.open(job, self.device, train_set.class_names) if rank() == 0 else None
         teacher = None
         if method_class(settings).needs_teacher:
             assert job.teacher_file is not None, "the driver finds the teacher before it hands out a job"
@@ -143,6 +150,7 @@ class Worker:
             val_set=val_set,
             device=self.device,
             teacher=teacher,
+            test_set=test_set,
         )
         ready_utc_s = time.time()
 
@@ -173,9 +181,9 @@ class _Book:
     stop_reason: str | None = None
 
     @classmethod
-    def open(cls, job: Job, device: torch.device) -> _Book:
+    def open(cls, job: Job, device: torch.device, class_names: Sequence[str]) -> _Book:
         store = Store.open(job.settings.store, create=False)  # the driver made it; not seen here, it is not shared
-        known = facts(job, device, store.last_attempt(job.trial_id) + 1)
+        known = facts(job, device, store.last_attempt(job.trial_id) + 1) | {"class_names": list(class_names)}
         walls = store.epochs(job.trial_id, columns=["wall_s"])["wall_s"].to_pylist()
         store.append_trial(TrialRow(**known, state=TrialState.RUNNING))
         return cls(job, store, known, earlier_wall_s=sum(wall or 0.0 for wall in walls))
@@ -188,9 +196,13 @@ class _Book:
         self.epochs_wall_s += record.wall_s
 
     def write_end(self, outcome: Outcome) -> None:
-        last = outcome.last
+        last, test = outcome.last, outcome.test
+        tested = {f"test_{name}": value for name, value in dataclasses.asdict(test).items()} if test else {}
+        if test:
+            tested["test_protocol"] = protocol(for_test(self.job.settings.data))
         row = TrialRow(
             **self.facts,
+            **tested,
             state=TrialState.PRUNED if outcome.stopped_early else TrialState.COMPLETE,
             stop_reason=self.stop_reason if outcome.stopped_early else None,
             best_val_miou=last.best_miou,

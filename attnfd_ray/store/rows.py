@@ -93,12 +93,18 @@ class TrialRow(_Row):
     best_val_miou: float | None = None
     best_epoch: int | None = None
     last_val_miou: float | None = None
+    test_miou: float | None = None
+    test_pixel_acc: float | None = None
+    test_class_acc: float | None = None
+    test_class_iou: Sequence[float | None] | None = None
+    test_protocol: str | None = None
     epochs_done: int | None = None
     epochs_total: int | None = None
     protocol: str | None = None
     student_params: int | None = None
     teacher_hash: str | None = None
     data_hash: str | None = None
+    class_names: Sequence[str] | None = None
     checkpoint: str | None = None
     git_commit: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +117,7 @@ class TrialRow(_Row):
         super().__post_init__()
         assert self.stop_reason is None or self.state is TrialState.PRUNED, self.state
         _check_fractions(self.best_val_miou, self.last_val_miou)
+        _check_fractions(self.test_miou, self.test_pixel_acc, self.test_class_acc, *(self.test_class_iou or ()))
 
 
 def _check_fractions(*values: float | None) -> None:

@@ -55,12 +55,18 @@ TRIALS = pa.schema(
         ("best_val_miou", _FLOAT),
         ("best_epoch", _INT),
         ("last_val_miou", _FLOAT),
+        ("test_miou", _FLOAT),  # of the best epoch's weights, once, at the end; null without a test split
+        ("test_pixel_acc", _FLOAT),
+        ("test_class_acc", _FLOAT),
+        ("test_class_iou", pa.list_(_FLOAT)),
+        ("test_protocol", _TEXT),
         ("epochs_done", _INT),
         ("epochs_total", _INT),
         ("protocol", _TEXT),
         ("student_params", _INT),
         ("teacher_hash", _TEXT),  # of the teacher learnt from; a teacher's row carries its own
         ("data_hash", _TEXT),
+        ("class_names", pa.list_(_TEXT)),  # in the order of class_iou
         ("checkpoint", _TEXT),  # relative to the store when inside it
         ("git_commit", _TEXT),
         ("versions", pa.map_(_TEXT, _TEXT)),

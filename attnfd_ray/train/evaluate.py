@@ -1,4 +1,4 @@
-"""How a network is scored: whole images, one scale, no flip, at the resolution of the labels it is handed."""
+"""How a network is scored: an integer count over all images, at the resolution of the labels it is handed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnfd_ray.config.schema import DataSettings, TrainSettings
 from attnfd_ray.train.distributed import share_buffers, sum_over_workers
+from attnfd_ray.train.inference import stride, votes
 from attnfd_ray.train.metrics import Scores, confusion, scores
 
 _IMAGES_AT_ONCE = 8
@@ -20,12 +20,23 @@ Batch = tuple[Tensor, Tensor]
 def protocol(data: DataSettings) -> str:
     """Return the name of how mIoU is measured: split, resolution, flips. Only equal names may be compared.
 
-    The released AttnFD code resizes labels too, to a short side of 513 pixels: `resized513`.
+    The released AttnFD code resizes labels too, to a short side of 513 pixels: `resized513`. Windows are named by
+    height x width and their stride: `sliding513x513+342x342`; several scales by `-ms0.5,1,1.5`.
     """
     split = data.val_split if data.val_limit is None else f"{data.val_split}[:{data.val_limit}]"
+    size = {
+        "native": "native",
+        "resized": f"resized{min(data.crop)}",
+        "sliding": "sliding{}x{}+{}x{}".format(*data.crop, *stride(data)),
+    }[data.evaluation]
     shrunk = "" if data.input_scale == 1 else f"-input{data.input_scale:g}"
-    size = "native" if data.evaluation == "native" else f"resized{min(data.crop)}"
-    return f"{data.name}/{split}/{size}{shrunk}/noflip"
+    scales = "" if data.eval_scales == (1.0,) else "-ms" + ",".join(f"{scale:g}" for scale in data.eval_scales)
+    return f"{data.name}/{split}/{size}{shrunk}{scales}/{'flip' if data.eval_flip else 'noflip'}"
+
+
+def for_test(data: DataSettings) -> DataSettings:
+    """Return the settings by which the test split is scored: all of it, otherwise as the val split is."""
+    return data.model_copy(update={"val_split": data.test_split, "val_limit": None})
 
 
 def autocast(device: torch.device, settings: TrainSettings) -> torch.autocast:
@@ -36,7 +47,13 @@ def autocast(device: torch.device, settings: TrainSettings) -> torch.autocast:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, batches: Iterable[Batch], *, num_classes: int, device: torch.device, train: TrainSettings
+    network: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    num_classes: int,
+    device: torch.device,
+    data: DataSettings,
+    train: TrainSettings,
 ) -> Scores:
     """Score a network on (image [1, 3, h, w], label [1, H, W]) pairs, of which each worker brings its own.
 
@@ -49,12 +66,8 @@ def evaluate(
     for images_NCHW, labels_NHW in _same_size(batches):
         images_NCHW, labels_NHW = images_NCHW.to(device), labels_NHW.to(device)
         with autocast(device, train):
-            logits_NCHW = network(images_NCHW)
-        if logits_NCHW.shape[-2:] != labels_NHW.shape[-2:]:
-            logits_NCHW = F.interpolate(
-                logits_NCHW.float(), size=labels_NHW.shape[-2:], mode="bilinear", align_corners=False
-            )
-        counts += confusion(labels_NHW, logits_NCHW.argmax(dim=1), num_classes=num_classes)
+            votes_NCHW = votes(network, images_NCHW, data, size=labels_NHW.shape[-2:])
+        counts += confusion(labels_NHW, votes_NCHW.argmax(dim=1), num_classes=num_classes)
     network.train(was_training)
     return scores(sum_over_workers(counts))
 

@@ -16,10 +16,11 @@ from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import CheckpointError
 from attnfd_ray.models import SegmentationModel, build_model
-from attnfd_ray.models.files import save_model
+from attnfd_ray.models.files import load_weights, save_model
 from attnfd_ray.train import checkpoint
 from attnfd_ray.train.distributed import from_first_worker, rank, seed_everything, share_batchnorm, world_size
-from attnfd_ray.train.evaluate import evaluate
+from attnfd_ray.train.evaluate import evaluate, for_test
+from attnfd_ray.train.metrics import Scores
 from attnfd_ray.train.optim import build_optimizer
 from attnfd_ray.train.records import EpochRecord, Outcome
 from attnfd_ray.train.step import Stepper
@@ -32,7 +33,8 @@ class Run:
     """One student in training; the same object on every worker of the run.
 
     `directory` is the run's own and shared by its workers; rank 0 writes there. `teacher` is needed by methods that
-    learn from one and outlives the run. Raises Diverged when the loss is no longer finite.
+    learn from one and outlives the run. `test_set` is scored once, at the end. Raises Diverged when the loss is no
+    longer finite.
     """
 
     def __init__(
@@ -44,10 +46,11 @@ class Run:
         val_set: SegmentationDataset,
         device: torch.device,
         teacher: FrozenTeacher | None = None,
+        test_set: SegmentationDataset | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.settings, self.directory, self.device, self.clock = settings, directory, device, clock
-        self.train_set, self.val_set = train_set, val_set
+        self.train_set, self.val_set, self.test_set = train_set, val_set, test_set
         # Building is seeded like an epoch before the first, and the same on every worker.
         seed_everything(settings.train.seed, epoch=0, rank=0)
         student = build_model(settings.student, num_classes=train_set.num_classes)
@@ -112,7 +115,13 @@ class Run:
             loader.close()
         assert self.last is not None, "a run has at least one epoch"
         params = sum(parameter.numel() for parameter in self.student.parameters())
-        return Outcome(last=self.last, stopped_early=stopped, student_params=params, best_weights=self.best_weights)
+        return Outcome(
+            last=self.last,
+            stopped_early=stopped,
+            student_params=params,
+            best_weights=self.best_weights,
+            test=None if stopped else self.test(),
+        )
 
     def epoch(self, stepper: Stepper, loader: TrainLoader, steps: int) -> EpochRecord:
         """Train one epoch, score it, keep the weights if they are the best so far."""
@@ -128,6 +137,7 @@ class Run:
             val_batches(self.val_set, self.settings.data, rank=rank(), world_size=world_size()),
             num_classes=self.val_set.num_classes,
             device=self.device,
+            data=self.settings.data,
             train=train,
         )
         best_miou, best_epoch = (self.last.best_miou, self.last.best_epoch) if self.last else (-1.0, 0)
@@ -148,6 +158,26 @@ class Run:
             wall_s=self.clock() - start,
             best_miou=best_miou,
             best_epoch=best_epoch,
+        )
+
+    def test(self) -> Scores | None:
+        """Score the weights of the best epoch on the test split, if there is one: nothing was chosen by it."""
+        if self.test_set is None:
+            return None
+        settings = self.settings
+        num_classes = self.test_set.num_classes
+        network = build_model(settings.student.model_copy(update={"pretrained": "none"}), num_classes=num_classes)
+        if rank() == 0:  # the file may not be seen everywhere yet
+            load_weights(network, self.best_weights, num_classes=num_classes)
+        network.load_state_dict(from_first_worker(network.state_dict()))
+        data = for_test(settings.data)
+        return evaluate(
+            network.to(self.device).to(memory_format=memory_layout(settings.train, self.device)),
+            val_batches(self.test_set, data, rank=rank(), world_size=world_size()),
+            num_classes=num_classes,
+            device=self.device,
+            data=data,
+            train=settings.train,
         )
 
     def keep_best(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnfd_ray.train.metrics import Scores
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
@@ -28,9 +30,11 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended; `best_weights` is a file of the best epoch's student."""
+    """How a run ended; `best_weights` is a file of the best epoch's student, `test` what that scores on
+    `data.test_split`: None without one, or for a run that was stopped."""
 
     last: EpochRecord
     stopped_early: bool
     student_params: int
     best_weights: Path
+    test: Scores | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-PATIENCE_S = 240  # a command on two busy cores takes 20 to 60 s
+PATIENCE_S = 420  # a command on two busy cores takes 20 to 60 s, a grid of every method some minutes
 
 
 def write(tree: dict[str, Any], directory: Path) -> Path:

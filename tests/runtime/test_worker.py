@@ -69,6 +69,23 @@ def test_a_finished_job_leaves_a_row_an_epoch_and_one_for_the_trial(alone: Exper
     assert row["best_val_miou"] == max(epoch["val_miou"] for epoch in rows)
 
 
+def test_a_test_split_has_its_own_score_in_the_row(tree: dict[str, Any], settings: Make, tmp_path: Path) -> None:
+    shutil.copytree(tree["data"]["root"], tmp_path / "scenes")
+    lists = tmp_path / "scenes/VOCdevkit/VOC2012/ImageSets/Segmentation"
+    ids = (lists / "train.txt").read_text().split()
+    (lists / "train.txt").write_text("\n".join(ids[4:]))
+    (lists / "test.txt").write_text("\n".join(ids[:4]))
+    tree |= {"method": {"name": "none"}, "teacher": None}
+    tree["data"] |= {"root": str(tmp_path / "scenes"), "test_split": "test"}
+    work(job(settings()))
+    row = trial_row(settings())
+    assert row["test_protocol"] == "toyscenes/test/native/noflip"
+    assert 0 < row["test_miou"] < 1
+    assert row["test_miou"] != row["best_val_miou"]
+    assert len(row["test_class_iou"]) == len(row["class_names"]) == 12
+    assert row["class_names"][:3] == ["background", "disc", "ring"]
+
+
 def test_a_stopped_job_says_why_and_at_which_epoch(alone: ExperimentSettings) -> None:
     work(job(alone), Ears(stop_after=2))
     row = trial_row(alone)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from train_runs import CPU, VAL_IMAGES, datasets, on_workers, plain
 
-from attnfd_ray.config.schema import ExperimentSettings, ModelSettings, TrainSettings
+from attnfd_ray.config.schema import DataSettings, ExperimentSettings, ModelSettings, TrainSettings
 from attnfd_ray.data.loader import val_batches
 from attnfd_ray.models import build_model
 from attnfd_ray.train.distributed import rank, world_size
@@ -41,7 +41,9 @@ def counts_and_scores(settings: ExperimentSettings, seed_by_rank: bool = False) 
             buffer.add_(rank())
     batches = val_batches(val_set, settings.data, rank=rank(), world_size=world_size())
     with patch("attnfd_ray.train.evaluate.scores", wraps=scores) as spy:
-        found = evaluate(model, batches, num_classes=val_set.num_classes, device=CPU, train=settings.train)
+        found = evaluate(
+            model, batches, num_classes=val_set.num_classes, device=CPU, data=settings.data, train=settings.train
+        )
     counts: Tensor = spy.call_args.args[0]
     return counts, found
 
@@ -87,7 +89,8 @@ def pair(height: int, width: int, *, label_size: tuple[int, int] | None = None) 
 
 
 def score(batches: list[Batch], echo: nn.Module | None = None) -> Scores:
-    return evaluate(echo or Echo(), batches, num_classes=3, device=CPU, train=TrainSettings())
+    data = DataSettings(name="toyscenes", root="unused", crop=(32, 32))
+    return evaluate(echo or Echo(), batches, num_classes=3, device=CPU, data=data, train=TrainSettings())
 
 
 def test_neighbours_of_one_size_are_scored_together_and_nothing_else_is() -> None:
@@ -132,7 +135,7 @@ def test_scoring_moves_nothing(toys: Path) -> None:
     settings = plain(toys)
     model = network(0, 12).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    evaluate(model, val_images(settings), num_classes=12, device=CPU, train=settings.train)
+    evaluate(model, val_images(settings), num_classes=12, device=CPU, data=settings.data, train=settings.train)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -154,6 +157,10 @@ def test_a_limit_scores_the_first_images_only(toys: Path) -> None:
         ({"data__evaluation": "resized"}, "toyscenes/val/resized32/noflip"),
         ({"data__evaluation": "resized", "data__crop": [24, 48]}, "toyscenes/val/resized24/noflip"),
         ({"data__input_scale": 0.5, "data__val_limit": 3}, "toyscenes/val[:3]/native-input0.5/noflip"),
+        ({"data__eval_flip": True}, "toyscenes/val/native/flip"),
+        ({"data__eval_scales": [0.5, 1, 1.25]}, "toyscenes/val/native-ms0.5,1,1.25/noflip"),
+        ({"data__evaluation": "sliding", "data__crop": [24, 31]}, "toyscenes/val/sliding24x31+16x21/noflip"),
+        ({"data__evaluation": "sliding", "data__eval_stride": [8, 9]}, "toyscenes/val/sliding32x32+8x9/noflip"),
     ],
 )
 def test_the_protocol_names_whatever_changes_a_score(changes: dict[str, Any], name: str, toys: Path) -> None:
