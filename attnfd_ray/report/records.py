@@ -5,7 +5,7 @@ mIoU are fractions 0..1 here too; only printed tables show percent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +33,7 @@ class TrialLine:
     epochs_total: int | None
     student_params: int | None
     wall_s: float | None
+    test_miou: float | None = None
     rank: int | None = None
 
     @property
@@ -78,10 +79,21 @@ class ConfigLine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassLine:
+    """One class by its name: its IoU, a fraction, at the best epoch of each; None where it was not scored."""
+
+    name: str
+    teacher: float | None
+    baseline: float | None
+    best: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProtocolReport:
     """Trials measured alike: `ranked` ones had their full budget, `others` had not. None: no score yet.
 
-    `configs` are the ranked ones over their seeds, best mean first; empty where no config has two.
+    `configs` are the ranked ones over their seeds, best mean first; empty where no config has two. `classes` are in the
+    dataset's order; empty where their names are not known.
     """
 
     protocol: str | None
@@ -92,6 +104,7 @@ class ProtocolReport:
     configs: list[ConfigLine]
     ranked: list[TrialLine]
     others: list[TrialLine]
+    classes: list[ClassLine] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report import ranking, trials
+from attnfd_ray.report.classes import class_lines
 from attnfd_ray.report.records import (
     Cost,
     ExperimentLine,
@@ -56,7 +58,10 @@ def _experiment(store: Store, name: str, by_experiment: Mapping[str, Sequence[di
     teachers = [row for row in rows if row["role"] == "teacher"]
     students = [row for row in rows if row["role"] != "teacher"]
     teachers += [row for row in elsewhere if row["role"] == "teacher" and row["teacher_hash"] in hashes]
-    protocols = _protocols(students, teachers)
+    protocols = [
+        dataclasses.replace(protocol, classes=class_lines(store, protocol))
+        for protocol in _protocols(students, teachers)
+    ]
     best = next((protocol.best for protocol in protocols if protocol.best), None)
     return ExperimentReport(
         experiment=name,

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from attnfd_ray.report import numbers
 from attnfd_ray.report.records import (
+    ClassLine,
     ConfigLine,
     Cost,
     ExperimentLine,
@@ -65,6 +66,9 @@ def _protocol(report: ProtocolReport, console: Console) -> None:
         _say(console, _gain(report.gain), indent=2)
     elif report.best:
         _say(console, "There is no finished baseline to compare with.", indent=2)
+    if report.classes:
+        _title(console, "IoU % of each class, at the best epoch")
+        _print(console, _classes(report.classes))
     if report.configs:
         _title(console, "Over seeds of complete trials (mean, 95 % interval; gains seed by seed)")
         _print(console, _configs(report.configs))
@@ -78,10 +82,19 @@ def _protocol(report: ProtocolReport, console: Console) -> None:
 
 
 def _heads(heads: Sequence[tuple[str, TrialLine]]) -> Table:
-    table = _table(["", "Trial"], ["mIoU %", "Best at", "Last %"])
+    tested = any(line.test_miou is not None for _, line in heads)
+    table = _table(["", "Trial"], ["mIoU %", "Best at", "Last %", *(["Test %"] if tested else [])])
     for name, line in heads:
         at = numbers.of(line.best_epoch, line.epochs_total)
-        _row(table, name, line.trial_id, numbers.percent(line.best_val_miou), at, numbers.percent(line.last_val_miou))
+        cells = [numbers.percent(line.best_val_miou), at, numbers.percent(line.last_val_miou)]
+        _row(table, name, line.trial_id, *cells, *([numbers.percent(line.test_miou)] if tested else []))
+    return table
+
+
+def _classes(lines: Iterable[ClassLine]) -> Table:
+    table = _table(["Class"], ["teacher", "baseline", "best config"])
+    for line in lines:
+        _row(table, line.name, *(numbers.percent(iou) for iou in (line.teacher, line.baseline, line.best)))
     return table
 
 

@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 TRIAL_COLUMNS = (
     "experiment", "trial_id", "role", "method", "seed", "state", "stop_reason", "failure_kind", "failure_text",
     "config_hash", "searched_json", "best_val_miou", "best_epoch", "last_val_miou", "epochs_done", "epochs_total",
-    "protocol", "student_params", "teacher_hash", "wall_s", "peak_mem_mib", "time_utc",
+    "protocol", "test_miou", "student_params", "teacher_hash", "wall_s", "peak_mem_mib", "time_utc",
 )  # fmt: skip
 EPOCH_COLUMNS = (
     "experiment", "trial_id", "epoch", "epochs_total", "val_miou", "protocol", "images_per_s", "wall_s",
@@ -30,7 +30,7 @@ def measured(value: float | None) -> float | None:
 def with_epochs(trial: Row, epochs: Sequence[Row]) -> dict[str, Any]:
     """Return a trial's row with its blanks filled from its epochs, which are in order."""
     row = dict(trial)
-    for name in ("best_val_miou", "last_val_miou", "wall_s", "peak_mem_mib"):
+    for name in ("best_val_miou", "last_val_miou", "test_miou", "wall_s", "peak_mem_mib"):
         row[name] = measured(row[name])
     if not epochs:
         return row
@@ -67,4 +67,5 @@ def line(row: Row) -> TrialLine:
         epochs_total=row["epochs_total"],
         student_params=row["student_params"],
         wall_s=row["wall_s"],
+        test_miou=row["test_miou"],
     )
