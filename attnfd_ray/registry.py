@@ -27,6 +27,10 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "dataset": {
         "camvid": "attnfd_ray.data.camvid:CamVid",
+        "cityscapes": "attnfd_ray.data.cityscapes:Cityscapes",
+        "coco": "attnfd_ray.data.coco:COCO",
+        "coco_stuff": "attnfd_ray.data.coco_stuff:COCOStuff",
+        "folder": "attnfd_ray.data.folder:Folder",
         "toyscenes": "attnfd_ray.data.voc:ToyScenes",
         "voc": "attnfd_ray.data.voc:VOC",
     },

@@ -37,14 +37,15 @@ HOMES = {
     "ray": {"runtime"},
     "torch": {"models", "data", "distill", "train", "runtime"},
     "torchvision": {"models", "data", "distill", "train", "runtime"},
-    "scipy": {"report"},
+    "scipy": {"data", "report"},
+    "pycocotools": {"data"},
     "segmentation_models_pytorch": {"models"},
     "timm": {"models"},
     "safetensors": {"models"},
     "optuna": {"search", "report"},
     "pyarrow": {"store", "report"},
-    "pydantic": {"config", "models", "distill", "report"},
-    "pydantic_core": {"config"},
+    "pydantic": {"config", "data", "models", "distill", "report"},
+    "pydantic_core": {"config", "data"},
     "yaml": {"config", "report"},
     "rich": {"cli", "report"},
     "click": {"cli"},
@@ -53,7 +54,19 @@ HOMES = {
 }
 # rooms that `cli` may only import inside a function, so that help comes at once
 LAZY_FOR_COMMANDS = {"runtime", "report", "store", "data", "config", "models"}
-COMMANDS = ["__init__", "data", "explain", "options", "report", "teacher", "train", "tune"]
+COMMANDS = [
+    "__init__",
+    "data",
+    "data_check",
+    "data_page",
+    "data_voc_aug",
+    "explain",
+    "options",
+    "report",
+    "teacher",
+    "train",
+    "tune",
+]
 
 
 def room_of(path: Path) -> str:

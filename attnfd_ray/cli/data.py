@@ -1,4 +1,4 @@
-"""`attnfd-ray data`: make a dataset."""
+"""`attnfd-ray data`: make a dataset, check one, look at one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from pathlib import Path
 
 import click
 
+from attnfd_ray.cli.data_check import check, show
+from attnfd_ray.cli.data_voc_aug import voc_aug
+
 
 @click.group("data")
 def data() -> None:
-    """Make a dataset."""
+    """Make a dataset, check one, look at one."""
+
+
+data.add_command(check)
+data.add_command(show)
+data.add_command(voc_aug)
 
 
 @data.command()

@@ -1,20 +1,27 @@
-"""Looks at a dataset before anything expensive starts."""
+"""Looks at a dataset before anything expensive starts: a few files of it, or all; tells all that is wrong at once."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, combinations
 
 import numpy as np
 
+from attnfd_ray import registry
 from attnfd_ray.config.schema import DataSettings
 from attnfd_ray.config.values import IGNORED
-from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
+from attnfd_ray.data import findings
 from attnfd_ray.data.files import few
-from attnfd_ray.errors import DataError
+from attnfd_ray.data.findings import Split
+from attnfd_ray.data.inspection import OnRead, SampleAt, inspect
+from attnfd_ray.data.records import ClassShare, DataReport, SplitReport
+from attnfd_ray.errors import DataError, one_line
 
 _READ_EACH = 4
 """Images and masks of each split that are read: the first, the last and some between."""
+_EXAMPLES_EACH = 2
 
 
 @dataclass(frozen=True)
@@ -33,26 +40,121 @@ class DataSummary:
 
 
 def quick_check(data: DataSettings) -> DataSummary:
-    """Open both splits and read a few images of each; DataError for whatever would stop a run later."""
-    train, val = open_dataset(data, split=data.train_split), open_dataset(data, split=data.val_split)
-    _check_disjoint(train, val)
-    if data.pad_label >= train.num_classes and data.pad_label != IGNORED:
-        raise DataError(
-            f"data.pad_label {data.pad_label}: {data.name} has no such class; needed is 0..{train.num_classes - 1}, or "
-            f"{IGNORED} for pixels that do not count"
-        )
-    for dataset in (train, val):
-        for index in np.unique(np.linspace(0, len(dataset) - 1, _READ_EACH).astype(int)):
-            dataset.read(int(index))
-    data_hash = hashlib.sha256(f"{train.fingerprint()} {val.fingerprint()}".encode()).hexdigest()[:16]
-    return DataSummary(len(train), len(val), train.class_names, data_hash)
+    """Open the splits and read a few images of each; DataError for whatever would stop a run later."""
+    report = check_data(data)
+    if report.errors:
+        raise DataError(report.errors)
+    assert report.data_hash is not None, "no error, so no file is missing"
+    train, val = report.splits[:2]
+    return DataSummary(train.num_images, val.num_images, report.class_names, report.data_hash)
 
 
-def _check_disjoint(train: SegmentationDataset, val: SegmentationDataset) -> None:
-    both = sorted(set(train.ids) & set(val.ids))
-    if both:
-        raise DataError(
-            f"{train.root}: {len(both)} images of val split '{val.split}' are also in train split '{train.split}' "
-            f"({few(both)}); a score needs images not learned from: "
-            "set data.train_split or data.val_split to another list"
-        )
+def check_data(data: DataSettings, *, full: bool = False, on_read: OnRead = lambda done, total: None) -> DataReport:
+    """Return what train, val and test split hold and all that is wrong, as told by a few files of each or by every one.
+
+    A `full` check also compares the images with each other. ConfigError if there is no such dataset; RunFailed where
+    a reading process dies.
+    """
+    splits, errors = _opened(data)
+    errors += chain.from_iterable(split.dataset.problems() for split in splits)
+    data_hash = None if errors else _data_hash(splits)
+    errors += [*chain.from_iterable(_in_both(*pair) for pair in combinations(splits, 2)), *_bad_padding(data, splits)]
+    splits, unreadable = _read(splits, full=full, on_read=on_read)
+    errors += unreadable
+    notes = [line for split in splits for line in findings.unlike_published(split)]
+    warnings: list[str] = []
+    if full:
+        for split in splits:
+            warnings += [*findings.absent_classes(split), *findings.copies_inside(split)] if split.facts else []
+    for pair in combinations(splits, 2):
+        notes += findings.shared_recordings(*pair)
+        if full:
+            notes += findings.almost_alike(*pair)
+            errors += findings.copies_between(*pair)
+    return DataReport(
+        dataset=data.name,
+        root=data.root,
+        full=full,
+        class_names=splits[0].dataset.class_names if splits else (),
+        splits=tuple(map(_report, splits)),
+        notes=tuple(map(one_line, notes)),
+        warnings=tuple(map(one_line, warnings)),
+        errors=tuple(dict.fromkeys(map(one_line, errors))),  # what ails the root is said by each split
+        data_hash=data_hash,
+    )
+
+
+def _opened(data: DataSettings) -> tuple[list[Split], list[str]]:
+    """Return the splits that can be opened, train first and test last, and why the others cannot."""
+    splits, errors = [], []
+    make = registry.load("dataset", data.name)
+    for role, name in (("train", data.train_split), ("val", data.val_split), ("test", data.test_split)):
+        try:
+            splits += [Split(role, make(data.root, name))] if name else []
+        except DataError as error:
+            errors += error.problems
+    return splits, errors
+
+
+def _read(splits: Sequence[Split], *, full: bool, on_read: OnRead) -> tuple[list[Split], list[str]]:
+    """Return the splits with the facts of the samples read, and what is wrong with those that cannot be."""
+    samples = []
+    for number, split in enumerate(splits):
+        present = split.dataset.present()
+        chosen = present if full or not present else [present[i] for i in _spread(len(present))]
+        samples += [SampleAt(number, index) for index in chosen]
+    facts, problems = inspect([split.dataset for split in splits], samples, on_read)
+    return [
+        replace(split, facts=[found for found in facts if found.at.dataset == number])
+        for number, split in enumerate(splits)
+    ], problems
+
+
+def _spread(count: int) -> list[int]:
+    indices: list[int] = np.unique(np.linspace(0, count - 1, _READ_EACH).astype(int)).tolist()
+    return indices
+
+
+def _data_hash(splits: Sequence[Split]) -> str:
+    """Return the hash of what a run learns and chooses from: its test split changes neither."""
+    fingerprints = " ".join(split.dataset.fingerprint() for split in splits if split.role != "test")
+    return hashlib.sha256(fingerprints.encode()).hexdigest()[:16]
+
+
+def _in_both(known: Split, scored: Split) -> list[str]:
+    both = sorted(set(known.dataset.ids) & set(scored.dataset.ids))
+    line = (
+        f"{scored.dataset.root}: {len(both)} images of {scored} are also in {known} ({few(both)}); a score "
+        f"needs images not learned from: set data.{known.role}_split or data.{scored.role}_split to another list"
+    )
+    return [line] if both else []
+
+
+def _bad_padding(data: DataSettings, splits: Sequence[Split]) -> list[str]:
+    num_classes = splits[0].dataset.num_classes if splits else IGNORED
+    line = (
+        f"data.pad_label {data.pad_label}: {data.name} has no such class; needed is 0..{num_classes - 1}, or "
+        f"{IGNORED} for pixels that do not count"
+    )
+    return [] if data.pad_label < num_classes or data.pad_label == IGNORED else [line]
+
+
+def _report(split: Split) -> SplitReport:
+    names = split.dataset.class_names
+    pixels_NC = np.array([found.pixels for found in split.facts], dtype=np.int64).reshape(-1, len(names))
+    num_ignored = sum(found.num_ignored for found in split.facts)
+    total = max(1, int(pixels_NC.sum()) + num_ignored)
+    classes = []
+    for name, pixels_N in zip(names, pixels_NC.T, strict=True):
+        most = [int(at) for at in np.argsort(-pixels_N, kind="stable")[:_EXAMPLES_EACH] if pixels_N[at]]
+        examples = tuple(split.id_of(split.facts[at]) for at in most)
+        classes.append(ClassShare(name, float(pixels_N.sum() / total), int((pixels_N > 0).sum()), examples))
+    return SplitReport(
+        role=split.role,
+        split=split.dataset.split,
+        num_images=len(split.dataset),
+        num_published=split.dataset.published.get(split.dataset.split),
+        num_read=len(split.facts),
+        ignored_share=num_ignored / total,
+        classes=tuple(classes),
+    )

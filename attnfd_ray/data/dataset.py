@@ -6,6 +6,7 @@ A dataset is one class and one line in the registry; anyone's `module:Class` tha
 from __future__ import annotations
 
 import hashlib
+import stat
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -47,13 +48,19 @@ class SegmentationDataset(ABC):
     palette: tuple[Colour, ...]
     label_map: Mapping[int, int] | None = None
     """What every value of a mask means, a class or IGNORED; None: values are class ids, and IGNORED."""
+    remedy: str = "check that data.name is what data.root holds"
+    """The way out where a mask has values that mean nothing."""
+    published: Mapping[str, int] = {}
+    """How many images a split has where the dataset comes from, as far as that is published."""
 
     def __init__(self, root: str | Path, split: str) -> None:
         self.root = Path(root).expanduser()
         self.split = split
-        if not self.root.is_dir():
-            raise DataError(f"{self.root}: no such directory; set data.root to the directory of the dataset")
+        if _leaves_root(split):
+            raise DataError(f"{self.root}: split '{split}' is outside the dataset; needed is the name of a list in it")
         try:
+            if not self.root.is_dir():
+                raise DataError(f"{self.root}: no such directory; set data.root to the directory of the dataset")
             self.samples = list(self.list_samples())
         except OSError as error:
             reason = error.strerror or error
@@ -89,7 +96,11 @@ class SegmentationDataset(ABC):
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Return image_CHW (uint8, RGB) and label_HW (uint8, class ids or IGNORED); DataError names a broken file."""
         image_path, label_path = self.paths(index)
-        image_HWC, label_HW = read_image(image_path), self._read_label(self.samples[index])
+        try:
+            image_HWC = read_image(image_path)
+        except DataError as error:
+            raise DataError([*error.problems, *self._mask_problems(self.samples[index])]) from None
+        label_HW = self._read_label(self.samples[index])
         if image_HWC.shape[:2] != label_HW.shape:
             (height, width), (rows, columns) = image_HWC.shape[:2], label_HW.shape
             raise DataError(
@@ -97,6 +108,10 @@ class SegmentationDataset(ABC):
                 "the same size: check that they belong together"
             )
         return torch.from_numpy(image_HWC).permute(2, 0, 1).contiguous(), torch.from_numpy(label_HW)
+
+    def recording(self, index: int) -> str | None:
+        """Return the film that an image is a frame of, where the dataset tells: frames of one film are much alike."""
+        return None
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that change with the ids or the size of any file, wherever the dataset lies."""
@@ -127,6 +142,14 @@ class SegmentationDataset(ABC):
         ]
         return found
 
+    def present(self) -> list[int]:
+        """Return which samples have both their files: the others are among the `problems`."""
+        return [
+            index
+            for index, sample in enumerate(self.samples)
+            if all(isinstance(self._sizes.get(name), int) for name in (sample.image, sample.label))
+        ]
+
     def checked(self) -> Self:
         """Return this dataset; DataError with all `problems` if there are any."""
         if found := self.problems():
@@ -146,9 +169,16 @@ class SegmentationDataset(ABC):
             wrong = np.unique(values_HW[label_HW == _MEANINGLESS]).tolist()
             raise DataError(
                 f"{self.root / sample.label}: mask values {few(wrong)} are no class; needed are {self._known()}: "
-                "check that data.name is what data.root holds"
+                f"{self.remedy}"
             )
         return label_HW
+
+    def _mask_problems(self, sample: Sample) -> list[str]:
+        try:
+            self._read_label(sample)
+        except DataError as error:
+            return error.problems
+        return []
 
     def _known(self) -> str:
         """Return the values a mask may have, as words."""
@@ -165,17 +195,24 @@ def open_dataset(data: DataSettings, *, split: str) -> SegmentationDataset:
 
 
 _MISSING = "are missing"
-_REMEDY = {_MISSING: "add them or take them off the list", "are empty": "copy them again"}
+_REMEDY = {
+    _MISSING: "add them or take them off the list",
+    "are empty": "copy them again",
+    "are no files": "put image files in their place",
+}
 
 
 def _bytes_of(path: Path) -> int | str:
     """Return a file's size, or what is wrong with it."""
     try:
-        return path.stat().st_size or "are empty"
-    except FileNotFoundError:
+        found = path.stat()
+    except (FileNotFoundError, ValueError):  # ValueError: no file has such a name
         return _MISSING
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
+        return "are no files"
+    return found.st_size or "are empty"
 
 
 def _leaves_root(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attnfd_ray.data.dataset import Sample, SegmentationDataset
 from attnfd_ray.data.files import read_list
@@ -27,6 +27,14 @@ class VOC(SegmentationDataset):
         *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
     )
     palette: tuple[Colour, ...] = voc_colormap(21)
+    published: Mapping[str, int] = {
+        "train": 1464,
+        "val": 1449,
+        "trainval": 2913,
+        "trainaug": 10_582,
+        "train_aug": 10_582,
+        "aug": 9118,
+    }
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the samples of the split's list; DataError if there is no VOC 2012 or no such list."""
@@ -59,3 +67,4 @@ class ToyScenes(VOC):
 
     class_names: tuple[str, ...] = CLASS_NAMES
     palette: tuple[Colour, ...] = voc_colormap(len(CLASS_NAMES))
+    published: Mapping[str, int] = {}

@@ -42,7 +42,8 @@ def make_voc(tmp_path: Path) -> Callable[..., Path]:
             ids = [f"{letter}{number}" for number in range(count)]
             (place / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(ids) + "\n")
             for number, name in enumerate(ids):
-                Image.fromarray(image_of(number, height, 30 + number)).save(place / f"JPEGImages/{name}.jpg")
+                image = image_of(100 * (split == "val") + number, height, 30 + number)
+                Image.fromarray(image).save(place / f"JPEGImages/{name}.jpg")
                 save_mask(place / f"SegmentationClass/{name}.png", label_of(number, height, 30 + number, 21))
         return root
 
@@ -66,6 +67,81 @@ def make_camvid(tmp_path: Path) -> Callable[..., Path]:
                 lines.append(f"/SegNet/CamVid/{split}/{number}.png /SegNet/CamVid/{split}annot/{number}.png")
             if lists:
                 (root / f"{split}.txt").write_text("\n\n".join(reversed(lines)))
+        return root
+
+    return make
+
+
+CITYSCAPES_FRAMES = ("zurich/zurich_000001_000019", "aachen/aachen_000002_000019", "aachen/aachen_000000_000019")
+
+
+@pytest.fixture
+def make_cityscapes(tmp_path: Path) -> Callable[..., Path]:
+    """Write a Cityscapes tree of noise, 3 images a split; each kind of mask has values 0..classes-1 and 255."""
+
+    def make(
+        home: str = "",
+        *,
+        images: str = "leftImg8bit",
+        splits: tuple[str, ...] = ("train", "val"),
+        annotation: str = "gtFine",
+        kinds: dict[str, int] | None = None,
+    ) -> Path:
+        root = tmp_path / "cityscapes_root"
+        for split in splits:
+            for number, frame in enumerate(CITYSCAPES_FRAMES):
+                frame = frame if split != "val" else frame.replace("zurich", "lindau").replace("aachen", "munster")
+                image = root / home / images / split / f"{frame}_leftImg8bit.png"
+                image.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image_of(number + 10 * splits.index(split), 16, 32)).save(image)
+                for kind, classes in (kinds or {"labelIds": 34}).items():
+                    mask = root / home / annotation / split / f"{frame}_{annotation}_{kind}.png"
+                    mask.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(label_of(number, 16, 32, classes)).save(mask)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def make_camvid_original(tmp_path: Path) -> Callable[..., Path]:
+    """Write a CamVid tree as first published: noise in five of its colours and void, lists of ids."""
+
+    def make() -> Path:
+        root = tmp_path / "camvid_original"
+        colours = np.array([(0, 0, 0), (128, 128, 128), (64, 192, 0), (0, 0, 64), (0, 0, 192), (192, 0, 192)], np.uint8)
+        for folder in ("701_StillsRaw_full", "LabeledApproved_full"):
+            (root / folder).mkdir(parents=True)
+        for split, film, numbers in (("train", "0006R0", range(3)), ("val", "0016E5", range(3, 5))):
+            ids = [f"{film}_{number:05d}" for number in numbers]
+            (root / f"{split}.txt").write_text("\n".join(ids))
+            for name, number in zip(ids, numbers, strict=True):
+                Image.fromarray(image_of(number, 18, 24)).save(root / f"701_StillsRaw_full/{name}.png")
+                label = colours[np.random.default_rng(number).integers(0, len(colours), (18, 24))]
+                Image.fromarray(label).save(root / f"LabeledApproved_full/{name}_L.png")
+        return root
+
+    return make
+
+
+CLASSES = "classes: [{name: road, id: 7}, {name: car, id: 0}, {name: sky, id: 255}]\nignore: [3]\n"
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Write a folder of noise whose masks hold 7, 0, 255 and 3."""
+
+    def make(classes: str = CLASSES) -> Path:
+        root = tmp_path / "folder"
+        root.mkdir()
+        (root / "classes.yaml").write_text(classes)
+        for split, numbers in (("train", range(3)), ("val", range(3, 5))):
+            for place in ("images", "masks"):
+                (root / place / split).mkdir(parents=True, exist_ok=True)
+            for number in numbers:
+                Image.fromarray(image_of(number, 12, 15)).save(root / f"images/{split}/{number}.jpg")
+                label = np.array([7, 0, 255, 3], np.uint8)[np.random.default_rng(number).integers(0, 4, (12, 15))]
+                Image.fromarray(label).save(root / f"masks/{split}/{number}.png")
         return root
 
     return make

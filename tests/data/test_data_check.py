@@ -1,15 +1,23 @@
 """What is looked at before a run starts."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.check import quick_check
+from attnfd_ray.data import inspection
+from attnfd_ray.data.check import check_data, quick_check
 from attnfd_ray.data.dataset import SegmentationDataset
+from attnfd_ray.data.inspection import difference_hash
 from attnfd_ray.data.scenes import CLASS_NAMES
-from attnfd_ray.errors import DataError
+from attnfd_ray.data.voc import VOC
+from attnfd_ray.errors import DataError, RunFailed
 
 Settings = Callable[..., DataSettings]
 Make = Callable[..., Path]
@@ -75,3 +83,142 @@ def test_a_pad_label_that_is_no_class_is_refused(toy: Path, settings: Settings) 
     assert str(caught.value) == (
         "data.pad_label 12: toyscenes has no such class; needed is 0..11, or 255 for pixels that do not count"
     )
+
+
+# ---- every file read
+
+
+def test_pixels_are_counted_as_numpy_counts_them(toy: Path, settings: Settings) -> None:
+    report = check_data(settings(toy, "toyscenes"), full=True)
+    assert (report.errors, report.warnings, report.notes, report.full) == ((), (), (), True)
+    assert report.data_hash == quick_check(settings(toy, "toyscenes")).data_hash
+    for split, count in zip(report.splits, (32, 16), strict=True):
+        masks = sorted((toy / HOME / "SegmentationClass").glob(f"{split.role}_*.png"))
+        labels_NHW = np.stack([np.asarray(Image.open(mask)) for mask in masks])
+        assert (split.num_images, split.num_read, split.num_published) == (count, count, None)
+        assert split.ignored_share == pytest.approx((labels_NHW == 255).mean())
+        for label, found in enumerate(split.classes):
+            assert found.name == CLASS_NAMES[label]
+            assert found.pixel_share == pytest.approx((labels_NHW == label).mean())
+            assert found.num_images == (labels_NHW == label).any((1, 2)).sum()
+            most = (labels_NHW == label).sum((1, 2)).argmax()
+            assert found.examples[0] == masks[most].stem
+        assert split.ignored_share + sum(found.pixel_share for found in split.classes) == pytest.approx(1)
+
+
+def test_without_full_a_few_are_read_and_no_images_compared(make_voc: Make, settings: Settings) -> None:
+    root = make_voc(train=9)
+    images = root / HOME / "JPEGImages"
+    shutil.copy(images / "a0.jpg", images / "a8.jpg")
+    shutil.copy(root / HOME / "SegmentationClass/a0.png", root / HOME / "SegmentationClass/a8.png")
+    report = check_data(settings(root))
+    assert [split.num_read for split in report.splits] == [4, 3]
+    assert report.warnings == ()
+    assert check_data(settings(root), full=True).warnings == (
+        f"{images / 'a8.jpg'}: the same image as {images / 'a0.jpg'}, both in train split 'train': take one off",
+    )
+
+
+def test_several_processes_find_what_one_finds(
+    make_voc: Make, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_voc()
+    (root / HOME / "SegmentationClass/a3.png").write_text("no mask")
+    alone = check_data(settings(root), full=True)
+    monkeypatch.setattr(inspection, "_WORTH_A_PROCESS", 2)
+    heard: list[tuple[int, int]] = []
+    assert check_data(settings(root), full=True, on_read=lambda *counts: heard.append(counts)) == alone
+    assert heard == [(done, 8) for done in range(1, 9)]
+    assert len(alone.errors) == 1
+
+
+def test_a_reading_process_that_dies_ends_the_check_in_one_line(
+    make_voc: Make, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = os.getpid()
+    monkeypatch.setattr(inspection, "_WORTH_A_PROCESS", 2)
+    monkeypatch.setattr(VOC, "read", lambda *_: os._exit(9) if os.getpid() != parent else None)
+    monkeypatch.setattr(inspection.os, "sched_getaffinity", lambda _: {0, 1})
+    root = make_voc()
+    with pytest.raises(RunFailed) as caught:
+        check_data(settings(root), full=True)
+    assert str(caught.value).startswith(f"{root}: one of 2 reading processes died, near sample 0 of 8 (")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_val_image_saved_again_from_a_train_image_is_a_note(toy: Path, settings: Settings, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(toy, root)
+    images = root / HOME / "JPEGImages"
+    Image.open(images / "train_00004.jpg").save(images / "val_00002.jpg", quality=60)
+    report = check_data(settings(root, "toyscenes"), full=True)
+    assert report.errors == report.warnings == ()
+    (note,) = report.notes
+    assert note.startswith("1 images of val split 'val' look almost like one of train split 'train'; a score on them ")
+    assert note.endswith(" flatters (val_00002 like train_00004)")
+
+
+def test_the_difference_hash_tells_where_an_image_gets_brighter() -> None:
+    image = torch.zeros(3, 16, 18, dtype=torch.uint8)
+    assert difference_hash(image) == 0
+    image[:, :2, 16:] = 200  # the last of nine columns in the first of eight rows
+    assert difference_hash(image) == 1 << 56
+    rising = torch.arange(18, dtype=torch.uint8).mul(9).expand(3, 16, 18)
+    assert difference_hash(rising) == 2**64 - 1
+
+
+def test_classes_without_a_pixel_are_a_warning(make_voc: Make, settings: Settings) -> None:
+    root = make_voc()
+    for mask in (root / HOME / "SegmentationClass").glob("b*.png"):
+        labels = np.asarray(Image.open(mask)).copy()
+        labels[(labels == 7) | (labels == 20)] = 0
+        Image.fromarray(labels).save(mask)
+    assert check_data(settings(root), full=True).warnings == (
+        "val split 'val' has no pixel of 2 of 21 classes: car, tvmonitor",
+    )
+
+
+def test_another_number_of_images_than_published_is_a_note(make_voc: Make, settings: Settings) -> None:
+    assert check_data(settings(make_voc())).notes == (
+        "train split 'train' has 5 images; published are 1464",
+        "val split 'val' has 3 images; published are 1449",
+    )
+
+
+def test_frames_of_one_film_in_both_splits_are_a_note(make_camvid: Make, settings: Settings) -> None:
+    root = make_camvid(lists=False)
+    assert "films" not in "".join(check_data(settings(root, "camvid")).notes)
+    for path in root.rglob("*.png"):
+        film = "0006R0" if path.stem in "01" else "0016E5"
+        path.rename(path.with_name(f"{film}_{path.name}"))
+    notes = check_data(settings(root, "camvid")).notes
+    assert notes[-1] == (
+        "2 of 2 images of val split 'val' are frames of films that train split 'train' has frames of too (0016E5): "
+        "neighbours in time, so a score on them flatters"
+    )
+
+
+@pytest.mark.skipif("ATTNFD_CAMVID" not in os.environ, reason="ATTNFD_CAMVID does not name a copy of CamVid")
+def test_the_real_camvid_has_no_error_and_one_note(settings: Settings) -> None:
+    report = check_data(settings(Path(os.environ["ATTNFD_CAMVID"]), "camvid"), full=True)
+    assert (report.errors, report.warnings) == ((), ())
+    assert [note.partition(" of val split")[0] for note in report.notes] == ["101 of 101 images"]
+    assert [split.num_classes_seen for split in report.splits] == [11, 11]
+
+
+def test_a_test_split_is_looked_at_too_and_leaves_the_hash_alone(make_voc: Make, settings: Settings) -> None:
+    root = make_voc()
+    before = quick_check(settings(root)).data_hash
+    listed = root / HOME / "ImageSets/Segmentation/test.txt"
+    (root / HOME / "JPEGImages/c0.jpg").write_bytes((root / HOME / "JPEGImages/a1.jpg").read_bytes())
+    shutil.copy(root / HOME / "SegmentationClass/a1.png", root / HOME / "SegmentationClass/c0.png")
+    listed.write_text("c0\n")
+    data = settings(root, test_split="test")
+    assert quick_check(data).data_hash == before
+    (error,) = check_data(data, full=True).errors
+    assert error.startswith(f"{root / HOME / 'JPEGImages/c0.jpg'}: the same image as ")
+    listed.write_text("b1\n")
+    with pytest.raises(
+        DataError, match=r"of test split 'test' are also in val split 'val' \(b1\).* data.test_split to "
+    ):
+        quick_check(data)

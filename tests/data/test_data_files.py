@@ -165,3 +165,11 @@ def test_a_list_that_is_no_text_is_refused(make_voc: Make) -> None:
     path.write_bytes(b"\xff\xfe\x00a")
     text = f"{path}: cannot be read as text; needed is a list with one image a line"
     assert message(lambda: VOC(root, "train").checked()) == text
+
+
+def test_a_file_of_a_format_that_is_a_program_is_not_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (4, 4)).save(path, format="EPS")
+    assert message(lambda: read_image(path)) == (
+        f"{path}: cannot be read (cannot identify image file); needed is a whole image file: copy it again"
+    )

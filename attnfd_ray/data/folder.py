@@ -1,0 +1,78 @@
+"""Anybody's own images and masks, described by the file `classes.yaml` beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from attnfd_ray.data.dataset import Sample, SegmentationDataset
+from attnfd_ray.data.files import Bytes, read_colours, read_list
+from attnfd_ray.data.folder_layout import FILE, read_layout
+from attnfd_ray.errors import DataError
+
+_MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".webp", *_MASK_ENDINGS)
+
+
+class Folder(SegmentationDataset):
+    """Images and masks of equal names, extensions aside; classes.yaml says where they are and what masks hold.
+
+    A split is the directory that `{split}` stands for; where classes.yaml has one directory for the images of all
+    splits, it is the list `{split}.txt` in the root, one name a line, of which only the last part counts. Classes are
+    numbered in the order of classes.yaml.
+    """
+
+    remedy: str = f"add them to classes or ignore in {FILE}"
+
+    def list_samples(self) -> Sequence[Sample]:
+        """Return the images by name, or as listed; DataError for what is wrong with classes.yaml or the directories."""
+        self._layout = layout = read_layout(self.root)
+        self.class_names = tuple(known.name for known in layout.classes)
+        self.palette = layout.palette
+        self.label_map = layout.label_of_id if layout.masks_hold == "ids" else None
+        images, masks = (text.replace("{split}", self.split) for text in (layout.images, layout.masks))
+        image_of, mask_of = self._files(images, _IMAGE_ENDINGS), self._files(masks, _MASK_ENDINGS)
+        if "{split}" not in layout.images:
+            names = read_list(self.root / f"{self.split}.txt", root=self.root)
+        elif PurePosixPath(images) == PurePosixPath(masks) and layout.suffix:
+            names = [stem for stem in image_of if not stem.endswith(layout.suffix)]
+        else:
+            names = list(image_of)
+        samples = []
+        for name in names:
+            stem = name if name in image_of else PurePosixPath(name).stem
+            label = f"{stem}{layout.suffix}"
+            samples.append(
+                Sample(stem, image_of.get(stem, f"{images}/{name}"), mask_of.get(label, f"{masks}/{label}.png"))
+            )
+        return samples
+
+    def read_values(self, sample: Sample) -> Bytes:
+        """Return values_HW of a sample's mask: its ids, or the classes that its colours stand for."""
+        if self._layout.masks_hold == "ids":
+            return super().read_values(sample)
+        return read_colours(self.root / sample.label, self._layout.label_of_colour, remedy=self.remedy)
+
+    def fingerprint(self) -> str:
+        """Return 16 hex digits that change with the ids, the size of any file or what classes.yaml says."""
+        return hashlib.sha256(f"{super().fingerprint()} {self._layout.model_dump_json()}".encode()).hexdigest()[:16]
+
+    def _files(self, directory: str, endings: Sequence[str]) -> dict[str, str]:
+        """Return stem -> file of a directory, by name; DataError if it is not there or has two files of one stem."""
+        place = self.root / directory
+        if not place.is_dir():
+            raise DataError(
+                f"{self.root}: there is no directory {directory}; needed is what {FILE} says: set data.train_split and "
+                f"data.val_split, or images and masks in {FILE}"
+            )
+        found: dict[str, str] = {}
+        for path in sorted(place.iterdir()):
+            if path.suffix.lower() in endings and not path.name.startswith("."):
+                name = (PurePosixPath(directory) / path.name).as_posix()
+                if found.setdefault(path.stem, name) != name:
+                    raise DataError(
+                        f"{self.root}: {found[path.stem]} and {name} have one name but for their extensions, by which "
+                        "images and masks are paired; needed is one of them: remove or rename the other"
+                    )
+        return found
