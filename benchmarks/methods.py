@@ -14,9 +14,6 @@ from collections.abc import Iterator
 from attnfd_ray.report.records import ConfigLine, Estimate
 from attnfd_ray.report.summary import summarise
 from attnfd_ray.store.store import Store
-from benchmarks.record import cpu_model, memory_gib
-
-_NOT_A_WEIGHT = {"name", "layers", "divide_by_batch"}
 
 
 def table(lines: list[ConfigLine], weights: dict[str, str]) -> Iterator[str]:
@@ -54,8 +51,8 @@ def main() -> None:
     store = Store.open(sys.argv[1], create=False)
     shown = summarise(store, experiment=sys.argv[2]).shown
     assert shown is not None
-    (protocol,) = shown.protocols
-    rows = [row for row in store.trials().to_pylist() if row["experiment"] == sys.argv[2]]
+    protocol = shown.protocols[0]  # the one with most trials
+    rows = [row for row in store.trials().to_pylist() if row["experiment"] == sys.argv[2] and row["wall_s"]]
     students = [row for row in rows if row["role"] not in ("teacher", "baseline")]
     plain = [row for row in students if json.loads(row["searched_json"]).get("method") == {"name": row["method"]}]
     print("\n".join(table(protocol.configs, {row["method"]: published(row) for row in plain})))
@@ -64,10 +61,8 @@ def main() -> None:
     hours = sum(other["wall_s"] for other in rows) / 3600
     teacher = protocol.teacher
     print(f"\n- Teacher: mIoU {100 * (teacher.best_val_miou or 0):.2f} %." if teacher else "")
-    print(f"- {len(students)} runs and the baseline, {hours:.1f} h of runs in all; protocol `{row['protocol']}`.")
-    print(
-        f"- Data hash {row['data_hash']}, commit {row['git_commit']}; {cpu_model()}, {memory_gib():.0f} GiB, CPU only."
-    )
+    print(f"- {len(rows)} runs, the teacher's included, {hours:.1f} h of them in all; protocol `{row['protocol']}`.")
+    print(f"- Data hash {row['data_hash']}, commit {row['git_commit']}, {row['device']}.")
     print("- " + ", ".join(f"{package} {version}" for package, version in row["versions"]) + ".")
     shared = {key: config[key] for key in ("data", "teacher", "student", "optim", "train")}
     shared["data"].pop("root")
@@ -78,7 +73,7 @@ def main() -> None:
 def published(row: dict[str, str]) -> str:
     """Return the weight or weights among a method's settings."""
     method = json.loads(row["config_json"])["method"]
-    found = {key: value for key, value in method.items() if key not in _NOT_A_WEIGHT and "weight" in key}
+    found = {key: value for key, value in method.items() if "weight" in key}
     return ", ".join(f"{value:g}" for value in found.values())
 
 

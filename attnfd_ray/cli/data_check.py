@@ -49,7 +49,10 @@ def check(file: Path, sets: tuple[str, ...], full: bool, page: Path | None, as_j
     else:
         _print(report)
     if page:
-        write_page(page, report, data)
+        try:
+            write_page(page, report, data)
+        except DataError as error:
+            raise DataError([*report.errors, *error.problems]) from None
         click.echo(f"{one_line(str(page))}: written", err=True)
     if report.errors:
         raise DataError(report.errors)

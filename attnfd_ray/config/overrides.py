@@ -94,8 +94,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def config_hash(settings: ExperimentSettings) -> str:
     """Return 16 hex digits that two settings share when they train the same thing, the seed aside."""
     sections = settings.model_dump(mode="json", include={"data", "teacher", "student", "method", "optim", "train"})
-    sections["data"].pop("root")
-    sections["data"].pop("loader_workers")
+    for name in ("root", "loader_workers", "test_split"):  # a test split changes nothing that is learned or chosen
+        sections["data"].pop(name)
     sections["train"].pop("seed")
     (sections["teacher"] or {}).pop("min_miou", None)
     return digest(sections)

@@ -122,7 +122,8 @@ def _data_hash(splits: Sequence[Split]) -> str:
 
 
 def _in_both(known: Split, scored: Split) -> list[str]:
-    both = sorted(set(known.dataset.ids) & set(scored.dataset.ids))
+    learned = {sample.image for sample in known.dataset.samples}
+    both = sorted(sample.id for sample in scored.dataset.samples if sample.image in learned)
     line = (
         f"{scored.dataset.root}: {len(both)} images of {scored} are also in {known} ({few(both)}); a score "
         f"needs images not learned from: set data.{known.role}_split or data.{scored.role}_split to another list"

@@ -61,11 +61,11 @@ def copies_inside(split: Split) -> Iterator[str]:
 
 
 def copies_between(known: Split, scored: Split) -> Iterator[str]:
-    """Yield a line for every scored image that is a known one in all pixels, but goes by another id."""
+    """Yield a line for every scored image that is a known one in all pixels, but another file."""
     known_by_content = {found.content: found for found in known.facts}
     for found in scored.facts:
         twin = known_by_content.get(found.content)
-        if twin is not None and scored.id_of(found) != known.id_of(twin):
+        if twin is not None and scored.image_of(found) != known.image_of(twin):
             yield (
                 f"{scored.image_of(found)}: the same image as {known.image_of(twin)} of {known}; a score needs images "
                 "not learned from: take one off its list"

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from attnfd_ray.errors import AttnFDError, ConfigError, DataError, RunFailed, StoreError
+from attnfd_ray.errors import AttnFDError, ConfigError, DataError, RunFailed, StoreError, UserErrors
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.store.rows import TrialRow, TrialState
 from attnfd_ray.store.store import Store
@@ -32,10 +32,10 @@ def run_job(broker: Any, job: Job, on_epoch: Callable[[dict[str, Any]], None]) -
 
 def failure(job: Job, kind: str, text: str) -> AttnFDError:
     """Return the error that a failed job is in the driver: one of the user's where the user can mend it."""
-    if kind == "CONFIG":
-        return ConfigError(text.splitlines())  # a table of taps has several
-    ours: dict[str, type[AttnFDError]] = {"DATA": DataError, "STORE": StoreError}
-    return ours[kind](text) if kind in ours else RunFailed(f"{job.trial_id}: {kind}: {text}")
+    several: dict[str, type[UserErrors]] = {"CONFIG": ConfigError, "DATA": DataError}
+    if kind in several:
+        return several[kind](text.splitlines())  # a table of taps, or all that is wrong with a list
+    return StoreError(text) if kind == "STORE" else RunFailed(f"{job.trial_id}: {kind}: {text}")
 
 
 def state_of(kind: str) -> TrialState:

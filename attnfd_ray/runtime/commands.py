@@ -69,7 +69,8 @@ def tune(settings: ExperimentSettings, listener: Listener, *, fresh: bool = Fals
         asked, trials = settings.tune.concurrent, settings.tune.trials + 1
         with _groups(settings, template, asked=asked, trials=trials, verbose=verbose) as groups:
             template = dataclasses.replace(template, search_id=search_id)
-            search(plan, groups, _with_teacher(settings, groups, template, listener), listener)
+            job = _with_teacher(settings, groups, template, listener, searching=True)
+            search(plan, groups, job, listener)
     return Result(store=settings.store, id=search_id)
 
 
@@ -120,9 +121,12 @@ def _groups(
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def _with_teacher(settings: ExperimentSettings, groups: Groups, job: Job, listener: Listener) -> Job:
-    """Return the job with the teacher it learns from, if its method learns from one."""
-    if settings.teacher is None or not method_class(settings).needs_teacher:
+def _with_teacher(
+    settings: ExperimentSettings, groups: Groups, job: Job, listener: Listener, *, searching: bool = False
+) -> Job:
+    """Return the job with the teacher it learns from, if its method, or one that is searched, learns from one."""
+    other_methods = searching and not settings.search.keys().isdisjoint({"method", "method.name"})
+    if settings.teacher is None or not (other_methods or method_class(settings).needs_teacher):
         return job
     teacher = ready_teacher(settings, groups.broker, job, listener)
     return dataclasses.replace(job, teacher_file=teacher.file, teacher_hash=teacher.hash)

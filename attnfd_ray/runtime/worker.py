@@ -132,11 +132,11 @@ class Worker:
 
     def _train(self, job: Job) -> None:
         settings = job.settings
+        book = _Book.open(job, self.device) if rank() == 0 else None
         train_set = self.dataset(settings.data, settings.data.train_split)
         val_set = self.dataset(settings.data, settings.data.val_split)
         test_split = settings.data.test_split
         test_set = self.dataset(settings.data, test_split) if test_split else None
-        book = _Book.open(job, self.device, train_set.class_names) if rank() == 0 else None
         teacher = None
         if method_class(settings).needs_teacher:
             assert job.teacher_file is not None, "the driver finds the teacher before it hands out a job"
@@ -165,7 +165,7 @@ class Worker:
 
         outcome = run.run(report)
         if book is not None:
-            book.write_end(outcome)
+            book.write_end(outcome, train_set.class_names)
             self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last)))
 
 
@@ -181,9 +181,9 @@ class _Book:
     stop_reason: str | None = None
 
     @classmethod
-    def open(cls, job: Job, device: torch.device, class_names: Sequence[str]) -> _Book:
+    def open(cls, job: Job, device: torch.device) -> _Book:
         store = Store.open(job.settings.store, create=False)  # the driver made it; not seen here, it is not shared
-        known = facts(job, device, store.last_attempt(job.trial_id) + 1) | {"class_names": list(class_names)}
+        known = facts(job, device, store.last_attempt(job.trial_id) + 1)
         walls = store.epochs(job.trial_id, columns=["wall_s"])["wall_s"].to_pylist()
         store.append_trial(TrialRow(**known, state=TrialState.RUNNING))
         return cls(job, store, known, earlier_wall_s=sum(wall or 0.0 for wall in walls))
@@ -195,7 +195,7 @@ class _Book:
         self.store.append_epoch(EpochRow(**{name: self.facts[name] for name in shared}, **values))
         self.epochs_wall_s += record.wall_s
 
-    def write_end(self, outcome: Outcome) -> None:
+    def write_end(self, outcome: Outcome, class_names: Sequence[str]) -> None:
         last, test = outcome.last, outcome.test
         tested = {f"test_{name}": value for name, value in dataclasses.asdict(test).items()} if test else {}
         if test:
@@ -203,6 +203,7 @@ class _Book:
         row = TrialRow(
             **self.facts,
             **tested,
+            class_names=list(class_names),
             state=TrialState.PRUNED if outcome.stopped_early else TrialState.COMPLETE,
             stop_reason=self.stop_reason if outcome.stopped_early else None,
             best_val_miou=last.best_miou,

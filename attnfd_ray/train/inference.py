@@ -24,10 +24,10 @@ def votes(network: nn.Module, images_NCHW: Tensor, data: DataSettings, *, size: 
     total = torch.zeros((), device=images_NCHW.device)
     for scale in data.eval_scales:
         view_NCHW = _at_size(images_NCHW, [max(1, round(side * scale)) for side in images_NCHW.shape[-2:]])
-        total = total + _at_size(_logits(network, view_NCHW, data), size).softmax(dim=1)
+        total = total + _probabilities(_logits(network, view_NCHW, data), size)
         if data.eval_flip:
             mirrored = _logits(network, view_NCHW.flip(-1), data).flip(-1)
-            total = total + _at_size(mirrored, size).softmax(dim=1)
+            total = total + _probabilities(mirrored, size)
     return total
 
 
@@ -56,6 +56,11 @@ def _logits(network: nn.Module, images_NCHW: Tensor, data: DataSettings) -> Tens
             times[window] += 1
     assert total is not None, "there is at least one window"
     return (total / times)[..., :height, :width]
+
+
+def _probabilities(logits_NCHW: Tensor, size: Sequence[int]) -> Tensor:
+    # in full precision: half a dozen sums of halves would change the winner of many a pixel
+    return _at_size(logits_NCHW, size).float().softmax(dim=1)
 
 
 def _starts(length: int, window: int, step: int) -> list[int]:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.check import quick_check
+from attnfd_ray.data.check import check_data, quick_check
 from attnfd_ray.data.folder import Folder
 from attnfd_ray.data.palette import voc_colormap
 from attnfd_ray.errors import DataError
@@ -289,3 +289,19 @@ def test_all_mistakes_are_told_at_once_from_top_to_bottom(tmp_path: Path) -> Non
         f'{path}:4: classes[1].id: needs a whole number, got "x"',
         f'{path}:5: images: needs a directory inside the dataset, got ".."',
     ]
+
+
+def test_images_of_both_splits_may_go_by_the_same_name(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for folder, shape in (("images", (8, 8, 3)), ("masks", (8, 8))):
+            (tmp_path / folder / split).mkdir(parents=True)
+            Image.fromarray(rng.integers(0, 2, shape, np.uint8)).save(tmp_path / folder / split / "0000.png")
+    (tmp_path / "classes.yaml").write_text("classes: [{name: road, id: 0}, {name: car, id: 1}]\n")
+    data = DataSettings(name="folder", root=str(tmp_path), crop=(8, 8))
+    assert check_data(data, full=True).errors == ()
+
+    twin = tmp_path / "images/train/0000.png"
+    (tmp_path / "images/val/0000.png").write_bytes(twin.read_bytes())
+    (error,) = check_data(data, full=True).errors
+    assert f"the same image as {twin} of train split 'train'" in error

@@ -99,3 +99,20 @@ def test_a_trial_that_fails_is_told_with_its_kind_and_the_search_goes_on(
     ]
     texts = {row["failure_text"] for row in rows if row["state"] == "FAILED"}
     assert texts == {"ZeroDivisionError: on purpose (broken_method.py:12)"}
+
+
+def test_a_search_over_methods_has_its_teacher_though_the_file_s_own_method_needs_none(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    tree["method"] = {"name": "none"}
+    tree["train"]["epochs"] = 1
+    tree["search"] = {"method": {"choice": [{"name": "none"}, {"name": "kd"}]}}
+    tree["tune"] = {"trials": 2, "sampler": "grid"}  # the file as written is the grid's first point
+    done = attnfd_ray("tune", write(tree, tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = trials(tree["store"]).values()
+    assert sorted((row["role"], row["method"], row["state"]) for row in rows) == [
+        ("as_written", "none", "COMPLETE"),
+        ("teacher", "none", "COMPLETE"),
+        ("trial", "kd", "COMPLETE"),
+    ]

@@ -13,7 +13,7 @@ import torch
 
 from attnfd_ray.config.overrides import teacher_experiment, with_values
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.runtime.client import settle
+from attnfd_ray.runtime.client import failure, settle
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.runtime.worker import GroupMustRestart, Worker
 from attnfd_ray.store.store import Store
@@ -84,6 +84,24 @@ def test_a_test_split_has_its_own_score_in_the_row(tree: dict[str, Any], setting
     assert row["test_miou"] != row["best_val_miou"]
     assert len(row["test_class_iou"]) == len(row["class_names"]) == 12
     assert row["class_names"][:3] == ["background", "disc", "ring"]
+
+
+def test_a_dataset_that_does_not_open_leaves_a_failed_row_and_a_line_for_each_fault(
+    tree: dict[str, Any], settings: Make, tmp_path: Path
+) -> None:
+    shutil.copytree(tree["data"]["root"], tmp_path / "scenes")
+    images = sorted((tmp_path / "scenes/VOCdevkit/VOC2012/JPEGImages").glob("val_*"))
+    images[0].unlink()
+    images[1].write_bytes(b"")
+    tree |= {"method": {"name": "none"}, "teacher": None}
+    tree["data"]["root"] = str(tmp_path / "scenes")
+    ears = work(job(settings()))
+    (event,) = ears.events
+    assert event.failure_kind == "DATA"
+    settle(job(settings()), "DATA", event.failure_text or "")
+    assert (trial_row(settings())["state"], trial_row(settings())["failure_kind"]) == ("FAILED", "DATA")
+    error = failure(job(settings()), "DATA", event.failure_text or "")
+    assert [line.count(name) for line, name in zip(error.problems, ("missing", "empty"), strict=True)] == [1, 1]
 
 
 def test_a_stopped_job_says_why_and_at_which_epoch(alone: ExperimentSettings) -> None:

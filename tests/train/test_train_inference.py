@@ -91,3 +91,10 @@ def test_scales_add_probabilities_at_the_size_of_the_label() -> None:
     assert said.shape == (1, 2, 7, 9)
     expected = sum(torch.tensor([0.0, height]).softmax(0) for height in (5.0, 10.0, 15.0))
     torch.testing.assert_close(said[0, :, 3, 3], expected)
+
+
+def test_probabilities_are_added_in_full_precision_under_autocast() -> None:
+    network = nn.Conv2d(3, 5, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert network(image(4, 6)).dtype is torch.bfloat16
+        assert votes(network, image(4, 6), data(eval_flip=True), size=(4, 6)).dtype is torch.float32
