@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,15 +89,19 @@ def test_a_submitted_job_succeeds_and_its_rows_are_in_the_store(
 ) -> None:
     short = ["--set", "train.epochs=2", "--set", "teacher.train.epochs=1", "--set", "data.crop=[32, 32]"]
     submit = [RAY, "job", "submit", "--address", head, "--working-dir", ".", "--"]
-    done = subprocess.run(
-        [*submit, "attnfd-ray", "train", "search_spaces/demo.yaml", *short],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    for _ in range(10):  # the head takes jobs before its agent is there to start them, on a busy machine by seconds
+        done = subprocess.run(
+            [*submit, "attnfd-ray", "train", "search_spaces/demo.yaml", *short],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        if "No available agent" not in done.stdout + done.stderr:
+            break
+        time.sleep(3)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout
     store = Store.open(tmp_path / "results", create=False)
