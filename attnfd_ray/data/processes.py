@@ -64,10 +64,12 @@ class LoadingProcesses(Generic[Request, Item]):
                 yield item
         except Exception as error:  # all are raised again; in our words where not `load` is at fault
             traceback.clear_frames(error.__traceback__)  # which hold the processes past close()
-            if not isinstance(error, RuntimeError) or str(error).startswith("Caught "):
+            # one killed while it hands over a batch is told by the broken pipe, and not by DataLoader
+            ended = isinstance(error, RuntimeError | EOFError | ConnectionError)
+            if not ended or str(error).startswith("Caught "):
                 raise  # came from `load`
             self._loader = None
-            reason = str(error).splitlines()[0].rstrip(".")
+            reason = next(iter(str(error).splitlines()), "its pipe is closed").rstrip(".")
             raise RunFailed(
                 f"data.loader_workers {self._num_processes}: a loading process stopped answering ({reason}); needed "
                 "are memory and shared memory for all of them: set fewer, or 0 to load in the training process"
