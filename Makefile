@@ -41,6 +41,7 @@ bench: install  ## Measure; nothing else should run meanwhile
 	$(BIN)/python -m benchmarks.trial_start
 	$(BIN)/python -m benchmarks.distillation_step
 	$(BIN)/python -m benchmarks.method_steps
+	$(BIN)/python -m benchmarks.input_pipeline
 
 clean:  ## Remove what make made here, but no results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

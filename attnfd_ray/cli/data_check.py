@@ -39,18 +39,18 @@ def check(file: Path, sets: tuple[str, ...], full: bool, page: Path | None, as_j
     """
     from attnfd_ray.cli.data_page import write_page
     from attnfd_ray.config.loader import load_experiment
-    from attnfd_ray.data.check import check_data
+    from attnfd_ray.data.check import look_at
 
     data = load_experiment(file, sets=sets).data
     with _progress() as on_read:
-        report = check_data(data, full=full, on_read=on_read)
+        report, splits = look_at(data, full=full, on_read=on_read)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report)))
     else:
         _print(report)
     if page:
         try:
-            write_page(page, report, data)
+            write_page(page, report, splits)
         except DataError as error:
             raise DataError([*report.errors, *error.problems]) from None
         click.echo(f"{one_line(str(page))}: written", err=True)

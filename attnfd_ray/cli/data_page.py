@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from attnfd_ray.errors import DataError
 
 if TYPE_CHECKING:
-    from attnfd_ray.config.schema import DataSettings
+    from attnfd_ray.data.findings import Split
     from attnfd_ray.data.records import DataReport, SplitReport
 
 _STYLE = """
@@ -26,9 +26,9 @@ figure { display: inline-block; margin: 0 .5rem .5rem 0 } figcaption { font-size
 """
 
 
-def write_page(path: Path, report: DataReport, data: DataSettings) -> None:
-    """Write the page; DataError where that cannot be done."""
-    write(path, _page(report, data).encode())
+def write_page(path: Path, report: DataReport, splits: Sequence[Split]) -> None:
+    """Write the page, with pictures of the splits that the report is of; DataError where that cannot be done."""
+    write(path, _page(report, splits).encode())
 
 
 def write(path: Path, content: bytes) -> None:
@@ -41,7 +41,7 @@ def write(path: Path, content: bytes) -> None:
         raise DataError(f"{path}: cannot be written ({error.strerror}); give a file in a directory of yours") from None
 
 
-def _page(report: DataReport, data: DataSettings) -> str:
+def _page(report: DataReport, splits: Sequence[Split]) -> str:
     title = escape(f"{report.dataset}: {report.root}")
     read = "every file was read" if report.full else "a few files of each split were read; --full reads all"
     lines = [
@@ -55,7 +55,7 @@ def _page(report: DataReport, data: DataSettings) -> str:
             f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>",
             f"<p>{read}; data_hash {report.data_hash or 'none while files are missing'}</p>",
             *lines,
-            *([_splits(report), _classes(report, data)] if report.splits else []),
+            *([_splits(report), _classes(report, splits)] if report.splits else []),
             "</body></html>\n",
         ]
     )
@@ -73,17 +73,17 @@ def _split_cells(split: SplitReport) -> list[str]:
     return [escape(str(cell)) for cell in (*cells, f"{split.ignored_share * 100:.2f}")]
 
 
-def _classes(report: DataReport, data: DataSettings) -> str:
+def _classes(report: DataReport, splits: Sequence[Split]) -> str:
     """Return the table of the classes, then the images with the most of each."""
-    from attnfd_ray import registry
     from attnfd_ray.data.sheet import example
 
-    datasets = {s.role: registry.load("dataset", data.name)(data.root, s.split) for s in report.splits}
-    palette = next(iter(datasets.values())).palette
+    datasets = {split.role: split.dataset for split in splits}
+    index_of = {role: {name: index for index, name in enumerate(dataset.ids)} for role, dataset in datasets.items()}
+    palette = splits[0].dataset.palette
 
     @cache
     def picture(role: str, sample_id: str) -> str:
-        source = base64.b64encode(example(datasets[role], sample_id)).decode()
+        source = base64.b64encode(example(datasets[role], index_of[role][sample_id])).decode()
         caption = escape(f"{role}: {sample_id}")
         return f'<figure><img src="data:image/jpeg;base64,{source}" alt=""><figcaption>{caption}</figcaption></figure>'
 

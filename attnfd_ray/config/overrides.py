@@ -13,7 +13,10 @@ from pydantic import ValidationError
 from attnfd_ray.config.schema import ExperimentSettings
 
 # Where a run is, how it is spread, how long a search goes on, which teacher is refused: no change of what a trial is.
-_PLACE = ("store", "data.root", "data.loader_workers", "teacher.min_miou", "tune.trials", "tune.concurrent")
+_PLACE = (
+    *("store", "data.root", "data.loader_workers", "data.cache", "data.cache_gib"),
+    *("teacher.min_miou", "tune.trials", "tune.concurrent"),
+)
 
 
 def set_dotted(tree: dict[str, Any], path: str, value: Any) -> None:
@@ -92,11 +95,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def config_hash(settings: ExperimentSettings) -> str:
-    """Return 16 hex digits that two settings share when they train the same thing, the seed aside."""
+    """Return 16 hex digits that two settings share when they train the same thing, the seed aside.
+
+    With a loss weight of 0 any method is `none`: see `distill.method.method_class`.
+    """
     sections = settings.model_dump(mode="json", include={"data", "teacher", "student", "method", "optim", "train"})
-    for name in ("root", "loader_workers", "test_split"):  # a test split changes nothing that is learned or chosen
+    # a test split changes nothing that is learned or chosen
+    for name in ("root", "loader_workers", "cache", "cache_gib", "test_split"):
         sections["data"].pop(name)
     sections["train"].pop("seed")
+    if sections["method"].get("loss_weight") == 0:
+        sections["method"] = {"name": "none"}
     (sections["teacher"] or {}).pop("min_miou", None)
     return digest(sections)
 

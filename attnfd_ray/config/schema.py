@@ -35,7 +35,7 @@ class DataSettings(Record):
     """Where the images are, and what the network sees of them."""
 
     name: Annotated[str, part("dataset")]
-    root: Annotated[str, Field(min_length=1, description="the directory of the dataset")]
+    root: Annotated[str, Field(min_length=1, description="the directory of the dataset, or its URI: s3://...")]
     train_split: str = "train"
     val_split: str = "val"
     test_split: Annotated[
@@ -69,6 +69,13 @@ class DataSettings(Record):
     ] = 1.0
     val_limit: Annotated[Positive | None, Field(description="score only the first n images of the val split")] = None
     loader_workers: Annotated[int, Field(ge=0, le=64, description="loading processes per training worker")] = 0
+    cache: Annotated[
+        Literal["none", "memory", "disk"],
+        Field(description="where a machine keeps decoded images for all its workers and trials"),
+    ] = "none"
+    cache_gib: Annotated[
+        AboveZero | None, Field(description="how much the cache may take, GiB; null: half of what is free")
+    ] = None
 
 
 class ModelSettings(Record):

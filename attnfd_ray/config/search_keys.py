@@ -32,6 +32,7 @@ _FIXED = {
     "data.eval_stride": "scores of unlike protocols cannot be compared",
     "data.eval_scales": "scores of unlike protocols cannot be compared",
     "data.eval_flip": "scores of unlike protocols cannot be compared",
+    "data.input_scale": "scores of unlike protocols cannot be compared",
     "train.epochs": "trials of unlike budgets cannot be compared",
 }
 
@@ -42,10 +43,13 @@ def search_problems(tree: Mapping[str, Any], broken: Collection[Key]) -> Iterato
     if not isinstance(search, dict):
         return
     plain = {name: value for name, value in tree.items() if name != "search"}
+    data = plain.get("data")
+    evaluation = data.get("evaluation") if isinstance(data, dict) else None
     known = {error["loc"] for error in errors_in(plain)}
     for path, space in search.items():
         if not any(key[:2] == ("search", path) for key in broken):
-            text = _why_fixed(path) or _why_twice(path, search) or _why_refused(plain, path, space, known)
+            text = _why_fixed(path) or _why_scored_by(path, evaluation)
+            text = text or _why_twice(path, search) or _why_refused(plain, path, space, known)
             if text:
                 yield ("search", path), text
 
@@ -57,6 +61,16 @@ def _why_fixed(path: str) -> str | None:
         if _is_inside(fixed, path):
             return f"'{path}' cannot be searched as a whole: it holds {fixed}, and {why}"
     return None
+
+
+def _why_scored_by(path: str, evaluation: Any) -> str | None:
+    """Say why a setting of training cannot vary where images are scored by it too."""
+    if not _is_inside(path, "data.crop") or evaluation not in ("resized", "sliding"):
+        return None
+    return (
+        f"'{path}' cannot be searched where evaluation: {evaluation} scores by the crop: scores of unlike protocols "
+        "cannot be compared; set evaluation: native"
+    )
 
 
 def _why_twice(path: str, search: Collection[str]) -> str | None:

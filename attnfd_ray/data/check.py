@@ -15,8 +15,10 @@ from attnfd_ray.config.values import IGNORED
 from attnfd_ray.data import findings
 from attnfd_ray.data.files import few
 from attnfd_ray.data.findings import Split
-from attnfd_ray.data.inspection import OnRead, SampleAt, inspect
+from attnfd_ray.data.image_cache import checked_limit_bytes
+from attnfd_ray.data.inspection import OnRead, SampleAt, inspect, no_facts
 from attnfd_ray.data.records import ClassShare, DataReport, SplitReport
+from attnfd_ray.data.remote import local_root
 from attnfd_ray.errors import DataError, one_line
 
 _READ_EACH = 4
@@ -41,6 +43,7 @@ class DataSummary:
 
 def quick_check(data: DataSettings) -> DataSummary:
     """Open the splits and read a few images of each; DataError for whatever would stop a run later."""
+    checked_limit_bytes(data)
     report = check_data(data)
     if report.errors:
         raise DataError(report.errors)
@@ -55,6 +58,11 @@ def check_data(data: DataSettings, *, full: bool = False, on_read: OnRead = lamb
     A `full` check also compares the images with each other. ConfigError if there is no such dataset; RunFailed where
     a reading process dies.
     """
+    return look_at(data, full=full, on_read=on_read)[0]
+
+
+def look_at(data: DataSettings, *, full: bool, on_read: OnRead) -> tuple[DataReport, list[Split]]:
+    """Return what `check_data` does, and the splits that were opened for it."""
     splits, errors = _opened(data)
     errors += chain.from_iterable(split.dataset.problems() for split in splits)
     data_hash = None if errors else _data_hash(splits)
@@ -62,37 +70,42 @@ def check_data(data: DataSettings, *, full: bool = False, on_read: OnRead = lamb
     splits, unreadable = _read(splits, full=full, on_read=on_read)
     errors += unreadable
     notes = [line for split in splits for line in findings.unlike_published(split)]
-    warnings: list[str] = []
+    warnings = [line for split in splits for line in split.dataset.warnings()]
     if full:
         for split in splits:
-            warnings += [*findings.absent_classes(split), *findings.copies_inside(split)] if split.facts else []
+            warnings += [*findings.absent_classes(split), *findings.copies_inside(split)] if len(split.facts) else []
     for pair in combinations(splits, 2):
         notes += findings.shared_recordings(*pair)
         if full:
             notes += findings.almost_alike(*pair)
             errors += findings.copies_between(*pair)
-    return DataReport(
+    report = DataReport(
         dataset=data.name,
         root=data.root,
         full=full,
         class_names=splits[0].dataset.class_names if splits else (),
         splits=tuple(map(_report, splits)),
         notes=tuple(map(one_line, notes)),
-        warnings=tuple(map(one_line, warnings)),
-        errors=tuple(dict.fromkeys(map(one_line, errors))),  # what ails the root is said by each split
+        # what ails the root is said by each split
+        warnings=tuple(dict.fromkeys(map(one_line, warnings))),
+        errors=tuple(dict.fromkeys(map(one_line, errors))),
         data_hash=data_hash,
     )
+    return report, splits
 
 
 def _opened(data: DataSettings) -> tuple[list[Split], list[str]]:
     """Return the splits that can be opened, train first and test last, and why the others cannot."""
     splits, errors = [], []
     make = registry.load("dataset", data.name)
+    local_root(data.root, unread=getattr(make, "unread", ()), relist=True)
     for role, name in (("train", data.train_split), ("val", data.val_split), ("test", data.test_split)):
         try:
-            splits += [Split(role, make(data.root, name))] if name else []
+            opened = [make(data.root, name)] if name else []
         except DataError as error:
             errors += error.problems
+        else:
+            splits += [Split(role, dataset, no_facts(dataset.num_classes)) for dataset in opened]
     return splits, errors
 
 
@@ -104,10 +117,7 @@ def _read(splits: Sequence[Split], *, full: bool, on_read: OnRead) -> tuple[list
         chosen = present if full or not present else [present[i] for i in _spread(len(present))]
         samples += [SampleAt(number, index) for index in chosen]
     facts, problems = inspect([split.dataset for split in splits], samples, on_read)
-    return [
-        replace(split, facts=[found for found in facts if found.at.dataset == number])
-        for number, split in enumerate(splits)
-    ], problems
+    return [replace(split, facts=found) for split, found in zip(splits, facts, strict=True)], problems
 
 
 def _spread(count: int) -> list[int]:
@@ -142,13 +152,13 @@ def _bad_padding(data: DataSettings, splits: Sequence[Split]) -> list[str]:
 
 def _report(split: Split) -> SplitReport:
     names = split.dataset.class_names
-    pixels_NC = np.array([found.pixels for found in split.facts], dtype=np.int64).reshape(-1, len(names))
-    num_ignored = sum(found.num_ignored for found in split.facts)
+    pixels_NC = split.facts["pixels"]
+    num_ignored = int(split.facts["num_ignored"].sum())
     total = max(1, int(pixels_NC.sum()) + num_ignored)
     classes = []
-    for name, pixels_N in zip(names, pixels_NC.T, strict=True):
-        most = [int(at) for at in np.argsort(-pixels_N, kind="stable")[:_EXAMPLES_EACH] if pixels_N[at]]
-        examples = tuple(split.id_of(split.facts[at]) for at in most)
+    for name, pixels_N in zip(names, pixels_NC.T.astype(np.int64), strict=True):
+        most = [int(row) for row in np.argsort(-pixels_N, kind="stable")[:_EXAMPLES_EACH] if pixels_N[row]]
+        examples = tuple(map(split.id_of, most))
         classes.append(ClassShare(name, float(pixels_N.sum() / total), int((pixels_N > 0).sum()), examples))
     return SplitReport(
         role=split.role,

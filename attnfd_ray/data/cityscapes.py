@@ -50,6 +50,10 @@ class Cityscapes(SegmentationDataset):
         "val_coarse": 500,
         "train_extra": 19_998,
     }
+    unread: Sequence[str] = (
+        *("*_color.png", "*_instanceIds.png", "*_instanceTrainIds.png", "*_polygons.json"),
+        *("*/test/*", "*rightImg8bit*/*", "*leftImg8bit_sequence*/*", "*disparity*/*"),
+    )
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the images by city and name; DataError without such a split, or where only some have train ids."""

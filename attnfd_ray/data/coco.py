@@ -38,6 +38,7 @@ class COCO(SegmentationDataset):
 
     class_names: tuple[str, ...] = VOC.class_names
     palette: tuple[Colour, ...] = VOC.palette
+    unread: Sequence[str] = ("annotations/[!i]*", "annotations/image_info_*", "annotations/*/*", "stuffthingmaps/*")
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the images that count, in the order of the JSON; DataError without JSON or images."""

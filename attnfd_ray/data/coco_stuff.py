@@ -51,6 +51,7 @@ class COCOStuff(SegmentationDataset):
         255: IGNORED,
     }
     published: Mapping[str, int] = {"train": 118_287, "val": 5000}
+    unread: Sequence[str] = ("annotations/*.json", "annotations/panoptic_*")
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the images of the split with the mask of the same name each; DataError without such directories."""

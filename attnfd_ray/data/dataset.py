@@ -19,10 +19,13 @@ import torch
 from torch import Tensor
 
 from attnfd_ray import registry
+from attnfd_ray.config.overrides import digest
 from attnfd_ray.config.schema import DataSettings
 from attnfd_ray.config.values import IGNORED
 from attnfd_ray.data.files import Bytes, few, read_image, read_mask
+from attnfd_ray.data.image_cache import ImageCache, open_cache
 from attnfd_ray.data.palette import Colour
+from attnfd_ray.data.remote import local_root
 from attnfd_ray.errors import DataError
 
 _MEANINGLESS = 254
@@ -35,6 +38,11 @@ class Sample(NamedTuple):
     id: str
     image: str
     label: str
+
+
+class _File(NamedTuple):
+    num_bytes: int
+    changed_ns: int
 
 
 class SegmentationDataset(ABC):
@@ -52,9 +60,13 @@ class SegmentationDataset(ABC):
     """The way out where a mask has values that mean nothing."""
     published: Mapping[str, int] = {}
     """How many images a split has where the dataset comes from, as far as that is published."""
+    unread: Sequence[str] = ()
+    """Patterns of files under the root that are never read, and not copied where the root is a URI."""
+
+    _cache: ImageCache | None = None
 
     def __init__(self, root: str | Path, split: str) -> None:
-        self.root = Path(root).expanduser()
+        self.root = local_root(root, unread=self.unread)
         self.split = split
         if _leaves_root(split):
             raise DataError(f"{self.root}: split '{split}' is outside the dataset; needed is the name of a list in it")
@@ -93,8 +105,20 @@ class SegmentationDataset(ABC):
         sample = self.samples[index]
         return self.root / sample.image, self.root / sample.label
 
+    def warnings(self) -> list[str]:
+        """Return what is most likely a mistake though a run can do with it, a line each; nothing inside a file."""
+        return []
+
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return image_CHW (uint8, RGB) and label_HW (uint8, class ids or IGNORED); DataError names a broken file."""
+        """Return image_CHW (uint8, RGB) and label_HW (uint8, class ids or IGNORED); DataError names a broken file.
+
+        An image's channels are last in memory: as files are decoded, and as resizing is fastest.
+        """
+        if self._cache is None:
+            return self._decode(index)
+        return self._cache.read(index, lambda: self._decode(index))
+
+    def _decode(self, index: int) -> tuple[Tensor, Tensor]:
         image_path, label_path = self.paths(index)
         try:
             image_HWC = read_image(image_path)
@@ -107,7 +131,18 @@ class SegmentationDataset(ABC):
                 f"{label_path}: the mask is {columns}x{rows} and its image {width}x{height}; needed is "
                 "the same size: check that they belong together"
             )
-        return torch.from_numpy(image_HWC).permute(2, 0, 1).contiguous(), torch.from_numpy(label_HW)
+        return torch.from_numpy(image_HWC).permute(2, 0, 1), torch.from_numpy(label_HW)
+
+    def keep_decoded(self, data: DataSettings) -> None:
+        """Decode every image once for all that read the dataset on this machine, as `data.cache` says."""
+        files = ((sample.id, self._states[sample.image], self._states[sample.label]) for sample in self.samples)
+        facts = [str(type(self)), str(self.root.resolve()), self.split, self.class_names, self._meanings.tolist()]
+        self._cache = open_cache(data, key=digest([*facts, *files]))
+
+    def close(self) -> None:
+        """Let go of decoded images."""
+        if self._cache is not None:
+            self._cache.close()
 
     def recording(self, index: int) -> str | None:
         """Return the film that an image is a frame of, where the dataset tells: frames of one film are much alike."""
@@ -115,7 +150,7 @@ class SegmentationDataset(ABC):
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that change with the ids or the size of any file, wherever the dataset lies."""
-        sizes = self._sizes
+        sizes = {name: found.num_bytes if isinstance(found, _File) else found for name, found in self._states.items()}
         lines = (f"{sample.id}\t{sizes[sample.image]}\t{sizes[sample.label]}\n" for sample in self.samples)
         return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
@@ -132,11 +167,11 @@ class SegmentationDataset(ABC):
         if doubles:
             found.append(f"{where} lists {len(doubles)} ids more than once: {few(doubles)}; needed is once")
         lacking: dict[str, list[str]] = {}
-        for name, size in self._sizes.items():
-            if isinstance(size, str):
-                lacking.setdefault(size, []).append(name)
+        for name, found_there in self._states.items():
+            if isinstance(found_there, str):
+                lacking.setdefault(found_there, []).append(name)
         found += [
-            f"{self.root}: {len(names)} of the {len(self._sizes)} files of split '{self.split}' {reason}: "
+            f"{self.root}: {len(names)} of the {len(self._states)} files of split '{self.split}' {reason}: "
             f"{few(names)}; {_REMEDY.get(reason, 'check who may read them and where links lead')}"
             for reason, names in lacking.items()
         ]
@@ -147,7 +182,7 @@ class SegmentationDataset(ABC):
         return [
             index
             for index, sample in enumerate(self.samples)
-            if all(isinstance(self._sizes.get(name), int) for name in (sample.image, sample.label))
+            if all(isinstance(self._states.get(name), _File) for name in (sample.image, sample.label))
         ]
 
     def checked(self) -> Self:
@@ -157,10 +192,10 @@ class SegmentationDataset(ABC):
         return self
 
     @cached_property
-    def _sizes(self) -> dict[str, int | str]:
-        """The bytes of every image and mask in the root by name, or why there are none."""
+    def _states(self) -> dict[str, _File | str]:
+        """The state of every image and mask in the root by name, or why it cannot be read."""
         inside = (sample for sample in self.samples if not any(map(_leaves_root, sample)))
-        return {name: _bytes_of(self.root / name) for sample in inside for name in (sample.image, sample.label)}
+        return {name: _state_of(self.root / name) for sample in inside for name in (sample.image, sample.label)}
 
     def _read_label(self, sample: Sample) -> Bytes:
         values_HW = self.read_values(sample)
@@ -191,7 +226,8 @@ class SegmentationDataset(ABC):
 def open_dataset(data: DataSettings, *, split: str) -> SegmentationDataset:
     """Return the split of the dataset that the settings name; DataError if its list or files are not all right."""
     dataset: SegmentationDataset = registry.load("dataset", data.name)(data.root, split)
-    return dataset.checked()
+    dataset.checked().keep_decoded(data)
+    return dataset
 
 
 _MISSING = "are missing"
@@ -202,8 +238,8 @@ _REMEDY = {
 }
 
 
-def _bytes_of(path: Path) -> int | str:
-    """Return a file's size, or what is wrong with it."""
+def _state_of(path: Path) -> _File | str:
+    """Return what changes when a file does, or what is wrong with it."""
     try:
         found = path.stat()
     except (FileNotFoundError, ValueError):  # ValueError: no file has such a name
@@ -212,7 +248,7 @@ def _bytes_of(path: Path) -> int | str:
         return f"cannot be read ({error.strerror})"
     if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
         return "are no files"
-    return found.st_size or "are empty"
+    return _File(found.st_size, found.st_mtime_ns) if found.st_size else "are empty"
 
 
 def _leaves_root(name: str) -> bool:

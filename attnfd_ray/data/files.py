@@ -32,7 +32,7 @@ def read_image(path: Path) -> Bytes:
                 raise DataError(
                     f"{path}: the image has mode {image.mode}; needed are 8 bits a channel: convert it first"
                 )
-            return np.array(image.convert("RGB"))
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from None
 

@@ -19,6 +19,10 @@ TIMEOUT_S = 120.0
 """How long to wait for one item. From a thread that is not the main one, a killed process is noticed only then."""
 
 
+BATCHES_AHEAD = 2
+"""What each process makes before it is asked for."""
+
+
 class LoadingProcesses(Generic[Request, Item]):
     """Calls `load` on requests; with `num_processes` above 0 in other processes, kept from call to call until closed.
 
@@ -72,7 +76,8 @@ class LoadingProcesses(Generic[Request, Item]):
             reason = next(iter(str(error).splitlines()), "its pipe is closed").rstrip(".")
             raise RunFailed(
                 f"data.loader_workers {self._num_processes}: a loading process stopped answering ({reason}); needed "
-                "are memory and shared memory for all of them: set fewer, or 0 to load in the training process"
+                "are memory and, in /dev/shm, shared memory for all of them: set fewer, or 0 to load in the training "
+                "process"
             ) from None
 
     def _start(self) -> DataLoader[Any]:
@@ -82,6 +87,7 @@ class LoadingProcesses(Generic[Request, Item]):
             sampler=self._requests,  # read anew at each pass
             num_workers=self._num_processes,
             persistent_workers=True,
+            prefetch_factor=BATCHES_AHEAD,
             timeout=self._timeout_s,
             generator=torch.Generator(),  # else each pass would take a number from the global one
         )

@@ -13,6 +13,7 @@ from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
 from attnfd_ray.data.files import Bytes
 from attnfd_ray.data.loader import TrainLoader
 from attnfd_ray.data.overlays import encoded, fitted, overlay, tiled
+from attnfd_ray.data.readers import Readers
 from attnfd_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 _TILE_PIXELS, _EXAMPLE_PIXELS = 320, 240
@@ -24,21 +25,25 @@ def contact_sheet(settings: ExperimentSettings, *, count: int) -> tuple[bytes, i
     They are the run's own: same seed, same order, same augmentation. DataError where a file cannot be read.
     """
     dataset = open_dataset(settings.data, split=settings.data.train_split)
-    train, data = settings.train, settings.data.model_copy(update={"loader_workers": 0})
-    tiles = []
-    with TrainLoader(
-        dataset, data, global_batch_size=train.batch_size, seed=train.seed, steps_per_epoch=train.steps_per_epoch
-    ) as loader:
-        views = chain.from_iterable(zip(images, labels, strict=True) for images, labels in loader.epoch(1))
-        for image_3HW, label_HW in islice(views, count):
-            picture_HWC = overlay(denormalised(image_3HW), label_HW.numpy().astype(np.uint8), dataset.palette)
-            tiles.append(fitted(picture_HWC, _TILE_PIXELS))
+    train, tiles = settings.train, []
+    loader = TrainLoader(
+        dataset,
+        settings.data,
+        readers=Readers([dataset]),
+        global_batch_size=train.batch_size,
+        seed=train.seed,
+        steps_per_epoch=train.steps_per_epoch,
+    )
+    views = chain.from_iterable(zip(images, labels, strict=True) for images, labels in loader.epoch(1))
+    for image_3HW, label_HW in islice(views, count):
+        picture_HWC = overlay(denormalised(image_3HW), label_HW.numpy().astype(np.uint8), dataset.palette)
+        tiles.append(fitted(picture_HWC, _TILE_PIXELS))
     return encoded(tiled(tiles, dataset.class_names, dataset.palette), "PNG"), len(tiles)
 
 
-def example(dataset: SegmentationDataset, sample_id: str) -> bytes:
+def example(dataset: SegmentationDataset, index: int) -> bytes:
     """Return a small JPEG of an image under its mask. DataError where a file cannot be read."""
-    image_CHW, label_HW = dataset.read(dataset.ids.index(sample_id))
+    image_CHW, label_HW = dataset.read(index)
     picture_HWC = overlay(image_CHW.permute(1, 2, 0).numpy(), label_HW.numpy(), dataset.palette)
     return encoded(fitted(picture_HWC, _EXAMPLE_PIXELS), "JPEG")
 

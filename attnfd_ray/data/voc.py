@@ -35,6 +35,7 @@ class VOC(SegmentationDataset):
         "train_aug": 10_582,
         "aug": 9118,
     }
+    unread: Sequence[str] = ("*Annotations/*", "*SegmentationObject/*")
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the samples of the split's list; DataError if there is no VOC 2012 or no such list."""

@@ -14,8 +14,9 @@ def labels_at(labels_NHW: Tensor, features_NCHW: Tensor) -> Tensor:
     size = features_NCHW.shape[-2:]
     if labels_NHW.shape[-2:] == size:
         return labels_NHW
-    # interpolation wants floats, and a float holds a label exactly
-    resized = F.interpolate(labels_NHW[:, None].float(), size=size, mode="nearest")
+    # interpolation wants floats, and a float holds a label exactly; `nearest` would take the upper left of the labels
+    # that a feature stands for, not the middle
+    resized = F.interpolate(labels_NHW[:, None].float(), size=size, mode="nearest-exact")
     return resized[:, 0].to(labels_NHW.dtype)
 
 

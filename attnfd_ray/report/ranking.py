@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from attnfd_ray.report.records import Gain, ProtocolReport, TrialLine
-from attnfd_ray.report.seeds import configs
+from attnfd_ray.report.seeds import by_seed, configs, same_config
 
 
 def rank(lines: Sequence[TrialLine]) -> list[TrialLine]:
@@ -30,7 +30,8 @@ def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[Tri
     """Return the ranking of students measured by one protocol, its best config and the gain over the baseline."""
     ranked = rank(lines)
     baseline = next((line for line in ranked if line.role == "baseline"), None)
-    best = next((line for line in ranked if line.role != "baseline"), None)
+    alone = same_config(baseline, ranked) if baseline else []
+    best = next((line for line in ranked if line not in alone), None)
     return ProtocolReport(
         protocol=protocol,
         teacher=teacher,
@@ -44,8 +45,9 @@ def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[Tri
 
 
 def _gain(best: TrialLine, baseline: TrialLine, ranked: Sequence[TrialLine]) -> Gain:
-    """Compare means over seeds; `config_hash` leaves the seed out, so equal hashes are one config."""
-    bests, baselines = _seeds_of(best, ranked), _seeds_of(baseline, ranked)
+    """Compare means over seeds."""
+    alone = same_config(baseline, ranked)
+    bests, baselines = (list(by_seed(lines).values()) for lines in (same_config(best, ranked), alone))
 
     def difference(score: Callable[[TrialLine], float | None]) -> float | None:
         ours, theirs = [score(line) for line in bests], [score(line) for line in baselines]
@@ -60,18 +62,8 @@ def _gain(best: TrialLine, baseline: TrialLine, ranked: Sequence[TrialLine]) -> 
         last_epoch_miou=difference(lambda line: line.last_val_miou),
         num_seeds_best=len(bests),
         num_seeds_baseline=len(baselines),
-        note=_note(best, baseline, len(bests), len(baselines), num_tried=len(ranked) - len(baselines)),
+        note=_note(best, baseline, len(bests), len(baselines), num_tried=len(ranked) - len(alone)),
     )
-
-
-def _seeds_of(one: TrialLine, ranked: Sequence[TrialLine]) -> list[TrialLine]:
-    """Return the best line of each seed of one config."""
-    same = {
-        line.seed: line
-        for line in reversed(ranked)  # the best comes last and stays
-        if line.role == one.role and line.config_hash == one.config_hash and one.config_hash is not None
-    }
-    return list(same.values()) or [one]
 
 
 def _note(best: TrialLine, baseline: TrialLine, num_best: int, num_baseline: int, *, num_tried: int) -> str:

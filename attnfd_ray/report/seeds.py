@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from scipy.special import stdtrit
@@ -16,18 +16,33 @@ SEED = "train.seed"
 def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
     """Return one line per config, best mean first, or nothing where every config has a single seed.
 
-    Equal hashes are one config; of trials with the same seed the best counts. The baseline is the student alone: the
-    one with most seeds, if a search has it twice, as its own baseline and as the method `none`; of equals the former.
+    The baseline is the student alone, be it a search's own or the method `none`; of several, which differ in more than
+    that, the one with most seeds, and of equals the search's own.
     """
-    by_seed: dict[str, dict[int, TrialLine]] = {}
-    for line in reversed(ranked):  # the best comes last and stays
-        by_seed.setdefault(line.config_hash or line.trial_id, {})[line.seed] = line
-    if all(len(seeds) == 1 for seeds in by_seed.values()):
+    by_config: dict[str, list[TrialLine]] = {}
+    for line in ranked:
+        by_config.setdefault(line.config_hash or line.trial_id, []).append(line)
+    seeds_of = {config: by_seed(lines) for config, lines in by_config.items()}
+    if all(len(seeds) == 1 for seeds in seeds_of.values()):
         return []
-    alone = [seeds for seeds in by_seed.values() if _is_baseline(next(iter(seeds.values())))]
-    baseline = max(alone, key=_weight, default=None)
-    lines = [_line(seeds, baseline) for seeds in by_seed.values()]
-    return sorted(lines, key=lambda line: (-line.best_val_miou.mean, str(line.values)))
+    alone = [config for config, lines in by_config.items() if any(map(_is_alone, lines))]
+    baseline = max(alone, key=lambda config: _weight(by_config[config]), default=None)
+    found = [
+        _line(lines, {} if baseline in (None, config) else seeds_of[baseline], is_baseline=config in alone)
+        for config, lines in by_config.items()
+    ]
+    return sorted(found, key=lambda line: (-line.best_val_miou.mean, str(line.values)))
+
+
+def same_config(one: TrialLine, ranked: Sequence[TrialLine]) -> list[TrialLine]:
+    """Return the trials of one's config, best first: those of its hash, whatever their seed and role."""
+    known = one.config_hash is not None
+    return [line for line in ranked if line == one or (known and line.config_hash == one.config_hash)]
+
+
+def by_seed(lines: Sequence[TrialLine]) -> dict[int, TrialLine]:
+    """Return one trial for each seed; of ranked ones with the same seed the best counts."""
+    return {line.seed: line for line in reversed(lines)}  # the best comes last and stays
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -37,25 +52,25 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean=fmean(values), half_width=half_width, num=num)
 
 
-def _line(seeds: dict[int, TrialLine], baseline: dict[int, TrialLine] | None) -> ConfigLine:
-    # a file's own method is written out whole, where a choice says only what differs
-    first = min(seeds.values(), key=lambda line: len(str(line.values)))
-    both = sorted(seeds.keys() & (baseline or {}).keys())
-    gains = [_score(seeds[seed]) - _score(baseline[seed]) for seed in both] if baseline not in (None, seeds) else []
+def _line(lines: Sequence[TrialLine], baseline: Mapping[int, TrialLine], *, is_baseline: bool) -> ConfigLine:
+    # `none` says best what it is; a file's own method is written out whole, where a choice says only what differs
+    first = min(lines, key=lambda line: (line.method != "none", len(str(line.values))))
+    seeds = by_seed(lines)
+    gains = [_score(seeds[seed]) - _score(baseline[seed]) for seed in sorted(seeds.keys() & baseline.keys())]
     return ConfigLine(
         method=first.method,
         values={name: value for name, value in first.values.items() if name != SEED},
-        is_baseline=_is_baseline(first),
+        is_baseline=is_baseline,
         best_val_miou=estimate([_score(line) for line in seeds.values()]),
         gain=estimate(gains) if gains else None,
     )
 
 
-def _weight(seeds: dict[int, TrialLine]) -> tuple[int, bool]:
-    return len(seeds), next(iter(seeds.values())).role == "baseline"
+def _weight(lines: Sequence[TrialLine]) -> tuple[int, bool]:
+    return len(by_seed(lines)), any(line.role == "baseline" for line in lines)
 
 
-def _is_baseline(line: TrialLine) -> bool:
+def _is_alone(line: TrialLine) -> bool:
     return line.role == "baseline" or line.method == "none"
 
 

@@ -15,6 +15,7 @@ import ray
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.check import quick_check
+from attnfd_ray.data.image_cache import forget_unused_memory
 from attnfd_ray.distill.method import build_method, method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import ConfigError, RunFailed
@@ -119,6 +120,7 @@ def _groups(
         raise RunFailed(f"Ray lost what served the workers ({reason}); the same command goes on with it") from None
     finally:
         shutil.rmtree(storage, ignore_errors=True)
+        forget_unused_memory()  # workers that were killed could not
 
 
 def _with_teacher(

@@ -44,14 +44,14 @@ def work(config: dict[str, Any]) -> None:
             raise GroupMustRestart("nobody listens any more") from error
         return None if reason is None else str(reason)
 
-    worker = Worker(ray.train.torch.get_device(), push)
-    while True:
-        job: Any = ray.get(broker.take.remote(group, patience_s=_PATIENCE_S)) if rank() == 0 else None
-        job = from_first_worker(job)
-        if job == "over":
-            return
-        if isinstance(job, Job):
-            worker.do(job)
+    with contextlib.closing(Worker(ray.train.torch.get_device(), push)) as worker:
+        while True:
+            job: Any = ray.get(broker.take.remote(group, patience_s=_PATIENCE_S)) if rank() == 0 else None
+            job = from_first_worker(job)
+            if job == "over":
+                return
+            if isinstance(job, Job):
+                worker.do(job)
 
 
 class Groups:

@@ -1,45 +1,40 @@
 """One process of a worker group: does jobs one after another, and keeps what the next one needs too.
 
-It keeps datasets and the teacher; model, optimiser and device memory go with each job, and every job seeds its own
-random generators. Knows torch and the store, and no Ray: `group` brings the jobs and the ear for what it says.
+It keeps datasets, what reads them and the teacher; model, optimiser and device memory go with each job, and every job
+seeds its own random generators. Knows torch and the store, and no Ray: `group` brings the jobs and the ear for what it
+says.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gc
-import json
-import platform
 import re
-import resource
-import socket
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from attnfd_ray.config.overrides import config_hash, digest
+from attnfd_ray.config.overrides import digest
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings
 from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
 from attnfd_ray.data.loader import val_batches
+from attnfd_ray.data.readers import Readers
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import AttnFDError, DataError, Diverged, StoreError, UserError
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
+from attnfd_ray.runtime.book import Book
 from attnfd_ray.runtime.jobs import Event, Job
-from attnfd_ray.runtime.versions import versions
-from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
-from attnfd_ray.store.store import Store
 from attnfd_ray.train import distributed
 from attnfd_ray.train.distributed import from_first_worker, rank, world_size
-from attnfd_ray.train.evaluate import evaluate, for_test, protocol
+from attnfd_ray.train.evaluate import evaluate, protocol
 from attnfd_ray.train.loop import Run
-from attnfd_ray.train.records import EpochRecord, Outcome
+from attnfd_ray.train.records import EpochRecord
 
 TEACHER_CHECK_IMAGES = 64  # enough to tell a trained teacher from a wrong file, few enough to be quick
 
@@ -62,6 +57,7 @@ class Worker:
     def __init__(self, device: torch.device, push: Callable[[Job, Event], str | None]) -> None:
         self.device, self._push = device, push
         self._datasets: dict[str, SegmentationDataset] = {}
+        self._readers = Readers([])
         self._teacher: tuple[str, FrozenTeacher] | None = None
         # imported modules stay; looking through them after every job would delay the next by a third of a second
         gc.freeze()
@@ -94,10 +90,24 @@ class Worker:
 
     def dataset(self, data: DataSettings, split: str) -> SegmentationDataset:
         """Return a split, opened once."""
-        key = digest([data.name, data.root, split])
+        key = digest([data.name, data.root, split, data.cache, data.cache_gib])
         if key not in self._datasets:
             self._datasets[key] = open_dataset(data, split=split)
         return self._datasets[key]
+
+    def readers(self, data: DataSettings, *datasets: SegmentationDataset) -> Readers:
+        """Return what reads the datasets, its processes kept from job to job."""
+        known = self._readers
+        if known.num_processes != data.loader_workers or not set(datasets) <= set(known.datasets):
+            known.close()
+            self._readers = Readers(datasets, data.loader_workers)
+        return self._readers
+
+    def close(self) -> None:
+        """End the loading processes and let go of what is kept on this node."""
+        self._readers.close()
+        for dataset in self._datasets.values():
+            dataset.close()
 
     def teacher(self, settings: ExperimentSettings, file: str, num_classes: int) -> FrozenTeacher:
         """Return the frozen teacher of a file of weights, loaded once."""
@@ -118,7 +128,8 @@ class Worker:
         val_set = self.dataset(data, data.val_split)
         assert job.teacher_file is not None
         teacher = self.teacher(settings, job.teacher_file, val_set.num_classes)
-        batches = val_batches(val_set, data, rank=rank(), world_size=world_size())
+        readers = self.readers(data, val_set)
+        batches = val_batches(val_set, data, readers=readers, rank=rank(), world_size=world_size(), device=self.device)
         scored = evaluate(
             teacher.network,
             batches,
@@ -132,7 +143,7 @@ class Worker:
 
     def _train(self, job: Job) -> None:
         settings = job.settings
-        book = _Book.open(job, self.device) if rank() == 0 else None
+        book = Book.open(job, self.device) if rank() == 0 else None
         train_set = self.dataset(settings.data, settings.data.train_split)
         val_set = self.dataset(settings.data, settings.data.val_split)
         test_split = settings.data.test_split
@@ -148,6 +159,7 @@ class Worker:
             directory=job.directory,
             train_set=train_set,
             val_set=val_set,
+            readers=self.readers(settings.data, train_set, val_set, *([test_set] if test_set else [])),
             device=self.device,
             teacher=teacher,
             test_set=test_set,
@@ -167,82 +179,6 @@ class Worker:
         if book is not None:
             book.write_end(outcome, train_set.class_names)
             self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last)))
-
-
-@dataclasses.dataclass
-class _Book:
-    """Keeps one attempt's rows."""
-
-    job: Job
-    store: Store
-    facts: dict[str, Any]
-    earlier_wall_s: float
-    epochs_wall_s: float = 0.0
-    stop_reason: str | None = None
-
-    @classmethod
-    def open(cls, job: Job, device: torch.device) -> _Book:
-        store = Store.open(job.settings.store, create=False)  # the driver made it; not seen here, it is not shared
-        known = facts(job, device, store.last_attempt(job.trial_id) + 1)
-        walls = store.epochs(job.trial_id, columns=["wall_s"])["wall_s"].to_pylist()
-        store.append_trial(TrialRow(**known, state=TrialState.RUNNING))
-        return cls(job, store, known, earlier_wall_s=sum(wall or 0.0 for wall in walls))
-
-    def write_epoch(self, record: EpochRecord) -> None:
-        values = dataclasses.asdict(record)
-        del values["best_miou"], values["best_epoch"]
-        shared = ("experiment", "search_id", "trial_id", "attempt", "seed", "method", "role", "protocol")
-        self.store.append_epoch(EpochRow(**{name: self.facts[name] for name in shared}, **values))
-        self.epochs_wall_s += record.wall_s
-
-    def write_end(self, outcome: Outcome, class_names: Sequence[str]) -> None:
-        last, test = outcome.last, outcome.test
-        tested = {f"test_{name}": value for name, value in dataclasses.asdict(test).items()} if test else {}
-        if test:
-            tested["test_protocol"] = protocol(for_test(self.job.settings.data))
-        row = TrialRow(
-            **self.facts,
-            **tested,
-            class_names=list(class_names),
-            state=TrialState.PRUNED if outcome.stopped_early else TrialState.COMPLETE,
-            stop_reason=self.stop_reason if outcome.stopped_early else None,
-            best_val_miou=last.best_miou,
-            best_epoch=last.best_epoch,
-            last_val_miou=last.val_miou,
-            epochs_done=last.epoch,
-            student_params=outcome.student_params,
-            checkpoint=str(outcome.best_weights),
-            wall_s=self.earlier_wall_s + self.epochs_wall_s,
-            peak_mem_mib=peak_mem_mib(torch.device(self.facts["device"].split(" ")[0])),
-        )
-        self.store.append_trial(row)
-        self.store.compact(self.job.trial_id)
-
-
-def facts(job: Job, device: torch.device, attempt: int) -> dict[str, Any]:
-    """Return what every row of a trial says of itself."""
-    settings = job.settings
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "experiment": settings.experiment,
-        "search_id": job.search_id,
-        "trial_id": job.trial_id,
-        "attempt": attempt,
-        "seed": settings.train.seed,
-        "method": settings.method.name,
-        "role": job.role,
-        "config_json": job.settings_json,
-        "config_hash": config_hash(settings),
-        "searched_json": json.dumps(job.searched, sort_keys=True),
-        "epochs_total": settings.train.epochs,
-        "protocol": protocol(settings.data),
-        "teacher_hash": job.teacher_hash,
-        "data_hash": job.data_hash,
-        "git_commit": job.git_commit,
-        "versions": versions(),
-        "host": socket.gethostname(),
-        "device": f"{device.type} {name}",
-    }
 
 
 def _lost_a_peer(error: Exception) -> bool:
@@ -273,10 +209,3 @@ def describe(error: Exception) -> tuple[str, str]:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = str(error).splitlines()[0] if str(error) else ""
     return "USER_CODE", f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"
-
-
-def peak_mem_mib(device: torch.device) -> float:
-    """Return the most device memory this job had allocated; on a CPU, the most its process ever held."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB

@@ -64,7 +64,6 @@ def evaluate(
     share_buffers(network)
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     for images_NCHW, labels_NHW in _same_size(batches):
-        images_NCHW, labels_NHW = images_NCHW.to(device), labels_NHW.to(device)
         with autocast(device, train):
             votes_NCHW = votes(network, images_NCHW, data, size=labels_NHW.shape[-2:])
         counts += confusion(labels_NHW, votes_NCHW.argmax(dim=1), num_classes=num_classes)

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from attnfd_ray.config.schema import ExperimentSettings, TrainSettings
+from attnfd_ray.config.schema import DataSettings, ExperimentSettings, TrainSettings
 from attnfd_ray.data.dataset import SegmentationDataset
-from attnfd_ray.data.loader import TrainLoader, steps_in_epoch, val_batches
+from attnfd_ray.data.loader import TrainLoader, val_batches
+from attnfd_ray.data.readers import Readers
 from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import CheckpointError
@@ -33,8 +35,8 @@ class Run:
     """One student in training; the same object on every worker of the run.
 
     `directory` is the run's own and shared by its workers; rank 0 writes there. `teacher` is needed by methods that
-    learn from one and outlives the run. `test_set` is scored once, at the end. Raises Diverged when the loss is no
-    longer finite.
+    learn from one and outlives the run, and so do `readers`, which know the datasets. `test_set` is scored once, at the
+    end. Raises Diverged when the loss is no longer finite.
     """
 
     def __init__(
@@ -44,13 +46,14 @@ class Run:
         directory: Path,
         train_set: SegmentationDataset,
         val_set: SegmentationDataset,
+        readers: Readers,
         device: torch.device,
         teacher: FrozenTeacher | None = None,
         test_set: SegmentationDataset | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.settings, self.directory, self.device, self.clock = settings, directory, device, clock
-        self.train_set, self.val_set, self.test_set = train_set, val_set, test_set
+        self.train_set, self.val_set, self.test_set, self.readers = train_set, val_set, test_set, readers
         # Building is seeded like an epoch before the first, and the same on every worker.
         seed_everything(settings.train.seed, epoch=0, rank=0)
         student = build_model(settings.student, num_classes=train_set.num_classes)
@@ -83,10 +86,25 @@ class Run:
         """The file of the best epoch's student."""
         return self.directory / "best.safetensors"
 
+    @property
+    def last_weights(self) -> Path:
+        """The file of the last epoch's student, written when the run ends."""
+        return self.directory / "last.safetensors"
+
     def run(self, report: Report) -> Outcome:
         """Train to the end, or until `report` (called after each epoch, on every worker) returns True."""
         settings, train = self.settings, self.settings.train
-        steps = steps_in_epoch(len(self.train_set), train.batch_size, train.steps_per_epoch)
+        loader = TrainLoader(
+            self.train_set,
+            settings.data,
+            readers=self.readers,
+            global_batch_size=train.batch_size,
+            seed=train.seed,
+            rank=rank(),
+            world_size=world_size(),
+            steps_per_epoch=train.steps_per_epoch,
+            device=self.device,
+        )
         stepper = Stepper(
             self.task,
             self.teacher,
@@ -94,26 +112,15 @@ class Run:
             self.scaler,
             settings,
             device=self.device,
-            total=steps * train.epochs,
-        )
-        loader = TrainLoader(
-            self.train_set,
-            settings.data,
-            global_batch_size=train.batch_size,
-            seed=train.seed,
-            rank=rank(),
-            world_size=world_size(),
-            steps_per_epoch=train.steps_per_epoch,
+            total=loader.steps * train.epochs,
         )
         stopped = False
-        try:
-            while not stopped and (self.last is None or self.last.epoch < train.epochs):
-                self.last = self.epoch(stepper, loader, steps)
-                stopped = report(self.last)
-                self.save()
-        finally:
-            loader.close()
+        while not stopped and (self.last is None or self.last.epoch < train.epochs):
+            self.last = self.epoch(stepper, loader)
+            stopped = report(self.last)
+            self.save()
         assert self.last is not None, "a run has at least one epoch"
+        self.write(self.last_weights)
         params = sum(parameter.numel() for parameter in self.student.parameters())
         return Outcome(
             last=self.last,
@@ -123,27 +130,19 @@ class Run:
             test=None if stopped else self.test(),
         )
 
-    def epoch(self, stepper: Stepper, loader: TrainLoader, steps: int) -> EpochRecord:
-        """Train one epoch, score it, keep the weights if they are the best so far."""
+    def epoch(self, stepper: Stepper, loader: TrainLoader) -> EpochRecord:
+        """Train one epoch and score it."""
         train, number = self.settings.train, (self.last.epoch if self.last else 0) + 1
         start = self.clock()
         seed_everything(train.seed, epoch=number, rank=rank())
         self.task.train()
         self.task.rest(self.task.method.resting(number))
-        terms, lr = stepper.epoch(loader.epoch(number), first_step=(number - 1) * steps)
+        terms, lr = stepper.epoch(loader.epoch(number), first_step=(number - 1) * loader.steps)
         trained = self.clock()
-        scored = evaluate(
-            self.student,
-            val_batches(self.val_set, self.settings.data, rank=rank(), world_size=world_size()),
-            num_classes=self.val_set.num_classes,
-            device=self.device,
-            data=self.settings.data,
-            train=train,
-        )
+        scored = self.score(self.student, self.val_set, self.settings.data)
         best_miou, best_epoch = (self.last.best_miou, self.last.best_epoch) if self.last else (-1.0, 0)
         if scored.miou > best_miou:
             best_miou, best_epoch = scored.miou, number
-            self.keep_best()
         return EpochRecord(
             epoch=number,
             epochs_total=train.epochs,
@@ -154,7 +153,7 @@ class Run:
             val_class_acc=scored.class_acc,
             class_iou=scored.class_iou,
             lr=lr,
-            images_per_s=steps * train.batch_size / (trained - start),
+            images_per_s=loader.steps * train.batch_size / (trained - start),
             wall_s=self.clock() - start,
             best_miou=best_miou,
             best_epoch=best_epoch,
@@ -170,30 +169,40 @@ class Run:
         if rank() == 0:  # the file may not be seen everywhere yet
             load_weights(network, self.best_weights, num_classes=num_classes)
         network.load_state_dict(from_first_worker(network.state_dict()))
-        data = for_test(settings.data)
+        network = network.to(self.device).to(memory_format=memory_layout(settings.train, self.device))
+        return self.score(network, self.test_set, for_test(settings.data))
+
+    def score(self, network: nn.Module, dataset: SegmentationDataset, data: DataSettings) -> Scores:
+        """Score a network on a split, each worker on its part of it."""
+        batches = val_batches(
+            dataset, data, readers=self.readers, rank=rank(), world_size=world_size(), device=self.device
+        )
         return evaluate(
-            network.to(self.device).to(memory_format=memory_layout(settings.train, self.device)),
-            val_batches(self.test_set, data, rank=rank(), world_size=world_size()),
-            num_classes=num_classes,
+            network,
+            batches,
+            num_classes=dataset.num_classes,
             device=self.device,
             data=data,
-            train=settings.train,
+            train=self.settings.train,
         )
 
-    def keep_best(self) -> None:
+    def write(self, file: Path) -> None:
         """Write the student's weights as a plain network that anyone can load."""
-        if rank() == 0:
+        if rank() == 0 and self.last is not None:
             save_model(
                 self.student,
-                self.best_weights,
+                file,
                 settings=self.settings.student,
                 num_classes=self.val_set.num_classes,
                 class_names=self.val_set.class_names,
-                extra={"epoch": str((self.last.epoch if self.last else 0) + 1)},
+                extra={"epoch": str(self.last.epoch)},
             )
 
     def save(self) -> None:
-        """Write the whole state after the last epoch."""
+        """Write the whole state after the last epoch, then its weights if they are the best so far.
+
+        In this order: killed in between, the run finds the state and writes the weights when it resumes.
+        """
         if rank() == 0 and self.last is not None:
             state = {
                 "task": self.task.state_dict(),
@@ -202,6 +211,11 @@ class Run:
             }
             record = dataclasses.asdict(self.last)
             checkpoint.save(self.directory / "checkpoints", epoch=self.last.epoch, state=state, record=record)
+        self._write_if_best()
+
+    def _write_if_best(self) -> None:
+        if self.last is not None and self.last.best_epoch == self.last.epoch:
+            self.write(self.best_weights)
 
     def resume(self) -> None:
         """Go on after the last complete checkpoint, if there is one."""
@@ -221,6 +235,7 @@ class Run:
                 f"{found.directory}: is of another network, method or version; start over with --fresh, "
                 f"or delete {self.directory}"
             ) from None
+        self._write_if_best()
 
 
 def memory_layout(train: TrainSettings, device: torch.device) -> torch.memory_format:

@@ -52,9 +52,7 @@ class Stepper:
         lr, count = 0.0, 0
         for images_NCHW, labels_NHW in batches:
             lr = set_learning_rate(self.optimizer, self.settings.optim, step=first_step + count, total=self.total)
-            terms = self.step(
-                images_NCHW.to(self.device, non_blocking=True), labels_NHW.to(self.device, non_blocking=True)
-            )
+            terms = self.step(images_NCHW, labels_NHW)
             for name, term in terms.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term
             count += 1

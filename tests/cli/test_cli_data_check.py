@@ -13,6 +13,7 @@ from attnfd_ray import cli
 from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.data.loader import TrainLoader
 from attnfd_ray.data.overlays import overlay
+from attnfd_ray.data.readers import Readers
 from attnfd_ray.data.scenes import CLASS_NAMES
 from attnfd_ray.data.sheet import denormalised
 from attnfd_ray.data.toyscenes import write_toyscenes
@@ -126,6 +127,14 @@ def test_the_page_needs_nothing_beside_itself_and_escapes_every_name(run, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".html", ".tmp")) == ["page.html"]
 
 
+def test_a_page_takes_its_pictures_of_the_splits_that_were_opened_for_the_check(run, monkeypatch, tmp_path):
+    opened = []
+    listing = ToyScenes.list_samples
+    monkeypatch.setattr(ToyScenes, "list_samples", lambda self: opened.append(self) or listing(self))
+    assert run("check", "exp.yaml", "--full", "--html", "page.html")[0] == 0
+    assert [dataset.split for dataset in opened] == ["train", "val"]
+
+
 def test_a_page_or_sheet_that_cannot_be_written_is_one_line(run):
     for arguments in (("check", "exp.yaml", "--html", "no/page.html"), ("show", "exp.yaml", "-o", "no/sheet.png")):
         code, _, err = run(*arguments)
@@ -141,8 +150,8 @@ def test_the_sheet_shows_the_views_of_the_first_epoch(run, tmp_path):
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     settings = load_experiment(tmp_path / "exp.yaml")
     dataset = ToyScenes(tmp_path / "toy", "train")
-    with TrainLoader(dataset, settings.data, global_batch_size=5, seed=3) as loader:
-        views = [view for batch in loader.epoch(1) for view in zip(*batch, strict=True)]
+    loader = TrainLoader(dataset, settings.data, readers=Readers([dataset]), global_batch_size=5, seed=3)
+    views = [view for batch in loader.epoch(1) for view in zip(*batch, strict=True)]
     side = 48 * 6  # the largest multiple within 320
     for number, (image, label) in enumerate(views[:7]):
         top, left = (6 + at * (side + 6) for at in divmod(number, 3))

@@ -146,6 +146,14 @@ def test_what_trains_the_same_network_has_the_same_hash(settings, path, value):
     assert config_hash(changed) == config_hash(settings)
 
 
+def test_a_method_that_weighs_nothing_has_the_hash_of_none(settings):
+    none = config_hash(with_values(settings, {"method": {"name": "none"}}))
+    for method in ({"name": "attnfd"}, {"name": "kd", "temperature": 2.0}):
+        weighing = with_values(settings, {"method": method})
+        assert config_hash(baseline_of(weighing)) == none
+        assert config_hash(weighing) != none
+
+
 def test_a_digest_depends_on_content_and_not_on_order_and_stays_what_it_is():
     tree = {"a": [1, {"b": 2.5, "c": None}], "d": "\u00fc"}
     turned = {"d": "\u00fc", "a": [1, {"c": None, "b": 2.5}]}

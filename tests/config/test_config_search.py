@@ -132,6 +132,22 @@ def test_neither_can_what_is_inside_or_around_it(file, path, problem):
     assert file.problems() == [f"exp.yaml:6: search.{path}: {problem}"]
 
 
+@pytest.mark.parametrize(
+    ("says", "evaluation"),
+    [("evaluation: resized", "resized"), ("evaluation: sliding", "sliding"), ("preset: attnfd_release", "resized")],
+)
+def test_the_crop_cannot_be_searched_where_images_are_scored_by_it(file, says, evaluation):
+    own, preset = (says, "") if says.startswith("evaluation") else ("", says)
+    search = f"search: {{data.crop: {{choice: [[32, 32], [64, 64]]}}}}\n{preset}"
+    file.write(search, data=f"{{name: voc, root: /data, crop: [64, 64], {own}}}")
+    why = f"evaluation: {evaluation} scores by the crop: scores of unlike protocols cannot be compared"
+    assert file.problem() == (
+        f"exp.yaml:6: search.data.crop: 'data.crop' cannot be searched where {why}; set evaluation: native"
+    )
+    file.write(search, data="{name: voc, root: /data, crop: [64, 64], evaluation: native}")
+    assert file.load().search.keys() == {"data.crop"}
+
+
 def test_a_setting_and_the_section_around_it_cannot_be_searched_together(file):
     file.write("search:\n  method: {choice: [{name: attnfd}]}\n  method.loss_weight: {choice: [1]}")
     assert file.problems() == [

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import torch
 from PIL import Image
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data import inspection
+from attnfd_ray.data import crew
 from attnfd_ray.data.check import check_data, quick_check
-from attnfd_ray.data.dataset import SegmentationDataset
-from attnfd_ray.data.inspection import difference_hash
+from attnfd_ray.data.dataset import Sample, SegmentationDataset
+from attnfd_ray.data.inspection import SampleAt, difference_hash, inspect
 from attnfd_ray.data.scenes import CLASS_NAMES
 from attnfd_ray.data.voc import VOC
 from attnfd_ray.errors import DataError, RunFailed
@@ -119,13 +120,39 @@ def test_without_full_a_few_are_read_and_no_images_compared(make_voc: Make, sett
     )
 
 
+@pytest.mark.parametrize("num_classes", [21, 171])
+def test_of_a_full_check_a_few_bytes_a_class_are_kept_for_each_image(
+    monkeypatch: pytest.MonkeyPatch, num_classes: int, tmp_path: Path
+) -> None:
+    class Large(VOC):
+        class_names = tuple(map(str, range(num_classes)))
+
+        def list_samples(self) -> list[Sample]:
+            return [Sample(str(number), "", "") for number in range(500)]
+
+        def read(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            # counts above 256, for which Python has no number ready
+            label_HW = torch.arange(num_classes, dtype=torch.uint8).repeat(300, 1)
+            return torch.full((3, *label_HW.shape), index % 256, dtype=torch.uint8), label_HW
+
+    monkeypatch.setattr(crew, "_MOST_PROCESSES", 0)  # all in this one, whose memory is looked at
+    dataset, samples = Large(tmp_path, "train"), [SampleAt(0, index) for index in range(500)]
+    tracemalloc.start()
+    (facts,), problems = inspect([dataset], samples, lambda done, total: None)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(facts), problems) == (500, [])
+    assert (facts["pixels"] == 300).all()
+    assert kept / 500 < 4 * num_classes + 64
+
+
 def test_several_processes_find_what_one_finds(
     make_voc: Make, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_voc()
     (root / HOME / "SegmentationClass/a3.png").write_text("no mask")
     alone = check_data(settings(root), full=True)
-    monkeypatch.setattr(inspection, "_WORTH_A_PROCESS", 2)
+    monkeypatch.setattr(crew, "_WORTH_A_PROCESS", 2)
     heard: list[tuple[int, int]] = []
     assert check_data(settings(root), full=True, on_read=lambda *counts: heard.append(counts)) == alone
     assert heard == [(done, 8) for done in range(1, 9)]
@@ -136,9 +163,9 @@ def test_a_reading_process_that_dies_ends_the_check_in_one_line(
     make_voc: Make, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = os.getpid()
-    monkeypatch.setattr(inspection, "_WORTH_A_PROCESS", 2)
+    monkeypatch.setattr(crew, "_WORTH_A_PROCESS", 2)
     monkeypatch.setattr(VOC, "read", lambda *_: os._exit(9) if os.getpid() != parent else None)
-    monkeypatch.setattr(inspection.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(crew.os, "sched_getaffinity", lambda _: {0, 1})
     root = make_voc()
     with pytest.raises(RunFailed) as caught:
         check_data(settings(root), full=True)

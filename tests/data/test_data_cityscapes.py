@@ -110,6 +110,24 @@ def test_coarse_splits_read_coarse_masks(make_cityscapes: Make) -> None:
     assert dataset.samples[0].label == "gtCoarse/train_extra/aachen/aachen_000000_000019_gtCoarse_labelIds.png"
 
 
+def test_coarse_masks_among_the_fine_are_none_of_them(make_cityscapes: Make) -> None:
+    root = make_cityscapes(splits=("train",))
+    frame = "gtFine/train/zurich/zurich_000001_000019_"
+    for name in ("zurich_000001_000019", "zurich_000009_000019"):  # one of an image that is elsewhere
+        coarse = root / f"gtFine/train/zurich/{name}_gtCoarse_labelIds.png"
+        coarse.write_bytes((root / f"{frame}gtFine_labelIds.png").read_bytes())
+    assert [sample.label.rpartition("_gt")[2] for sample in Cityscapes(root, "train").checked().samples] == [
+        "Fine_labelIds.png"
+    ] * 3
+    (root / f"{frame}gtFine_labelIds.png").unlink()
+    lacking = f"1 of the 6 files of split 'train' are missing: {frame}gtFine_labelIds.png"
+    assert Cityscapes(root, "train").problems() == [f"{root}: {lacking}; add them or take them off the list"]
+    assert message(lambda: Cityscapes(root, "train_coarse")) == (
+        f"{root}: split 'train_coarse' has no masks; needed is a directory gtCoarse/train: unpack gtCoarse beside the "
+        "images"
+    )
+
+
 def test_some_train_ids_alone_are_refused(make_cityscapes: Make) -> None:
     root = make_cityscapes(kinds={"labelIds": 34, "labelTrainIds": 19})
     (root / "gtFine/train/zurich/zurich_000001_000019_gtFine_labelTrainIds.png").unlink()

@@ -145,6 +145,54 @@ def test_what_a_list_names_and_a_directory_lacks_is_told(tmp_path: Path) -> None
     ]
 
 
+def test_a_dot_in_a_listed_name_is_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text(f"{ROAD_CAR}images: photos\nmasks: ids\n")
+    for name in ("a", "a.b", "a.b.c"):
+        save_pair(tmp_path, f"photos/{name}.jpg", f"ids/{name}.png")
+    (tmp_path / "train.txt").write_text("a.b\nelsewhere/a.b.c\na.jpg\n")
+    assert [sample[:] for sample in Folder(tmp_path, "train").checked().samples] == [
+        (name, f"photos/{name}.jpg", f"ids/{name}.png") for name in ("a.b", "a.b.c", "a")
+    ]
+    (tmp_path / "train.txt").write_text("a.b\na.x\n")  # never the image a
+    for path in ("photos/a.b.jpg", "ids/a.b.png"):
+        (tmp_path / path).unlink()
+    lacking = "4 of the 4 files of split 'train' are missing: photos/a.b, ids/a.b.png, photos/a.x, ids/a.x.png"
+    assert Folder(tmp_path, "train").problems() == [f"{tmp_path}: {lacking}; add them or take them off the list"]
+
+
+NOBODY = "masks have no image of their name (.jpg, .jpeg, .webp, .png, .bmp, .tif, .tiff), so nobody reads them"
+WAY_OUT = "rename the images that are meant, or remove the masks"
+
+
+def test_masks_without_an_image_are_a_warning(make_folder: Make, settings: Callable[..., DataSettings]) -> None:
+    root = make_folder()
+    assert check_data(settings(root, "folder")).warnings == ()
+    (root / "images/train/1.jpg").rename(root / "images/train/1.gif")
+    save(root / "masks/train/9.tif", np.zeros((2, 2)))
+    report = check_data(settings(root, "folder"))
+    assert report.errors == ()
+    assert report.warnings == (f"{root}: 2 {NOBODY}: masks/train/1.png, masks/train/9.tif; {WAY_OUT}",)
+
+
+def test_a_mask_whose_image_is_not_listed_or_in_another_split_is_none_without_an_image(
+    tmp_path: Path, settings: Callable[..., DataSettings]
+) -> None:
+    for name, split in (("a", "train"), ("b", "val"), ("c", "spare")):
+        save(tmp_path / f"photos[1]/{split}/{name}.jpg", np.full((2, 2, 3), ord(name)))
+        save(tmp_path / f"photos/{name}.jpg", np.full((2, 2, 3), ord(name)))
+        save(tmp_path / f"ids/{name}_id.png", np.ones((2, 2)))
+        (tmp_path / f"{split}.txt").write_text(f"{name}\n")
+    save(tmp_path / "ids/overview.png", np.ones((2, 2)))  # without the suffix it is no mask
+    for images in ("photos", "photos[1]/{split}"):
+        (tmp_path / "classes.yaml").write_text(f"{ROAD_CAR}images: '{images}'\nmasks: ids\nsuffix: _id\n")
+        report = check_data(settings(tmp_path, "folder"))
+        assert (report.errors, report.warnings) == ((), ())
+        save(tmp_path / "ids/d_id.png", np.ones((2, 2)))
+        (warning,) = check_data(settings(tmp_path, "folder")).warnings  # both splits' own
+        assert warning == f"{tmp_path}: 1 {NOBODY}: ids/d_id.png; {WAY_OUT}"
+        (tmp_path / "ids/d_id.png").unlink()
+
+
 def test_two_files_of_one_name_are_refused(make_folder: Make) -> None:
     root = make_folder()
     save(root / "images/train/1.png")

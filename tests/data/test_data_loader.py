@@ -15,9 +15,10 @@ import torch
 
 from attnfd_ray.config.schema import DataSettings
 from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
-from attnfd_ray.data.loader import TrainLoader, _ValImages, steps_in_epoch, val_batches
+from attnfd_ray.data.loader import TrainLoader, steps_in_epoch, val_batches
 from attnfd_ray.data.processes import LoadingProcesses
-from attnfd_ray.errors import DataError, RunFailed
+from attnfd_ray.data.readers import Readers
+from attnfd_ray.errors import CapacityError, DataError, RunFailed
 
 Settings = Callable[..., DataSettings]
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
@@ -48,8 +49,12 @@ def nobody_is_left_behind() -> Any:
 
 
 def batches(dataset: SegmentationDataset, data: DataSettings, epoch: int = 1, **others: Any) -> Batches:
-    with TrainLoader(dataset, data, **{"global_batch_size": 8, "seed": 3, **others}) as loader:
-        return list(loader.epoch(epoch))
+    with Readers([dataset], data.loader_workers) as readers:
+        return list(loader_of(readers, data, **others).epoch(epoch))
+
+
+def loader_of(readers: Readers, data: DataSettings, **others: Any) -> TrainLoader:
+    return TrainLoader(readers.datasets[0], data, readers=readers, **{"global_batch_size": 8, "seed": 3, **others})
 
 
 def same(first: Batches, second: Batches) -> bool:
@@ -77,7 +82,8 @@ def test_workers_share_the_global_batch_of_one(train: SegmentationDataset, data:
 def test_loading_processes_change_nothing_and_stay_from_epoch_to_epoch(
     train: SegmentationDataset, data: DataSettings
 ) -> None:
-    with TrainLoader(train, data.model_copy(update={"loader_workers": 2}), global_batch_size=8, seed=3) as loader:
+    with Readers([train], 2) as readers:
+        loader = loader_of(readers, data)
         torch.manual_seed(0)
         state = torch.get_rng_state()
         assert same(list(loader.epoch(1)), batches(train, data, 1))
@@ -89,10 +95,10 @@ def test_loading_processes_change_nothing_and_stay_from_epoch_to_epoch(
 
 
 def test_an_epoch_is_the_same_whatever_came_before_it(train: SegmentationDataset, data: DataSettings) -> None:
-    with TrainLoader(train, data, global_batch_size=8, seed=3) as loader:
-        for epoch in (1, 2):
-            list(loader.epoch(epoch))
-        uninterrupted = list(loader.epoch(3))
+    loader = loader_of(Readers([train]), data)
+    for epoch in (1, 2):
+        list(loader.epoch(epoch))
+    uninterrupted = list(loader.epoch(3))
     assert same(uninterrupted, batches(train, data, 3))
 
 
@@ -172,8 +178,12 @@ def test_steps_in_an_epoch(num_images: int, batch: int, asked: int | None, steps
 def test_every_scored_image_comes_once_over_all_ranks(
     val: SegmentationDataset, data: DataSettings, world_size: int, limit: int | None, loader_workers: int
 ) -> None:
-    data = data.model_copy(update={"val_limit": limit, "input_scale": 0.5, "loader_workers": loader_workers})
-    ranks = [list(val_batches(val, data, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    data = data.model_copy(update={"val_limit": limit, "input_scale": 0.5})
+    with Readers([val], loader_workers) as readers:
+        ranks = [
+            list(val_batches(val, data, readers=readers, rank=rank, world_size=world_size))
+            for rank in range(world_size)
+        ]
     count = min(limit or len(val), len(val))
     assert sum(map(len, ranks)) == count
     for index in range(count):
@@ -198,29 +208,28 @@ def test_a_broken_file_ends_the_epoch_with_its_one_line(
 
 
 def test_an_epoch_left_half_way_does_not_disturb_the_next(train: SegmentationDataset, data: DataSettings) -> None:
-    with TrainLoader(train, data.model_copy(update={"loader_workers": 2}), global_batch_size=4, seed=3) as loader:
+    with Readers([train], 2) as readers:
+        loader = loader_of(readers, data, global_batch_size=4)
         next(loader.epoch(1))
         assert same(list(loader.epoch(2)), batches(train, data, 2, global_batch_size=4))
         half = loader.epoch(3)
         next(half)
-        loader.close()
+        readers.close()
         assert not multiprocessing.active_children()
         assert same(list(loader.epoch(4)), batches(train, data, 4, global_batch_size=4))
 
 
 def test_a_scoring_left_half_way_leaves_no_process(val: SegmentationDataset, data: DataSettings) -> None:
-    scoring = val_batches(val, data.model_copy(update={"loader_workers": 2}))
-    next(scoring)
-    assert len(multiprocessing.active_children()) == 2
-    del scoring
+    with Readers([val], 2) as readers:
+        next(val_batches(val, data, readers=readers))
+        assert len(multiprocessing.active_children()) == 2
     gc.collect()
     assert not multiprocessing.active_children()
 
 
 def test_a_killed_process_is_a_failed_run(train: SegmentationDataset, data: DataSettings) -> None:
-    data = data.model_copy(update={"loader_workers": 1})
-    with TrainLoader(train, data, global_batch_size=4, seed=3, steps_per_epoch=200) as loader:
-        epoch = loader.epoch(1)
+    with Readers([train], 1) as readers:
+        epoch = loader_of(readers, data, global_batch_size=4, steps_per_epoch=200).epoch(1)
         next(epoch)
         (process,) = multiprocessing.active_children()
         assert process.pid is not None
@@ -254,7 +263,36 @@ def test_a_bug_keeps_its_traceback(num_processes: int) -> None:
     assert not multiprocessing.active_children()
 
 
-def test_what_is_loaded_can_be_sent_to_a_spawned_process(val: SegmentationDataset, data: DataSettings) -> None:
-    job = _ValImages(val, data)
-    there = pickle.loads(pickle.dumps(job))
-    assert torch.equal(there(3)[0], job(3)[0])
+def test_processes_serve_one_run_after_another(
+    train: SegmentationDataset, val: SegmentationDataset, data: DataSettings
+) -> None:
+    with Readers([train, val], 1) as readers:
+        one = list(loader_of(readers, data).epoch(1))
+        (process,) = multiprocessing.active_children()
+        scored = list(val_batches(val, data, readers=readers))
+        other = list(loader_of(readers, data.model_copy(update={"crop": (16, 16)}), seed=4).epoch(1))
+        assert multiprocessing.active_children() == [process]
+    assert same(one, batches(train, data))
+    assert same(scored, list(val_batches(val, data, readers=Readers([val]))))
+    assert same(other, batches(train, data.model_copy(update={"crop": (16, 16)}), seed=4))
+
+
+def test_shared_memory_that_is_too_small_is_named_before_the_first_batch(
+    train: SegmentationDataset, data: DataSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attnfd_ray.data.readers.free_bytes", lambda _: 64 * 2**20)
+    data = data.model_copy(update={"crop": (512, 1024)})
+    with Readers([train], 4) as readers:
+        with pytest.raises(CapacityError) as caught:
+            loader_of(readers, data)
+        loader_of(readers, data, world_size=8)  # an eighth of the batch fits
+    assert str(caught.value).startswith(
+        "data.loader_workers 4: /dev/shm has 64 MiB free and batches made ahead need 144; set fewer"
+    )
+    loader_of(Readers([train]), data)  # the training process shares nothing
+
+
+def test_what_is_read_can_be_sent_to_a_spawned_process(val: SegmentationDataset, data: DataSettings) -> None:
+    here = val_batches(val, data, readers=Readers([val]))
+    there = pickle.loads(pickle.dumps(val))
+    assert same(list(here), list(val_batches(there, data, readers=Readers([there]))))

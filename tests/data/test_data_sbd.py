@@ -1,5 +1,9 @@
 """VOC's augmented set made of SBD: what is in it, what it never does, and the command that makes it."""
 
+import os
+import re
+import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +17,7 @@ from scipy.sparse import csc_matrix
 from torchvision.datasets import SBDataset
 
 from attnfd_ray import cli
+from attnfd_ray.data import sbd
 from attnfd_ray.data.palette import voc_colormap
 from attnfd_ray.data.sbd import plan_trainaug, read_sbd_mask, write_trainaug
 from attnfd_ray.data.voc import VOC
@@ -191,6 +196,28 @@ def test_a_directory_without_sbd_is_refused(roots: Roots, tmp_path: Path) -> Non
     )
 
 
+PLACES = (
+    "needed is ImageSets/Segmentation in it or in VOC2012, VOCdevkit/VOC2012, VOC2012/VOC2012, "
+    "VOCdevkit/VOC2012/VOC2012"
+)
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        ("elsewhere", "no such directory; set --voc to the directory of the dataset"),
+        ("sbd", f"no VOC 2012 here; {PLACES}: set --voc to the directory that holds VOCdevkit"),
+        ("voc", f"there is no list {HOME}/ImageSets/Segmentation/val.txt; there is: train; unpack VOC 2012 again"),
+    ],
+)
+def test_a_wrong_voc_is_refused_by_the_name_of_its_option(
+    roots: Roots, run: Callable[..., tuple[int, str, str]], tmp_path: Path, broken: str, problem: str
+) -> None:
+    (roots.voc / HOME / "ImageSets/Segmentation/val.txt").unlink()
+    root = tmp_path / broken
+    assert run(Roots(root, roots.sbd)) == (2, "", f"{root}: {problem}\n")
+
+
 def test_masks_that_sbd_lacks_are_counted(roots: Roots) -> None:
     for name in ("s1", "s2", "a0"):  # a0 is VOC's
         (roots.sbd / f"cls/{name}.mat").unlink()
@@ -241,6 +268,62 @@ def test_a_file_cut_short_is_refused_by_name(roots: Roots, name: str) -> None:
             read_sbd_mask(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert str(caught.value).endswith(f"; {NEEDED}")
+
+
+def test_a_damaged_file_may_end_its_reader_and_is_refused_by_name(
+    roots: Roots, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fatal(path: Path) -> np.ndarray:
+        if path.stem == "s2":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return read_sbd_mask(path)
+
+    monkeypatch.setattr(sbd, "read_sbd_mask", fatal)
+    for processes in (1, 2):
+        monkeypatch.setattr(sbd, "crew_size", lambda _, size=processes: size)
+        text = refused(lambda: make(roots), roots.voc)
+        assert text == f"{roots.sbd}/cls/s2.mat: cannot be read (the process that tried died); {NEEDED}"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_whatever_scipy_makes_of_a_damaged_file_this_process_lives_on(roots: Roots) -> None:
+    path = roots.sbd / "cls/s0.mat"  # the one that is not compressed
+    whole = path.read_bytes()
+    # of these scipy 1.17 dies (by two signals), divides by zero, and forgets a variable
+    for place, value in ((912, 192), (1513, 228), (1512, 45), (6640, 236)):
+        damaged = bytearray(whole)
+        damaged[place] = value
+        path.write_bytes(damaged)
+        masks = roots.voc / HOME / "SegmentationClassAug"
+        problems: list[str] = []
+        try:
+            make(roots)
+        except DataError as error:
+            problems = error.problems
+        if problems:
+            (problem,) = problems
+            assert re.fullmatch(rf"{path}: cannot be read \(.*\); {re.escape(NEEDED)}", problem)
+        else:  # by luck: what lies beyond the end of a list is not the same every time, and the mask is whole
+            np.testing.assert_array_equal(np.asarray(Image.open(masks / "s0.png")), sbd_label("s0"))
+            shutil.rmtree(masks)
+
+
+def test_a_reader_that_died_of_something_else_does_not_end_it_all(
+    roots: Roots, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def once(path: Path) -> np.ndarray:
+        if path.stem == "s2" and not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_sbd_mask(path)
+
+    monkeypatch.setattr(sbd, "read_sbd_mask", once)
+    heard: list[int] = []
+    assert write_trainaug(plan_trainaug(*roots, any_count=True), heard.append)
+    assert heard == sorted(set(heard))  # the one at which the death was noticed may be left out
+    assert heard[-1] == 12
+    assert (tmp_path / "died").exists()
+    assert not make(roots)
 
 
 def test_somebodys_other_list_is_never_overwritten(roots: Roots) -> None:

@@ -52,6 +52,35 @@ def test_a_gain_is_taken_seed_by_seed_from_the_student_alone_with_most_seeds(com
     assert none.is_baseline
 
 
+def test_a_searchs_own_baseline_and_the_method_none_are_one_config_over_all_seeds(write):
+    write("base", 0.50, role="baseline", config_hash="alone")
+    for seed, score in enumerate(METHODS["none"], start=1):
+        values = {"method": {"name": "none"}, "train.seed": seed}
+        write(f"none{seed}", score, method="none", config_hash="alone", seed=seed, values=values)
+        write(f"kd{seed}", score - 0.01, method="kd", config_hash="kd", seed=seed, values={"train.seed": seed})
+    report = summarise(write.store)
+    none, kd = configs(report)
+    assert (none.method, none.is_baseline, none.gain) == ("none", True, None)
+    assert (none.best_val_miou.num, none.best_val_miou.mean) == (3, pytest.approx(0.52))
+    assert (kd.gain.num, kd.gain.mean) == (3, pytest.approx(-0.01))
+    (protocol,) = report.shown.protocols
+    assert (protocol.baseline.trial_id, protocol.best.trial_id) == ("base", "kd3")  # none3 did better, and is no other
+    assert (protocol.gain.num_seeds_best, protocol.gain.num_seeds_baseline) == (3, 3)
+    assert protocol.gain.best_epoch_miou == pytest.approx(-0.01)
+    assert "The best of 3 was chosen" in protocol.gain.note
+    console = Console(width=100, record=True, file=io.StringIO())
+    show(report, console)
+    assert console.export_text().count("none (baseline)") == 1
+
+
+def test_a_weight_of_nothing_that_was_searched_is_the_baseline_and_not_the_best(write):
+    write("base", 0.50, role="baseline", config_hash="alone")
+    write("zero", 0.51, config_hash="alone", values={"method.loss_weight": 0.0})
+    write("two", 0.49, config_hash="two", values={"method.loss_weight": 2.0})
+    (protocol,) = summarise(write.store).shown.protocols
+    assert (protocol.baseline.trial_id, protocol.best.trial_id) == ("base", "two")
+
+
 def test_a_config_is_named_by_its_shortest_words(write):
     write("written", 0.6, config_hash="a", values={"method": {"name": "attnfd", "norm": "image"}, "train.seed": 1})
     write("chosen", 0.5, config_hash="a", seed=2, values={"method": {"name": "attnfd"}, "train.seed": 2})

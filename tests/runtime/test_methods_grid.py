@@ -58,3 +58,5 @@ def test_the_grid_of_methods_trains_every_one_and_reports_them_in_one_table(
     table = report.stdout.partition("Over seeds of complete trials")[2].partition("Ranking")[0]
     rows = [line.split() for line in table.splitlines()]
     assert all(any(row[:1] == [method] and "±" in row for row in rows) for method in lines)
+    # the search's own baseline and the grid's `none` are the student alone, both of them
+    assert [row[:3] for row in rows if "(baseline)" in row] == [["none", "(baseline)", str(SEEDS)]]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from train_runs import datasets, experiment, make_run, plain, train, unlike
+from train_runs import experiment, make_run, plain, train, unlike
 
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.data.loader import val_batches
@@ -71,7 +71,7 @@ def test_with_shared_batchnorm_taps_still_listen_and_everything_is_still_trained
     assert run.teacher is not None
     assert norms(run.teacher) == {nn.BatchNorm2d}
     run.task.eval()  # at rest, SyncBatchNorm computes on any device
-    images, labels = next(val_batches(datasets(run.settings)[1], run.settings.data))
+    images, labels = next(val_batches(run.val_set, run.settings.data, readers=run.readers))
     terms = run.task(images, labels, run.teacher(images), labelled_pixels=torch.tensor(1.0), image_share=1.0)
     torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     lost = [

@@ -14,6 +14,7 @@ from train_runs import CPU, VAL_IMAGES, datasets, on_workers, plain
 
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings, ModelSettings, TrainSettings
 from attnfd_ray.data.loader import val_batches
+from attnfd_ray.data.readers import Readers
 from attnfd_ray.models import build_model
 from attnfd_ray.train.distributed import rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
@@ -39,7 +40,8 @@ def counts_and_scores(settings: ExperimentSettings, seed_by_rank: bool = False) 
     if seed_by_rank:  # statistics that differ from worker to worker, as after a step
         for buffer in model.buffers():
             buffer.add_(rank())
-    batches = val_batches(val_set, settings.data, rank=rank(), world_size=world_size())
+    readers = Readers([val_set])
+    batches = val_batches(val_set, settings.data, readers=readers, rank=rank(), world_size=world_size())
     with patch("attnfd_ray.train.evaluate.scores", wraps=scores) as spy:
         found = evaluate(
             model, batches, num_classes=val_set.num_classes, device=CPU, data=settings.data, train=settings.train
@@ -61,7 +63,8 @@ def test_any_number_of_workers_counts_every_image_once(toys: Path, tmp_path: Pat
 
 
 def val_images(settings: ExperimentSettings) -> Iterator[Batch]:
-    return val_batches(datasets(settings)[1], settings.data)
+    _, val_set = datasets(settings)
+    return val_batches(val_set, settings.data, readers=Readers([val_set]))
 
 
 class Echo(nn.Module):

@@ -27,7 +27,10 @@ from train_runs import (
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import CheckpointError
+from attnfd_ray.models import build_model
+from attnfd_ray.models.files import load_weights, read_header
 from attnfd_ray.train import checkpoint
+from attnfd_ray.train.loop import Run
 from attnfd_ray.train.records import EpochRecord
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -73,6 +76,35 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(changes: dict[str, Any]
     # the epoch in which it was stopped was not saved, so it comes again, with the same scores
     assert [scores_of(record) for record in later] == [scores_of(record) for record in records[1:]]
     assert scores_of(again.last) == scores_of(outcome.last)
+
+
+def test_best_weights_that_a_kill_kept_from_being_written_are_written_at_the_next_start(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = plain(toys, train__epochs=1)
+    train(settings, tmp_path / "whole")
+
+    def killed(*_: Any) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "write", killed)
+        with pytest.raises(Stopped):
+            make_run(settings, tmp_path / "stopped").run(lambda _: False)
+    assert not (tmp_path / "stopped/best.safetensors").exists()
+    train(settings, tmp_path / "stopped")
+    assert_ends_alike(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_the_weights_of_the_last_epoch_are_kept_beside_the_best(toys: Path, tmp_path: Path) -> None:
+    run = make_run(plain(toys, train__epochs=2), tmp_path / "run")
+    run.run(lambda _: False)
+    kept = read_header(run.last_weights)
+    assert kept is not None
+    assert kept.extra == {"epoch": "2"}
+    network = build_model(run.settings.student, num_classes=12)
+    load_weights(network, run.last_weights, num_classes=12)
+    assert unlike(network.state_dict(), run.student.state_dict()) == []
 
 
 def test_a_run_stopped_in_every_epoch_ends_as_one_never_stopped(toys: Path, tmp_path: Path) -> None:

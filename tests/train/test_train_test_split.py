@@ -13,6 +13,7 @@ from train_runs import CPU, Listener, datasets, make_run, on_workers, plain
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.dataset import open_dataset
 from attnfd_ray.data.loader import val_batches
+from attnfd_ray.data.readers import Readers
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
 from attnfd_ray.train.evaluate import evaluate, for_test, protocol
@@ -41,7 +42,8 @@ def test_the_weights_of_the_best_epoch_are_scored_on_all_of_it(settings: Experim
     network = build_model(settings.student, num_classes=12)
     load_weights(network, outcome.best_weights, num_classes=12)
     data = for_test(settings.data)
-    batches = val_batches(open_dataset(data, split="test"), data)
+    test_set = open_dataset(data, split="test")
+    batches = val_batches(test_set, data, readers=Readers([test_set]))
     assert outcome.test == evaluate(
         network.to(memory_format=torch.channels_last),
         batches,
@@ -77,7 +79,8 @@ def test_two_workers_score_it_as_one_does(settings: ExperimentSettings, tmp_path
     alone = build_model(settings.student, num_classes=12)
     load_weights(alone, outcomes[0].best_weights, num_classes=12)
     data = for_test(settings.data)
-    batches = val_batches(datasets(data_of(settings))[1], data)
+    _, test_set = datasets(data_of(settings))
+    batches = val_batches(test_set, data, readers=Readers([test_set]))
     scored = evaluate(alone, batches, num_classes=12, device=CPU, data=data, train=settings.train)
     assert outcomes[0].test.miou == pytest.approx(scored.miou, abs=1e-3)  # a pixel or two where layouts round apart
 

@@ -16,6 +16,7 @@ from torch import distributed as dist
 from attnfd_ray.config.overrides import set_dotted
 from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
 from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
+from attnfd_ray.data.readers import Readers
 from attnfd_ray.data.toyscenes import write_toyscenes
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
@@ -75,7 +76,10 @@ def make_run(settings: ExperimentSettings, directory: Path, **others: Any) -> Ru
     train_set, val_set = datasets(settings)
     if method_class(settings).needs_teacher:
         others.setdefault("teacher", make_teacher(train_set.num_classes))
-    return Run(settings, directory=directory, train_set=train_set, val_set=val_set, device=CPU, **others)
+    readers = Readers([train_set, val_set, *filter(None, [others.get("test_set")])], settings.data.loader_workers)
+    return Run(
+        settings, directory=directory, train_set=train_set, val_set=val_set, readers=readers, device=CPU, **others
+    )
 
 
 class Listener(list[EpochRecord]):

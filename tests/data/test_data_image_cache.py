@@ -1,0 +1,287 @@
+"""Decoded images are kept once for all processes of a machine, within their bound, and gone when nobody needs them."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_data_loader import loader_of, same
+
+from attnfd_ray.config.overrides import config_hash, differences
+from attnfd_ray.config.schema import DataSettings, ExperimentSettings
+from attnfd_ray.data import image_cache, space
+from attnfd_ray.data.check import quick_check
+from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
+from attnfd_ray.data.image_cache import ImageCache, forget_unused_memory
+from attnfd_ray.data.readers import Readers
+from attnfd_ray.errors import DataError
+
+Settings = Callable[..., DataSettings]
+PIXELS = 64 * 64
+KEPT_BYTES = 16 + 4 * PIXELS
+
+
+@pytest.fixture(params=["memory", "disk"])
+def data(
+    toy: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
+) -> Iterator[DataSettings]:
+    """Settings with a cache in a place of the test's own."""
+    monkeypatch.setenv("ATTNFD_CACHE", str(tmp_path / "cache"))
+    memory = space.SHARED_MEMORY / f"attnfd-ray-test-{os.getpid()}"
+    monkeypatch.setattr(image_cache, "_memory_place", lambda: memory)
+    yield settings(toy, "toyscenes", crop=(24, 32), cache=request.param)
+    subprocess.run(["rm", "-rf", str(memory)], check=True)
+
+
+@pytest.fixture
+def place(data: DataSettings) -> Path:
+    return image_cache._place(data)
+
+
+def kept(place: Path) -> list[Path]:
+    return sorted(path for path in place.glob("*/*") if path.name.isdigit())
+
+
+def opened(data: DataSettings, split: str = "train") -> SegmentationDataset:
+    return open_dataset(data, split=split)
+
+
+def test_what_is_kept_is_what_is_decoded(data: DataSettings, place: Path) -> None:
+    plain = opened(data.model_copy(update={"cache": "none"}))
+    cached = opened(data)
+    for _ in range(2):  # as decoded, then as kept
+        for index in range(len(plain)):
+            for ours, decoded in zip(cached.read(index), plain.read(index), strict=True):
+                assert torch.equal(ours, decoded)
+                assert ours.stride() == decoded.stride()
+    assert len(kept(place)) == len(plain)
+
+
+def test_batches_are_the_same_with_and_without(data: DataSettings) -> None:
+    plain, cached = opened(data.model_copy(update={"cache": "none"})), opened(data)
+    with Readers([plain], 0) as alone, Readers([cached], 2) as readers:
+        for epoch in (1, 2):
+            assert same(list(loader_of(readers, data).epoch(epoch)), list(loader_of(alone, data).epoch(epoch)))
+
+
+def test_a_file_is_decoded_once_for_all_who_read_it(data: DataSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = opened(data), opened(data)
+    for index in range(len(first)):
+        first.read(index)
+    monkeypatch.setattr(SegmentationDataset, "_decode", lambda *_: pytest.fail("it was kept"))
+    for index in range(len(second)):
+        second.read(index)
+
+
+def test_writing_to_what_was_read_changes_nothing_that_is_kept(data: DataSettings) -> None:
+    dataset = opened(data)
+    dataset.read(0)
+    image, label = dataset.read(0)
+    before = image.clone()
+    image.zero_(), label.zero_()
+    assert torch.equal(dataset.read(0)[0], before)
+
+
+def test_a_changed_file_is_decoded_again(data: DataSettings, make_voc: Callable[..., Path]) -> None:
+    root = make_voc()
+    data = data.model_copy(update={"name": "voc", "root": str(root)})
+    before = opened(data)
+    old, _ = before.read(0)
+    image_path, _ = before.paths(0)
+    stamp = image_path.stat()
+    Image.fromarray(255 - np.asarray(Image.open(image_path))).save(image_path)
+    os.utime(image_path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
+    new, _ = opened(data).read(0)
+    assert new.shape == old.shape
+    assert not torch.equal(new, old)
+
+
+def test_the_bound_holds_at_every_moment_and_what_has_no_room_is_decoded(data: DataSettings, place: Path) -> None:
+    room = 5.5 * KEPT_BYTES
+    data = data.model_copy(update={"cache_gib": room / 2**30})
+    seen, over = [], threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            seen.append(sum(path.stat().st_size for path in kept(place)))
+
+    watcher = threading.Thread(target=watch)
+    plain, train, val = opened(data.model_copy(update={"cache": "none"})), opened(data), opened(data, "val")
+    watcher.start()
+    for index in range(len(plain)):
+        assert torch.equal(train.read(index)[0], plain.read(index)[0])
+    val.read(0)
+    over.set()
+    watcher.join()
+    assert len(kept(place)) == 5
+    assert max(seen) <= room
+    assert int((place / "used").read_text()) == 5 * KEPT_BYTES
+
+
+def read_all(data: DataSettings, started: Any) -> None:
+    dataset = open_dataset(data, split="train")
+    started.wait()
+    for index in range(len(dataset)):
+        dataset.read(index)
+
+
+def test_two_processes_keep_each_image_once_and_count_it_once(data: DataSettings, place: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(2)
+    readers = [context.Process(target=read_all, args=(data, together)) for _ in range(2)]
+    holder = opened(data)
+    for process in readers:
+        process.start()
+    for process in readers:
+        process.join(30)
+        assert process.exitcode == 0
+    assert len(kept(place)) == len(holder)
+    assert int((place / "used").read_text()) == len(holder) * KEPT_BYTES
+    assert not list(place.glob("*/*.part"))
+
+
+def test_memory_is_given_back_by_the_last_and_a_disk_keeps(data: DataSettings, place: Path) -> None:
+    first, second = opened(data), opened(data)
+    first.read(0)
+    first.close()
+    assert len(kept(place)) == 1
+    second.close()
+    assert len(kept(place)) == (data.cache == "disk")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import attnfd_ray.data.image_cache as image_cache
+import torch
+place = Path(sys.argv[1])
+place.mkdir(parents=True, exist_ok=True)
+cache = image_cache.ImageCache(place, "state", limit_bytes=10**9)
+decode = lambda: (torch.ones(3, 4, 4, dtype=torch.uint8), torch.ones(4, 4, dtype=torch.uint8))
+cache.read(0, decode)
+image_cache.np.ascontiguousarray = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+cache.read(1, decode)
+"""
+
+
+def test_what_a_killed_process_left_is_no_image_and_not_counted(data: DataSettings, place: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(place)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in place.glob("state/*.part")] == ["1.part"]
+    zeros = (torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8))
+    again = ImageCache(place, "state", limit_bytes=10**9)
+    assert int(again.read(0, lambda: zeros)[0].sum()) == 48  # it was whole
+    assert int(again.read(1, lambda: zeros)[0].sum()) == 0  # it was not
+    assert len(kept(place)) == 2
+    assert int((place / "used").read_text()) == 2 * (16 + 64)
+    again.close()
+
+
+def test_memory_of_the_killed_is_removed_by_the_next(data: DataSettings, place: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(place)], timeout=60)
+    assert (place / "state").is_dir()
+    forget_unused_memory()
+    assert (place / "state").is_dir() == (data.cache == "disk")
+
+
+def test_a_disk_makes_room_by_what_nobody_uses(
+    toy: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNFD_CACHE", str(tmp_path / "cache"))
+    data = settings(toy, "toyscenes", cache="disk", cache_gib=3.5 * KEPT_BYTES / 2**30)
+    place = image_cache._place(data)
+    old, held = opened(data), opened(data, "val")
+    for index in range(2):
+        old.read(index)
+    held.read(0)
+    old.close()
+    new = open_dataset(data.model_copy(update={"name": "voc"}), split="val")  # another state: another key
+    new.read(0)
+    names = {path.parent.name for path in kept(place)}
+    assert len(names) == 2  # of old nothing, of those in use everything
+    held.close(), new.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 7, b"\xff" * 16, b"\0" * 100])
+def test_a_damaged_file_is_decoded_instead(data: DataSettings, place: Path, damage: bytes) -> None:
+    dataset = opened(data)
+    image, _ = dataset.read(0)
+    kept(place)[0].write_bytes(damage)
+    assert torch.equal(dataset.read(0)[0], image)
+
+
+def test_a_cache_that_vanishes_or_cannot_be_written_fails_no_run(data: DataSettings, place: Path) -> None:
+    dataset = opened(data)
+    dataset.read(0)
+    subprocess.run(["rm", "-rf", str(place)], check=True)
+    assert dataset.read(0)[0].shape == (3, 64, 64)
+    assert dataset.read(1)[0].shape == (3, 64, 64)
+    dataset.close()
+
+
+def test_more_than_there_is_is_refused_before_anything_starts(data: DataSettings, place: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        quick_check(data.model_copy(update={"cache_gib": 1e6}))
+    where = "/dev/shm" if data.cache == "memory" else str(place)
+    assert str(caught.value).startswith(f"data.cache_gib 1e+06: {where} has ")
+    assert ("--shm-size" if data.cache == "memory" else "ATTNFD_CACHE") in str(caught.value)
+
+
+def test_a_place_that_cannot_be_made_is_one_line(
+    toy: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no directory")
+    monkeypatch.setenv("ATTNFD_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"^data\.cache disk: .* cannot be written \(.*\); set ATTNFD_CACHE"):
+        quick_check(settings(toy, "toyscenes", cache="disk"))
+
+
+def test_a_link_where_the_cache_should_be_is_refused(data: DataSettings, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="belongs to somebody else"):
+        quick_check(data)
+    place.unlink()
+
+
+def test_unasked_a_cache_takes_half_of_what_is_free_in_memory_and_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "free_bytes", lambda _: 100)
+    monkeypatch.setattr(space, "_free_memory_bytes", lambda: 60)
+    assert space.cache_limit_bytes(Path("/disk"), 20, None) == 60
+    assert space.cache_limit_bytes(space.SHARED_MEMORY / "x", 20, None) == 40  # memory is scarcer than /dev/shm
+    assert space.cache_limit_bytes(Path("/disk"), 20, 100 / 2**30) == 100
+
+
+def test_a_cache_makes_no_other_trial_of_the_same_settings(toy: Path) -> None:
+    tree: dict[str, Any] = {
+        "experiment": "toy",
+        "data": {"name": "toyscenes", "root": str(toy), "crop": [32, 32]},
+        "student": {"backbone": "resnet18"},
+        "method": {"name": "none"},
+    }
+    plain = ExperimentSettings.model_validate(tree)
+    cached = ExperimentSettings.model_validate(tree | {"data": tree["data"] | {"cache": "memory", "cache_gib": 2}})
+    assert config_hash(plain) == config_hash(cached)
+    assert differences(plain.model_dump(mode="json"), cached.model_dump(mode="json")) == []
+
+
+def test_loading_processes_end_with_what_reads_them(data: DataSettings, place: Path) -> None:
+    dataset = opened(data)
+    with Readers([dataset], 2) as readers:
+        list(loader_of(readers, data).epoch(1))
+    dataset.close()
+    deadline = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert bool(kept(place)) == (data.cache == "disk")
