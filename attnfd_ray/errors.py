@@ -48,6 +48,10 @@ class DataError(UserErrors):
     """A dataset that is missing, broken or not what the settings say."""
 
 
+class ClusterError(UserErrors):
+    """Nodes, disks or software that cannot run an experiment as they are."""
+
+
 class CheckpointError(UserError):
     """Weights or a training state that cannot be loaded."""
 

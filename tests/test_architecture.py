@@ -57,6 +57,7 @@ HOMES = {
 LAZY_FOR_COMMANDS = {"runtime", "report", "store", "data", "config", "models"}
 COMMANDS = [
     "__init__",
+    "check",
     "data",
     "data_check",
     "data_page",

@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from attnfd_ray import __version__
+from attnfd_ray.cli.check import check
 from attnfd_ray.cli.data import data
 from attnfd_ray.cli.explain import explain
 from attnfd_ray.cli.report import report
@@ -35,7 +36,7 @@ def cli() -> None:
     """
 
 
-for command in (train, tune, report, explain, data, teacher):
+for command in (check, train, tune, report, explain, data, teacher):
     cli.add_command(command)
 
 

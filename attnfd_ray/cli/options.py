@@ -30,6 +30,29 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def patience_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how long to wait for a cluster that scales up."""
+    decorators = [
+        click.option(
+            "--wait-timeout",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            metavar="S",
+            help="Wait up to S seconds for room, where a cluster scales up; without it, too little room is an error.",
+        ),
+        click.option(
+            "--expect-nodes",
+            type=click.IntRange(min=1),
+            default=1,
+            metavar="N",
+            help="Go only with N nodes or more; with --wait-timeout, wait for them.",
+        ),
+    ]
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
 def read_settings(file: Path, sets: tuple[str, ...], *, show: bool, as_json: bool) -> ExperimentSettings | None:
     """Read the experiment; with `show`, print it and return None."""
     from attnfd_ray.config.loader import dump_yaml, load_experiment

@@ -6,12 +6,22 @@ from pathlib import Path
 
 import click
 
-from attnfd_ray.cli.options import experiment_options, read_settings
+from attnfd_ray.cli.options import experiment_options, patience_options, read_settings
 
 
 @click.command("train")
 @experiment_options
-def train(file: Path, sets: tuple[str, ...], show: bool, fresh: bool, as_json: bool, verbose: bool) -> None:
+@patience_options
+def train(
+    file: Path,
+    sets: tuple[str, ...],
+    show: bool,
+    fresh: bool,
+    as_json: bool,
+    verbose: bool,
+    wait_timeout: float,
+    expect_nodes: int,
+) -> None:
     """Train the student of FILE once, as its settings stand.
 
     The same command again goes on where it stopped. On a cluster: `ray job submit --working-dir . -- attnfd-ray train
@@ -25,9 +35,12 @@ def train(file: Path, sets: tuple[str, ...], show: bool, fresh: bool, as_json: b
 
     environment.prepare()
     from attnfd_ray.runtime.commands import train as run
+    from attnfd_ray.runtime.preflight import Patience
 
     with progress(settings, as_json=as_json, searching=False) as listener:
-        result = run(settings, listener, fresh=fresh, verbose=verbose)
+        result = run(
+            settings, listener, fresh=fresh, verbose=verbose, patience=Patience(wait_s=wait_timeout, nodes=expect_nodes)
+        )
     if not as_json:
         click.echo(f"weights: {result.store}/runs/{result.id}/best.safetensors")
         click.echo(f"report:  attnfd-ray report {result.store} --experiment {settings.experiment}")

@@ -6,12 +6,22 @@ from pathlib import Path
 
 import click
 
-from attnfd_ray.cli.options import experiment_options, read_settings
+from attnfd_ray.cli.options import experiment_options, patience_options, read_settings
 
 
 @click.command("tune")
 @experiment_options
-def tune(file: Path, sets: tuple[str, ...], show: bool, fresh: bool, as_json: bool, verbose: bool) -> None:
+@patience_options
+def tune(
+    file: Path,
+    sets: tuple[str, ...],
+    show: bool,
+    fresh: bool,
+    as_json: bool,
+    verbose: bool,
+    wait_timeout: float,
+    expect_nodes: int,
+) -> None:
     """Search the settings of FILE as its `search:` section says.
 
     The first trial is the student without a teacher, the second the file as written. The same command again goes on
@@ -25,8 +35,11 @@ def tune(file: Path, sets: tuple[str, ...], show: bool, fresh: bool, as_json: bo
 
     environment.prepare()
     from attnfd_ray.runtime.commands import tune as run
+    from attnfd_ray.runtime.preflight import Patience
 
     with progress(settings, as_json=as_json, searching=True) as listener:
-        result = run(settings, listener, fresh=fresh, verbose=verbose)
+        result = run(
+            settings, listener, fresh=fresh, verbose=verbose, patience=Patience(wait_s=wait_timeout, nodes=expect_nodes)
+        )
     if not as_json:
         click.echo(f"report: attnfd-ray report {result.store} --experiment {settings.experiment}")

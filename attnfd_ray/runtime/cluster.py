@@ -9,15 +9,14 @@ from contextlib import contextmanager
 import ray
 
 from attnfd_ray.errors import CapacityError
-from attnfd_ray.runtime.capacity import alive_resources
 from attnfd_ray.runtime.environment import cluster_address, ray_in_use
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def connected(*, verbose: bool = False) -> Iterator[list[dict[str, float]]]:
-    """Yield the resources of each node; what was started here is stopped again.
+def connected(*, verbose: bool = False) -> Iterator[None]:
+    """Join the cluster, or start Ray here; what was started here is stopped again.
 
     Never a bare `ray.init()`: that would try to join whatever cluster a file of an earlier one names.
     """
@@ -41,7 +40,7 @@ def connected(*, verbose: bool = False) -> Iterator[list[dict[str, float]]]:
         reason = str(error).strip().partition("\n")[0]
         raise CapacityError(f"RAY_ADDRESS={address}: no Ray cluster answers there: {reason}") from None
     try:
-        yield alive_resources(ray.nodes())  # type: ignore[no-untyped-call]
+        yield
     finally:
         if not ray_in_use():
             ray.shutdown()

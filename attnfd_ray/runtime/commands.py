@@ -6,9 +6,10 @@ import dataclasses
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -18,15 +19,26 @@ from attnfd_ray.data.check import quick_check
 from attnfd_ray.data.image_cache import forget_unused_memory
 from attnfd_ray.distill.method import build_method, method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import ConfigError, RunFailed
+from attnfd_ray.errors import ClusterError, ConfigError, RunFailed
 from attnfd_ray.models import build_model, load_weights
-from attnfd_ray.runtime.capacity import concurrency, group_shape
+from attnfd_ray.runtime.capacity import alive_resources
 from attnfd_ray.runtime.client import run_job
 from attnfd_ray.runtime.cluster import connected
 from attnfd_ray.runtime.environment import on_loopback
+from attnfd_ray.runtime.estimate import Sizes
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
+from attnfd_ray.runtime.preflight import (
+    NO_PATIENCE,
+    Patience,
+    Room,
+    Say,
+    arithmetic,
+    find_room,
+    lacking_disk,
+    problems_of_nodes,
+)
 from attnfd_ray.runtime.records import claim_id, locked
 from attnfd_ray.runtime.teacher import ready_teacher
 from attnfd_ray.runtime.tuner import search
@@ -44,13 +56,42 @@ class Result:
     id: str
 
 
-def train(settings: ExperimentSettings, listener: Listener, *, fresh: bool = False, verbose: bool = False) -> Result:
+def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[str]:
+    """Return the arithmetic of an experiment that can go, a line each; raises what keeps it from going."""
+    _check_lasting(settings)
+    summary = quick_check(settings.data)
+    sizes = _check_networks(settings, summary.num_classes)
+    Store.open(settings.store, create=True)
+    trials = settings.tune.trials + 1 if settings.search else 1
+    with connected():
+        room = _room(settings, asked=settings.tune.concurrent, trials=trials, patience=patience, say=say)
+        if lacking := lacking_disk(settings, room, sizes, trials=trials):
+            raise ClusterError(lacking)
+        images = f"{summary.num_train} train and {summary.num_val} val images, {summary.num_classes} classes"
+        return [
+            f"data: {images}, data_hash {summary.data_hash}",
+            f"networks: {sizes.student / 1e6:.2f} M parameters in the student, {sizes.learned / 1e6:.2f} M learned",
+            *arithmetic(settings, room, sizes, trials=trials),
+            f"nodes: {len(alive_resources(room.nodes))} can read the data and write the store, with the same versions",
+            "go",
+        ]
+
+
+def train(
+    settings: ExperimentSettings,
+    listener: Listener,
+    *,
+    fresh: bool = False,
+    verbose: bool = False,
+    patience: Patience = NO_PATIENCE,
+) -> Result:
     """Train the student as the settings stand; go on where the same command stopped."""
     with _claimed(settings, "train", fresh=fresh) as (run_id, template):
         if _state(settings, run_id) == "COMPLETE":
             listener.stage(f"{run_id} is complete: nothing left to train")
             return Result(store=settings.store, id=run_id)
-        with _groups(settings, template, asked=1, trials=1, verbose=verbose) as groups:
+        room = partial(_room, settings, asked=1, trials=1, patience=patience, say=listener.stage)
+        with _groups(settings, template, room, verbose=verbose) as groups:
             job = _with_teacher(settings, groups, template, listener)
             listener.started(job)
             event = run_job(groups.broker, job, lambda metrics: listener.epoch(job, metrics))
@@ -58,7 +99,14 @@ def train(settings: ExperimentSettings, listener: Listener, *, fresh: bool = Fal
     return Result(store=settings.store, id=run_id)
 
 
-def tune(settings: ExperimentSettings, listener: Listener, *, fresh: bool = False, verbose: bool = False) -> Result:
+def tune(
+    settings: ExperimentSettings,
+    listener: Listener,
+    *,
+    fresh: bool = False,
+    verbose: bool = False,
+    patience: Patience = NO_PATIENCE,
+) -> Result:
     """Search as `search:` and `tune:` say; go on where the same command stopped, without repeating what is finished."""
     SearchPlan(settings, search_id="check")  # a space that the sampler cannot search is refused before anything is kept
     with _claimed(settings, "search", fresh=fresh) as (search_id, template):
@@ -67,8 +115,9 @@ def tune(settings: ExperimentSettings, listener: Listener, *, fresh: bool = Fals
             listener.stage(f"{search_id} is complete: nothing left to try")
             return Result(store=settings.store, id=search_id)
         listener.begins(plan.counts())
-        asked, trials = settings.tune.concurrent, settings.tune.trials + 1
-        with _groups(settings, template, asked=asked, trials=trials, verbose=verbose) as groups:
+        asked, left = settings.tune.concurrent, plan.counts().planned - plan.counts().finished
+        room = partial(_room, settings, asked=asked, trials=left, patience=patience, say=listener.stage)
+        with _groups(settings, template, room, verbose=verbose) as groups:
             template = dataclasses.replace(template, search_id=search_id)
             job = _with_teacher(settings, groups, template, listener, searching=True)
             search(plan, groups, job, listener)
@@ -99,7 +148,7 @@ def _claimed(settings: ExperimentSettings, command: str, *, fresh: bool) -> Iter
 
 @contextmanager
 def _groups(
-    settings: ExperimentSettings, template: Job, *, asked: int | str, trials: int, verbose: bool
+    settings: ExperimentSettings, template: Job, find: Callable[[], Room], *, verbose: bool
 ) -> Iterator[Groups]:
     """Start as many worker groups as fit, and take their traces away at the end."""
     name = f"{template.trial_id}-{uuid.uuid4().hex[:8]}"
@@ -109,11 +158,12 @@ def _groups(
     for left in storage.parent.glob(f"{template.trial_id}-????????"):
         shutil.rmtree(left, ignore_errors=True)
     try:
-        with connected(verbose=verbose) as nodes:
-            shape = group_shape(settings.scaling, nodes)
-            count = concurrency(shape, nodes, asked=asked, trials=trials)
-            local = on_loopback() and len(nodes) == 1
-            with Groups(shape, count=count, name=name, storage=storage, verbose=verbose, local=local) as groups:
+        with connected(verbose=verbose):
+            room = find()
+            local = on_loopback() and len(alive_resources(room.nodes)) == 1
+            with Groups(
+                room.shape, count=room.groups, name=name, storage=storage, verbose=verbose, local=local
+            ) as groups:
                 yield groups
     except ray.exceptions.RayActorError as error:
         reason = str(error).strip().partition("\n")[0]
@@ -121,6 +171,14 @@ def _groups(
     finally:
         shutil.rmtree(storage, ignore_errors=True)
         forget_unused_memory()  # workers that were killed could not
+
+
+def _room(settings: ExperimentSettings, *, asked: int | str, trials: int, patience: Patience, say: Say) -> Room:
+    """Return the room there is; raises what is wrong with any node that would be part of it."""
+    room = find_room(settings, asked=asked, trials=trials, patience=patience, say=say)
+    if problems := problems_of_nodes(settings, room):
+        raise ClusterError(problems)
+    return room
 
 
 def _with_teacher(
@@ -158,7 +216,7 @@ def _history(settings: ExperimentSettings, search_id: str) -> list[PastTrial]:
     ]
 
 
-def _check_networks(settings: ExperimentSettings, num_classes: int) -> None:
+def _check_networks(settings: ExperimentSettings, num_classes: int) -> Sizes:
     """Build both networks and the method once: weights or gates that do not fit are told before anything starts."""
     student = build_model(settings.student, num_classes=num_classes)
     teacher = None
@@ -167,7 +225,9 @@ def _check_networks(settings: ExperimentSettings, num_classes: int) -> None:
         if settings.teacher.checkpoint:
             load_weights(network, Path(settings.teacher.checkpoint), num_classes=num_classes)
         teacher = FrozenTeacher(network)
-    build_method(settings, student, teacher)
+    method, _ = build_method(settings, student, teacher)
+    counts = [sum(parameter.numel() for parameter in module.parameters()) for module in (student, method)]
+    return Sizes(student=counts[0], learned=sum(counts))
 
 
 def _check_lasting(settings: ExperimentSettings) -> None:

@@ -12,7 +12,16 @@ import yaml
 
 from attnfd_ray import __version__, cli
 from attnfd_ray.config.loader import load_experiment
-from attnfd_ray.errors import AttnFDError, CapacityError, CheckpointError, ConfigError, DataError, RunFailed, StoreError
+from attnfd_ray.errors import (
+    AttnFDError,
+    CapacityError,
+    CheckpointError,
+    ClusterError,
+    ConfigError,
+    DataError,
+    RunFailed,
+    StoreError,
+)
 
 FILE = """\
 experiment: e
@@ -78,7 +87,9 @@ def test_help_comes_at_once_and_loads_neither_torch_nor_ray_nor_pyarrow():
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
-@pytest.mark.parametrize("command", [["train"], ["tune"], ["report"], ["explain"], ["data"], ["data", "toyscenes"]])
+@pytest.mark.parametrize(
+    "command", [["check"], ["train"], ["tune"], ["report"], ["explain"], ["data"], ["data", "toyscenes"]]
+)
 def test_every_command_has_help(run, command):
     ran = run(*command, "--help")
     assert (ran.code, ran.err) == (0, "")
@@ -87,7 +98,7 @@ def test_every_command_has_help(run, command):
 
 
 def test_the_commands_are_those_tested_here():
-    assert sorted(cli.cli.commands) == ["data", "explain", "report", "teacher", "train", "tune"]
+    assert sorted(cli.cli.commands) == ["check", "data", "explain", "report", "teacher", "train", "tune"]
 
 
 def test_the_version_is_one_line(run):
@@ -186,7 +197,7 @@ def test_a_store_that_is_none_is_one_line(run, tmp_path):
         assert ran.err.startswith(f"{name}: {problem}")
 
 
-@pytest.mark.parametrize("error", [ConfigError, DataError, CheckpointError, StoreError, CapacityError])
+@pytest.mark.parametrize("error", [ConfigError, DataError, ClusterError, CheckpointError, StoreError, CapacityError])
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(fails, error):
     ran = fails(error("x.png: 3 bytes\nneeded is \x1b[31m more"))
     assert (ran.code, ran.out, ran.err) == (2, "", "x.png: 3 bytes\\nneeded is \\x1b[31m more\n")
@@ -198,7 +209,8 @@ def test_the_errors_are_those_tested_here():
 
     ours = {error for error in below(AttnFDError) if error.__module__ == "attnfd_ray.errors" and error.exit_code == 2}
     assert {error.__name__ for error in ours} == {
-        "UserError", "UserErrors", "ConfigError", "DataError", "CheckpointError", "StoreError", "CapacityError",
+        "UserError", "UserErrors", "ConfigError", "DataError", "ClusterError", "CheckpointError", "StoreError",
+        "CapacityError",
     }  # fmt: skip
 
 

@@ -1,0 +1,136 @@
+"""Whether a command can go, before anything is started that would wait for what cannot come; with the arithmetic."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.data.space import GIB
+from attnfd_ray.errors import CapacityError
+from attnfd_ray.runtime.capacity import (
+    GroupShape,
+    alive_resources,
+    concurrency,
+    group_shape,
+    workers_that_fit,
+)
+from attnfd_ray.runtime.environment import cluster_address
+from attnfd_ray.runtime.estimate import Sizes, disk_bytes, wall_s
+from attnfd_ray.runtime.probe import disagreements, look_everywhere
+from attnfd_ray.store.store import Store
+
+_POLL_S = 1.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long to wait for nodes, seconds, and how many of them; a cluster that scales up takes minutes."""
+
+    wait_s: float = 0.0
+    nodes: int = 1
+
+
+NO_PATIENCE = Patience()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What the cluster holds: the shape of a worker group, how many run at once, and the nodes as Ray tells them."""
+
+    shape: GroupShape
+    groups: int
+    nodes: Sequence[Mapping[str, Any]]
+
+
+def find_room(
+    settings: ExperimentSettings, *, asked: int | str, trials: int, patience: Patience, say: Say, clock: Any = time
+) -> Room:
+    """Return how many groups run at once, waiting as long as `patience` allows; CapacityError, with the sum, after."""
+    start, told = clock.monotonic(), False
+    while True:
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        resources = alive_resources(nodes)
+        shape = group_shape(settings.scaling, resources)
+        try:
+            if len(resources) < patience.nodes:
+                raise CapacityError(
+                    f"cluster: {len(resources)} of {patience.nodes} expected nodes are there; start the others, wait "
+                    "longer with --wait-timeout, or expect fewer"
+                )
+            return Room(shape=shape, groups=concurrency(shape, resources, asked=asked, trials=trials), nodes=nodes)
+        except CapacityError as error:
+            if clock.monotonic() - start >= patience.wait_s:
+                waited = f" (waited {patience.wait_s:g} s for it)" if patience.wait_s else ""
+                raise CapacityError(f"{error}{waited}") from None
+            if not told:
+                say(f"waiting up to {patience.wait_s:g} s for room: {error}")
+                _ask_to_scale_up(shape, groups=1 if asked == "auto" else int(asked))
+                told = True
+            clock.sleep(_POLL_S)
+
+
+def problems_of_nodes(settings: ExperimentSettings, room: Room) -> list[str]:
+    """Return what is wrong with any node, a line each: disks, data, versions."""
+    facts = look_everywhere(settings, room.nodes)
+    return [*(line for fact in facts for line in fact.problems), *disagreements(facts)]
+
+
+def arithmetic(settings: ExperimentSettings, room: Room, sizes: Sizes, *, trials: int) -> list[str]:
+    """Return the sums behind a go: what a trial takes, what there is, the disk and the time, a line each."""
+    resources = alive_resources(room.nodes)
+    needs = " + ".join(f"{amount:g} {name}" for name, amount in room.shape.resources().items())
+    has = "; ".join(
+        " + ".join(f"{node.get(name, 0):g} {name}" for name in room.shape.resources()) for node in resources
+    )
+    needed, free = _disk(settings, room, sizes, trials)
+    hold = f"{len(resources)} node(s) with {has} hold {workers_that_fit(room.shape, resources)} such workers"
+    return [
+        f"capacity: {room.shape.workers} worker(s) x ({needs}) a trial; {hold}: {room.groups} at once of {trials}",
+        f"disk: checkpoints and weights take up to {needed / GIB:.2f} GiB; {settings.store} has {free / GIB:.2f} free",
+        f"time: {_time(settings, room, trials)}",
+    ]
+
+
+def lacking_disk(settings: ExperimentSettings, room: Room, sizes: Sizes, *, trials: int) -> list[str]:
+    """Return a line if the store's disk has no room for what the runs leave in it."""
+    needed, free = _disk(settings, room, sizes, trials)
+    text = (
+        f"store {settings.store}: {trials} trials leave up to {needed / GIB:.2f} GiB of checkpoints and weights and "
+        f"{free / GIB:.2f} GiB are free; free some, set fewer tune.trials, or give another --set store="
+    )
+    return [text] if needed > free else []
+
+
+def _disk(settings: ExperimentSettings, room: Room, sizes: Sizes, trials: int) -> tuple[int, int]:
+    """Return the bytes that are needed, and that are free."""
+    return disk_bytes(sizes, trials=trials, concurrent=room.groups), shutil.disk_usage(settings.store).free
+
+
+def _time(settings: ExperimentSettings, room: Room, trials: int) -> str:
+    rows = Store.open(settings.store, create=False).epochs(columns=["experiment", "wall_s"]).to_pylist()
+    walls_s = [row["wall_s"] for row in rows if row["experiment"] == settings.experiment and row["wall_s"]]
+    if not walls_s:
+        return f"unknown: no epoch of '{settings.experiment}' was run yet"
+    epoch_s, epochs = statistics.median(walls_s), settings.train.epochs
+    total_s = wall_s(epoch_s, epochs=epochs, trials=trials, concurrent=room.groups)
+    return (
+        f"up to {total_s / 3600:.2f} h, {epochs} epochs a trial of {epoch_s:.1f} s (median of {len(walls_s)} run "
+        "before); early stopping makes it less"
+    )
+
+
+def _ask_to_scale_up(shape: GroupShape, *, groups: int) -> None:
+    """Tell an autoscaler what is waited for; a cluster without one does not mind."""
+    if cluster_address():
+        from ray.autoscaler.sdk import request_resources
+
+        request_resources(bundles=[shape.resources()] * (shape.workers * groups))

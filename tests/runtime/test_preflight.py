@@ -1,0 +1,226 @@
+"""Nothing waits for what cannot come: room, nodes, disks and versions are looked at first, with the sums."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import CommandLine, write
+
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.errors import CapacityError
+from attnfd_ray.runtime import preflight, probe
+from attnfd_ray.runtime.capacity import GroupShape
+from attnfd_ray.runtime.estimate import Sizes, disk_bytes, wall_s
+from attnfd_ray.runtime.preflight import NO_PATIENCE, Patience, Room, find_room, lacking_disk
+from attnfd_ray.runtime.probe import NodeFacts, disagreements, look
+
+Settings = Callable[[], ExperimentSettings]
+
+
+def node(cpus: float, name: str = "a") -> dict[str, Any]:
+    return {"Alive": True, "NodeID": name, "Resources": {"CPU": cpus}}
+
+
+class Cluster:
+    """A cluster that grows as its clock goes, and the clock."""
+
+    def __init__(self, *stages: tuple[float, list[dict[str, Any]]]) -> None:
+        self.now_s, self._stages = 0.0, stages
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [found for start_s, found in self._stages if start_s <= self.now_s][-1]
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def room_in(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Callable[..., tuple[Room, list[str]]]:
+    def find(cluster: Cluster, *, patience: Patience, asked: int | str = "auto") -> tuple[Room, list[str]]:
+        monkeypatch.setattr(preflight.ray, "nodes", cluster.nodes)
+        said: list[str] = []
+        room = find_room(settings(), asked=asked, trials=9, patience=patience, say=said.append, clock=cluster)
+        return room, said
+
+    return find
+
+
+def test_room_that_is_there_is_taken_without_a_word(room_in: Callable[..., Any]) -> None:
+    room, said = room_in(Cluster((0, [node(2), node(1, "b")])), patience=Patience(wait_s=100))
+    assert (room.groups, said) == (3, [])
+
+
+def test_room_that_comes_is_waited_for_and_said_once(room_in: Callable[..., Any]) -> None:
+    cluster = Cluster((0, [node(0)]), (30, [node(0), node(4, "b")]))
+    room, said = room_in(cluster, patience=Patience(wait_s=60))
+    assert room.groups == 4
+    assert cluster.now_s == 30
+    assert [text.partition(":")[0] for text in said] == ["waiting up to 60 s for room"]
+
+
+def test_waiting_ends_with_the_sum(room_in: Callable[..., Any]) -> None:
+    cluster = Cluster((0, [node(2)]))
+    with pytest.raises(CapacityError, match=r"3 trials at once .* with 2 CPU; .* \(waited 20 s for it\)$"):
+        room_in(cluster, patience=Patience(wait_s=20), asked=3)
+    assert cluster.now_s == 20
+
+
+def test_nodes_that_were_expected_are_waited_for_even_if_the_others_have_room(room_in: Callable[..., Any]) -> None:
+    cluster = Cluster((0, [node(4)]), (10, [node(4), node(4, "b")]))
+    assert room_in(cluster, patience=Patience(wait_s=60, nodes=2))[0].groups == 8
+    with pytest.raises(CapacityError, match=r"^cluster: 1 of 2 expected nodes are there; start"):
+        room_in(Cluster((0, [node(4)])), patience=Patience(nodes=2))
+
+
+def test_a_dead_node_is_no_room(room_in: Callable[..., Any]) -> None:
+    with pytest.raises(CapacityError, match=r"^cluster: 0 of 1 expected nodes"):
+        room_in(Cluster((0, [node(4) | {"Alive": False}])), patience=NO_PATIENCE)
+
+
+@pytest.fixture
+def token(settings: Settings) -> str:
+    """What the driver has written into the store."""
+    directory = Path(settings().store) / "preflight" / "t0"
+    directory.mkdir(parents=True)
+    (directory / "driver").write_text("t0")
+    return "t0"
+
+
+def test_a_node_with_all_it_needs_has_no_problem_and_answers_in_the_store(settings: Settings, token: str) -> None:
+    facts = look(settings(), token, "host/ab12")
+    assert facts.problems == ()
+    assert facts.versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert (Path(settings().store) / "preflight/t0/host-ab12").is_file()
+
+
+def test_what_a_node_cannot_read_is_a_line_each_with_its_name(
+    tree: dict[str, Any], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_DISK_PATIENCE_S", 0.0)
+    tree["data"]["root"] = str(tmp_path / "nothing")
+    tree["teacher"] = {"checkpoint": str(tmp_path / "no.safetensors")}
+    problems = look(settings(), "never written", "host/ab12").problems
+    assert [text.partition(" is not")[0].partition(" cannot")[0] for text in problems] == [
+        f"node host/ab12: store {tree['store']}",
+        f"node host/ab12: data.root {tmp_path}/nothing",
+        f"node host/ab12: teacher.checkpoint {tmp_path}/no.safetensors",
+    ]
+
+
+def test_a_remote_root_is_not_looked_for_on_the_disk(tree: dict[str, Any], settings: Settings, token: str) -> None:
+    tree["data"]["root"] = "s3://bucket/camvid"
+    assert look(settings(), token, "a").problems == ()
+
+
+def test_software_that_differs_is_a_line_for_each_package() -> None:
+    here = NodeFacts(node="a", versions={"ray": "2.60.0", "torch": "2.14.1"}, shared_memory_bytes=0)
+    there = NodeFacts(node="b", versions={"ray": "2.60.0", "torch": "2.13.0"}, shared_memory_bytes=0)
+    silent = NodeFacts(node="c", versions={}, shared_memory_bytes=0)
+    assert disagreements([here, there, silent]) == [
+        "versions: torch is 2.14.1 on a, 2.13.0 on b; needed is the same everywhere: install one of them"
+    ]
+    assert disagreements([here, here]) == []
+
+
+def test_the_sums_are_those_worked_by_hand() -> None:
+    sizes = Sizes(student=1000, learned=1500)
+    # 10 trials leave 2 x 4 x 1500 of state and 2 x 4 x 1000 of weights, and 3 write another state beside the old one
+    assert disk_bytes(sizes, trials=10, concurrent=3) == 10 * (12_000 + 8_000) + 3 * 12_000
+    assert disk_bytes(sizes, trials=1, concurrent=3) == 20_000 + 12_000
+    assert wall_s(2.0, epochs=50, trials=10, concurrent=3) == 2.0 * 50 * 4
+
+
+def test_a_disk_without_room_is_a_line_with_the_sum(settings: Settings, tmp_path: Path) -> None:
+    Path(settings().store).mkdir()
+    room = Room(shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0), groups=2, nodes=[])
+    assert lacking_disk(settings(), room, Sizes(student=10, learned=10), trials=3) == []
+    (line,) = lacking_disk(settings(), room, Sizes(student=10**12, learned=10**12), trials=3)
+    assert re.match(r"store .*: 3 trials leave up to 59604\.64 GiB of checkpoints and weights and [\d.]+ GiB are", line)
+
+
+ASK = """
+import os, sys
+from attnfd_ray.runtime import environment
+environment.prepare()
+import ray
+from pathlib import Path
+from attnfd_ray.config.loader import load_experiment
+from attnfd_ray.runtime import probe
+from attnfd_ray.runtime.cluster import connected
+settings = load_experiment(Path(sys.argv[1]))
+with connected():
+    nodes = ray.nodes()
+    gone = dict(nodes[0], NodeID="ab" * 28, NodeManagerHostname="gone")
+    probe._PATIENCE_S = 5.0
+    directory = probe._directory(settings, "t0")
+    directory.mkdir(parents=True)
+    (directory / "driver").write_text("t0")
+    for facts in probe._answers(settings, "t0", [*nodes, gone]):
+        print(len(facts.problems), bool(facts.versions), *facts.problems)
+"""
+
+
+@pytest.mark.ray
+def test_nodes_are_asked_where_they_are_and_one_that_is_gone_is_told(tree: dict[str, Any], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(write(tree, tmp_path))], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    there, gone = done.stdout.splitlines()
+    assert there == "0 True"
+    assert gone.startswith("1 False node gone/ababab: did not answer within 5 s (")
+
+
+@pytest.mark.ray
+def test_check_says_go_with_the_sums_and_leaves_no_trace(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    done = attnfd_ray("check", write(tree, tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("data: 24 train and 6 val images, 12 classes, data_hash ")
+    assert [line.partition(":")[0] for line in lines] == [
+        *("data", "networks", "capacity", "disk", "time", "nodes", "go")
+    ]
+    assert "unknown: no epoch of 'tiny' was run yet" in lines[4]
+    assert not list((Path(tree["store"]) / "preflight").iterdir())
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_more_workers_than_there_is_room_for_end_at_once_with_the_sum(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path, command: str
+) -> None:
+    cpus = len(os.sched_getaffinity(0))
+    tree["scaling"] = {"workers": 2 * cpus}
+    start = time.monotonic()
+    done = attnfd_ray(command, write(tree, tmp_path), "--set", f"train.batch_size={4 * cpus}")
+    assert time.monotonic() - start < 30
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"scaling: {2 * cpus} workers x (1 CPU) do not fit on 1 node(s) with ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.ray
+def test_it_waits_as_long_as_told_and_says_so(attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path) -> None:
+    cpus = len(os.sched_getaffinity(0))
+    tree["scaling"] = {"workers": 2 * cpus}
+    file = write(tree, tmp_path)
+    start = time.monotonic()
+    done = attnfd_ray("check", file, "--wait-timeout", "5", "--set", f"train.batch_size={4 * cpus}")
+    assert time.monotonic() - start > 5
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert first.startswith("waiting up to 5 s for room: scaling: ")
+    assert second.endswith("(waited 5 s for it)")
