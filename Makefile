@@ -42,6 +42,8 @@ bench: install  ## Measure; nothing else should run meanwhile
 	$(BIN)/python -m benchmarks.distillation_step
 	$(BIN)/python -m benchmarks.method_steps
 	$(BIN)/python -m benchmarks.input_pipeline
+	$(BIN)/python -m benchmarks.search_overhead
+	$(BIN)/python -m benchmarks.search_efficiency
 
 clean:  ## Remove what make made here, but no results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -71,6 +71,8 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "early_stopping": {
         "asha": "attnfd_ray.search.early_stopping:asha",
+        "hyperband": "attnfd_ray.search.early_stopping:hyperband",
+        "median": "attnfd_ray.search.early_stopping:median",
         "none": "attnfd_ray.search.early_stopping:none",
     },
 }

@@ -58,11 +58,13 @@ LAZY_FOR_COMMANDS = {"runtime", "report", "store", "data", "config", "models"}
 COMMANDS = [
     "__init__",
     "check",
+    "confirm",
     "data",
     "data_check",
     "data_page",
     "data_voc_aug",
     "explain",
+    "gc",
     "options",
     "report",
     "teacher",

@@ -26,7 +26,7 @@ def test_a_part_of_someones_own_is_named_by_module_and_attribute():
     ("kind", "name", "message"),
     [
         ("backbone", "resnet-18", "unknown backbone 'resnet-18'; did you mean 'resnet18'?"),
-        ("early_stopping", "median", "unknown early stopping 'median'; there is: asha, none"),
+        ("early_stopping", "never", "unknown early stopping 'never'; there is: asha, hyperband, median, none"),
         ("method", "", f"unknown method ''; there is: {', '.join(sorted(registry.TABLES['method']))}"),
         ("method", "a:b:c", "method 'a:b:c': a part of your own is named package.module:Attribute"),
         (

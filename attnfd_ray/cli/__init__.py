@@ -13,8 +13,10 @@ import click
 
 from attnfd_ray import __version__
 from attnfd_ray.cli.check import check
+from attnfd_ray.cli.confirm import confirm
 from attnfd_ray.cli.data import data
 from attnfd_ray.cli.explain import explain
+from attnfd_ray.cli.gc import gc
 from attnfd_ray.cli.report import report
 from attnfd_ray.cli.teacher import teacher
 from attnfd_ray.cli.train import train
@@ -22,7 +24,7 @@ from attnfd_ray.cli.tune import tune
 from attnfd_ray.errors import AttnFDError, UserErrors, one_line
 
 INTERRUPTED = 130
-_INTERRUPTED_TEXT = "interrupted; train and tune go on from the last finished epoch when started again"
+_INTERRUPTED_TEXT = "interrupted; train, tune and confirm go on from the last finished epoch when started again"
 _ORDERLY_END_S = 10.0
 
 
@@ -32,11 +34,11 @@ def cli() -> None:
     """Distil a large segmentation network into a small one, and search for how to do it best.
 
     One YAML file describes an experiment: `train` runs it as it stands, `tune` varies it as its `search:` section says,
-    `report` tells what came out.
+    `confirm` runs the best again over fresh seeds, `report` tells what came out.
     """
 
 
-for command in (check, train, tune, report, explain, data, teacher):
+for command in (check, train, tune, confirm, report, explain, data, teacher, gc):
     cli.add_command(command)
 
 

@@ -14,10 +14,11 @@ from attnfd_ray.cli.options import patience_options
 @click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Change a setting: --set train.epochs=3")
 @patience_options
 def check(file: Path, sets: tuple[str, ...], wait_timeout: float, expect_nodes: int) -> None:
-    """Tell whether the experiment in FILE can go, and what it will take; train and tune ask the same before they start.
+    """Tell whether the experiment in FILE can go, and what it will take.
 
     Looks at the data, both networks, the cluster, and on every node at the store, the data, the teacher and the
     versions of what computes. Exit code 0 says go; else each obstacle is a line on stderr, and the code is 2.
+    Before they start, train and tune look at all of this but the disk.
     """
     from attnfd_ray.config.loader import load_experiment
     from attnfd_ray.runtime import environment

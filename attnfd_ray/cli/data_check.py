@@ -79,6 +79,8 @@ def show(file: Path, sets: tuple[str, ...], out: Path, count: int) -> None:
     from attnfd_ray.config.loader import load_experiment
     from attnfd_ray.data.sheet import contact_sheet
 
+    if out.suffix.lower() != ".png":
+        raise click.BadParameter(f"{one_line(str(out))}: needs a name that ends in .png", param_hint="--out")
     sheet, shown = contact_sheet(load_experiment(file, sets=sets), count=count)
     write(out, sheet)
     click.echo(f"{one_line(str(out))}: {shown} views")

@@ -12,6 +12,12 @@ from attnfd_ray.cli.options import experiment_options, patience_options, read_se
 @click.command("tune")
 @experiment_options
 @patience_options
+@click.option(
+    "--warm-start",
+    metavar="SOURCE",
+    help="Begin with what an earlier search has found: SOURCE is an experiment of the same store, "
+    "the directory of another store, or STORE:EXPERIMENT.",
+)
 def tune(
     file: Path,
     sets: tuple[str, ...],
@@ -21,6 +27,7 @@ def tune(
     verbose: bool,
     wait_timeout: float,
     expect_nodes: int,
+    warm_start: str | None,
 ) -> None:
     """Search the settings of FILE as its `search:` section says.
 
@@ -39,7 +46,12 @@ def tune(
 
     with progress(settings, as_json=as_json, searching=True) as listener:
         result = run(
-            settings, listener, fresh=fresh, verbose=verbose, patience=Patience(wait_s=wait_timeout, nodes=expect_nodes)
+            settings,
+            listener,
+            fresh=fresh,
+            warm_start=warm_start,
+            verbose=verbose,
+            patience=Patience(wait_s=wait_timeout, nodes=expect_nodes),
         )
     if not as_json:
         click.echo(f"report: attnfd-ray report {result.store} --experiment {settings.experiment}")

@@ -183,10 +183,15 @@ class TuneSettings(Record):
     trials: Annotated[Positive, Field(description="configurations to try, the baseline not counted")] = 32
     sampler: Annotated[str, part("sampler")] = "tpe"
     seed: Seed = 0
-    early_stopping: Annotated[str, part("early_stopping")] = "asha"
+    early_stopping: Annotated[
+        str, part("early_stopping"), Field(description="what ends a trial before its last epoch")
+    ] = "asha"
     grace_epochs: Annotated[Positive, Field(description="no trial is stopped before this epoch")] = 1
     reduction_factor: Annotated[int, Field(ge=2, description="one trial of so many passes each rung")] = 3
     concurrent: Annotated[CountOrAuto, Field(description="trials at once; auto: what fits")] = "auto"
+    keep_weights: Annotated[
+        Positive | None, Field(description="leaders whose weights stay, beside baseline and as written; null: all")
+    ] = 5
 
 
 class ExperimentSettings(Record):

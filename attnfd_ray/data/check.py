@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
@@ -13,12 +12,12 @@ from attnfd_ray import registry
 from attnfd_ray.config.schema import DataSettings
 from attnfd_ray.config.values import IGNORED
 from attnfd_ray.data import findings
+from attnfd_ray.data.dataset import data_hash, refresh
 from attnfd_ray.data.files import few
 from attnfd_ray.data.findings import Split
 from attnfd_ray.data.image_cache import checked_limit_bytes
 from attnfd_ray.data.inspection import OnRead, SampleAt, inspect, no_facts
 from attnfd_ray.data.records import ClassShare, DataReport, SplitReport
-from attnfd_ray.data.remote import local_root
 from attnfd_ray.errors import DataError, one_line
 
 _READ_EACH = 4
@@ -65,7 +64,7 @@ def look_at(data: DataSettings, *, full: bool, on_read: OnRead) -> tuple[DataRep
     """Return what `check_data` does, and the splits that were opened for it."""
     splits, errors = _opened(data)
     errors += chain.from_iterable(split.dataset.problems() for split in splits)
-    data_hash = None if errors else _data_hash(splits)
+    hashed = None if errors else _data_hash(splits)
     errors += [*chain.from_iterable(_in_both(*pair) for pair in combinations(splits, 2)), *_bad_padding(data, splits)]
     splits, unreadable = _read(splits, full=full, on_read=on_read)
     errors += unreadable
@@ -89,7 +88,7 @@ def look_at(data: DataSettings, *, full: bool, on_read: OnRead) -> tuple[DataRep
         # what ails the root is said by each split
         warnings=tuple(dict.fromkeys(map(one_line, warnings))),
         errors=tuple(dict.fromkeys(map(one_line, errors))),
-        data_hash=data_hash,
+        data_hash=hashed,
     )
     return report, splits
 
@@ -98,7 +97,7 @@ def _opened(data: DataSettings) -> tuple[list[Split], list[str]]:
     """Return the splits that can be opened, train first and test last, and why the others cannot."""
     splits, errors = [], []
     make = registry.load("dataset", data.name)
-    local_root(data.root, unread=getattr(make, "unread", ()), relist=True)
+    refresh(data)
     for role, name in (("train", data.train_split), ("val", data.val_split), ("test", data.test_split)):
         try:
             opened = [make(data.root, name)] if name else []
@@ -127,8 +126,7 @@ def _spread(count: int) -> list[int]:
 
 def _data_hash(splits: Sequence[Split]) -> str:
     """Return the hash of what a run learns and chooses from: its test split changes neither."""
-    fingerprints = " ".join(split.dataset.fingerprint() for split in splits if split.role != "test")
-    return hashlib.sha256(fingerprints.encode()).hexdigest()[:16]
+    return data_hash([split.dataset for split in splits if split.role != "test"])
 
 
 def _in_both(known: Split, scored: Split) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -136,8 +137,12 @@ class SegmentationDataset(ABC):
     def keep_decoded(self, data: DataSettings) -> None:
         """Decode every image once for all that read the dataset on this machine, as `data.cache` says."""
         files = ((sample.id, self._states[sample.image], self._states[sample.label]) for sample in self.samples)
-        facts = [str(type(self)), str(self.root.resolve()), self.split, self.class_names, self._meanings.tolist()]
-        self._cache = open_cache(data, key=digest([*facts, *files]))
+        facts = [str(type(self)), str(self.root.resolve()), self.split, self._meanings.tolist(), self.fingerprint()]
+        self._cache = open_cache(data, key=digest([*facts, _source(type(self)), *files]))
+
+    def memory_left_bytes(self) -> int:
+        """Return how much shared memory decoded images may still take."""
+        return 0 if self._cache is None else self._cache.memory_left_bytes()
 
     def close(self) -> None:
         """Let go of decoded images."""
@@ -223,11 +228,21 @@ class SegmentationDataset(ABC):
         return f"{values[0]}..{values[-1]}" if len(values) == values[-1] - values[0] + 1 else few(values, 40)
 
 
+def data_hash(splits: Sequence[SegmentationDataset]) -> str:
+    """Return 16 hex digits that change with any file's id or size, of the splits a run learns and chooses by."""
+    return hashlib.sha256(" ".join(split.fingerprint() for split in splits).encode()).hexdigest()[:16]
+
+
 def open_dataset(data: DataSettings, *, split: str) -> SegmentationDataset:
     """Return the split of the dataset that the settings name; DataError if its list or files are not all right."""
     dataset: SegmentationDataset = registry.load("dataset", data.name)(data.root, split)
     dataset.checked().keep_decoded(data)
     return dataset
+
+
+def refresh(data: DataSettings) -> None:
+    """Make this machine's copy of a root that is a URI what the URI is now."""
+    local_root(data.root, unread=getattr(registry.load("dataset", data.name), "unread", ()), relist=True)
 
 
 _MISSING = "are missing"
@@ -254,6 +269,13 @@ def _state_of(path: Path) -> _File | str:
 def _leaves_root(name: str) -> bool:
     path = PurePosixPath(name)
     return path.is_absolute() or ".." in path.parts
+
+
+def _source(kind: type) -> list[str]:
+    """Return the hashes of the modules that say how a kind of dataset reads its files."""
+    modules = [sys.modules[base.__module__] for base in kind.__mro__ if issubclass(base, SegmentationDataset)]
+    files = [Path(file) for module in modules if (file := getattr(module, "__file__", None))]
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
 
 
 def _table(label_map: Mapping[int, int] | None, num_classes: int) -> Bytes:

@@ -66,7 +66,9 @@ class Folder(SegmentationDataset):
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that change with the ids, the size of any file or what classes.yaml says."""
-        return hashlib.sha256(f"{super().fingerprint()} {self._layout.model_dump_json()}".encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            f"{super().fingerprint()} {self._layout.model_dump_json(warnings=False)}".encode()
+        ).hexdigest()[:16]
 
     def _without_image(self, mask_of: Mapping[str, str], image_of: Collection[str]) -> list[str]:
         """Return the masks that belong to no image there is, listed or not."""

@@ -43,12 +43,22 @@ class ImageCache:
                 _remove_unused(place, but=key)
             self._directory.mkdir(exist_ok=True)
             self._lock: int | None = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            if _try_lock(self._lock, fcntl.LOCK_EX):  # nobody else is here, so what is half written stays so
-                for part in self._directory.glob(f"*{_PART}"):
-                    part.unlink()
-                _recount(place)
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
-            os.utime(self._directory)
+            try:
+                if _try_lock(self._lock):  # nobody else is here, so what is half written stays so
+                    for part in self._directory.glob(f"*{_PART}"):
+                        part.unlink()
+                    _recount(place)
+                fcntl.flock(self._lock, fcntl.LOCK_SH)
+            except OSError:
+                self.close()
+                raise
+
+    def memory_left_bytes(self) -> int:
+        """Return how much shared memory it may still take."""
+        if not _in_memory(self._place) or self._lock is None:
+            return 0
+        with _locked(self._place):
+            return max(0, self._limit_bytes - _used(self._place))
 
     def read(self, index: int, decode: Callable[[], Decoded]) -> Decoded:
         """Return image_CHW and label_HW (uint8) of a sample: as kept, else as `decode` gives them, to be kept."""
@@ -80,7 +90,7 @@ class ImageCache:
             # exclusive: what another process is writing is its own
             with part.open("xb") as written:
                 # looked for only now: a process that was quicker renames what it has written without a lock
-                if path.exists() or not self._claim(_HEADER_BYTES + 4 * label_HW.numel()):
+                if _mapped(path) is not None or not self._claim(_HEADER_BYTES + 4 * label_HW.numel()):
                     part.unlink()
                     return
                 written.write(np.array(label_HW.shape, dtype="<u8").tobytes())
@@ -108,7 +118,12 @@ class ImageCache:
 def open_cache(data: DataSettings, key: str) -> ImageCache | None:
     """Return the cache that `data.cache` asks for, or None; DataError where it cannot be."""
     limit_bytes = checked_limit_bytes(data)
-    return None if limit_bytes is None else ImageCache(_place(data), key, limit_bytes=limit_bytes)
+    if limit_bytes is None:
+        return None
+    try:
+        return ImageCache(_place(data), key, limit_bytes=limit_bytes)
+    except OSError as error:
+        raise _unusable(data, error) from None
 
 
 def checked_limit_bytes(data: DataSettings) -> int | None:
@@ -118,27 +133,45 @@ def checked_limit_bytes(data: DataSettings) -> int | None:
     place = _place(data)
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = place.lstat()
+        if not _is_ours(place):
+            raise DataError(
+                f"data.cache {data.cache}: {place} belongs to somebody else; remove it, or set data.cache: none"
+            )
         with _locked(place):
             used_bytes = _used(place)
     except OSError as error:
-        raise DataError(
-            f"data.cache {data.cache}: {error.filename or place} cannot be written ({error.strerror}); set "
-            "ATTNFD_CACHE to a directory of yours, or data.cache: none"
-        ) from None
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise DataError(
-            f"data.cache {data.cache}: {place} belongs to somebody else; remove it, or set data.cache: none"
-        )
+        raise _unusable(data, error) from None
     return cache_limit_bytes(place, used_bytes, data.cache_gib)
 
 
 def forget_unused_memory() -> None:
     """Remove the images in shared memory that no process uses any more, such as those of killed ones."""
     place = _memory_place()
-    if place.is_dir():
-        with contextlib.suppress(OSError), _locked(place):
-            _remove_unused(place)
+    with contextlib.suppress(OSError):
+        if _is_ours(place):
+            with _locked(place):
+                _remove_unused(place)
+
+
+def memory_in_use() -> bool:
+    """Return whether images of ours are in shared memory."""
+    place = _memory_place()
+    with contextlib.suppress(OSError):
+        return _is_ours(place) and bool(_directories(place))
+    return False
+
+
+def _is_ours(place: Path) -> bool:
+    """Return whether a place is a directory that belongs to this user, and no link to one."""
+    found = place.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+
+
+def _unusable(data: DataSettings, error: OSError) -> DataError:
+    return DataError(
+        f"data.cache {data.cache}: {error.filename or _place(data)} cannot be written ({error.strerror}); set "
+        "ATTNFD_CACHE to a directory of yours, or data.cache: none"
+    )
 
 
 def _place(data: DataSettings) -> Path:
@@ -185,9 +218,9 @@ def _locked(place: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _try_lock(lock: int, kind: int) -> bool:
+def _try_lock(lock: int) -> bool:
     try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -202,7 +235,11 @@ def _used(place: Path) -> int:
 
 
 def _recount(place: Path) -> int:
-    used = sum(file.stat().st_size for directory in _directories(place) for file in directory.iterdir())
+    used = 0
+    for directory in _directories(place):
+        for file in os.scandir(directory):
+            with contextlib.suppress(FileNotFoundError):  # a part becomes an image, or goes, without a lock
+                used += file.stat().st_size
     (place / "used").write_text(str(used), encoding="ascii")
     return used
 
@@ -211,14 +248,19 @@ def _remove_unused(place: Path, *, but: str = "") -> None:
     """Remove the directories that nobody holds."""
     gone = False
     for directory in _directories(place):
-        if directory.name != but:
-            lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            if _try_lock(lock, fcntl.LOCK_EX):
-                shutil.rmtree(directory)
-                gone = True
-            os.close(lock)
+        if directory.name != but and not _is_held(directory):
+            shutil.rmtree(directory, ignore_errors=True)  # whoever wants it now waits for the place
+            gone = True
     if gone:
         _recount(place)
+
+
+def _is_held(directory: Path) -> bool:
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        return not _try_lock(lock)
+    finally:
+        os.close(lock)  # before the directory goes: a network disk keeps open files under other names
 
 
 def _directories(place: Path) -> list[Path]:

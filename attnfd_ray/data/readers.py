@@ -36,13 +36,13 @@ class Readers:
         return self._processes.map([(number, job) for job in jobs])
 
     def check_shared_memory(self, batch_bytes: int) -> None:
-        """Raise CapacityError if /dev/shm cannot hold the batches that the processes make ahead."""
+        """Raise CapacityError if /dev/shm cannot hold the batches that the processes make ahead, beside a cache."""
         needed = (BATCHES_AHEAD * self.num_processes + 1) * batch_bytes
-        free = free_bytes(SHARED_MEMORY)
+        free = free_bytes(SHARED_MEMORY) - max((dataset.memory_left_bytes() for dataset in self.datasets), default=0)
         if self.num_processes and needed > free:
             raise CapacityError(
-                f"data.loader_workers {self.num_processes}: {SHARED_MEMORY} has {free / MIB:.0f} MiB free and batches "
-                f"made ahead need {needed / MIB:.0f}; set fewer, 0 to load in the training process, a smaller "
+                f"data.loader_workers {self.num_processes}: {SHARED_MEMORY} has {max(0, free) / MIB:.0f} MiB free and "
+                f"batches made ahead need {needed / MIB:.0f}; set fewer, 0 to load in the training process, a smaller "
                 f"train.batch_size, or give a container more of it (docker run --shm-size)"
             )
 

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import shutil
-import time
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,10 +23,11 @@ from attnfd_ray.data.remote_files import FileState, RemoteFiles, open_uri
 from attnfd_ray.data.space import GIB, free_bytes
 from attnfd_ray.errors import DataError
 
-_FRESH_S = 120.0
-"""For how long a listing is good enough for those who do not ask for a new one: the workers that start together."""
 _COPIES_AT_ONCE = 16
-_SECRETS = re.compile(r"://[^@]*:[^@]*@|[?&][^=]*(key|secret|token|sig|password|credential)[^=]*=", re.IGNORECASE)
+# in github://org:repo@branch there is none
+_SECRETS = re.compile(
+    r"^(?!github)\w+://[^/@:]*:[^@]*@|[?&][^=]*(key|secret|token|sig|password|credential)[^=]*=", re.IGNORECASE
+)
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +35,9 @@ _log = logging.getLogger(__name__)
 def local_root(root: str | Path, *, unread: Sequence[str] = (), relist: bool = False) -> Path:
     """Return the directory that a dataset's root means: a path as it is, of a URI its copy on this machine.
 
-    Files whose names match a pattern in `unread` are not copied. With `relist` the URI is listed whatever is known of
-    it: commands do that once, and their workers take what is there. DataError where it cannot be read or copied.
+    Files whose names match a pattern in `unread` are not copied. With `relist` the copy is made what the URI is now:
+    commands do that once, and their workers take a whole copy as it is, and compare its hash with the command's.
+    DataError where it cannot be read or copied.
     """
     uri = str(root)
     if "://" not in uri:
@@ -52,7 +54,7 @@ def local_root(root: str | Path, *, unread: Sequence[str] = (), relist: bool = F
     try:
         mirror.place.mkdir(parents=True, exist_ok=True)
         with _locked(mirror):
-            if relist or not mirror.is_fresh():
+            if relist or not mirror.is_whole():
                 mirror.update()
     except OSError as error:
         raise DataError(
@@ -74,7 +76,7 @@ class _Mirror:
     """The copy of the files under a URI; changed only by who holds its lock.
 
     Each file comes to be whole or not at all, with its size and time, by which it is known again. `listed` is there
-    once all are, and its time says since when that is known.
+    while all are.
     """
 
     uri: str
@@ -86,12 +88,9 @@ class _Mirror:
         """The directory that looks as the URI does."""
         return self.place / "files"
 
-    def is_fresh(self) -> bool:
-        """Return whether all files were there a moment ago."""
-        try:
-            return 0 <= time.time() - self._listed.stat().st_mtime < _FRESH_S
-        except FileNotFoundError:
-            return False
+    def is_whole(self) -> bool:
+        """Return whether all files are there that were at the URI when it was last looked at."""
+        return self._listed.is_file()
 
     def update(self) -> None:
         """Make the copy what is at the URI now. Raises DataError, or OSError where it cannot be written."""
@@ -147,15 +146,21 @@ class _Mirror:
         parts = self.place / "parts"
         shutil.rmtree(parts, ignore_errors=True)  # of a killed process
         parts.mkdir()
+        over = threading.Event()
         with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
-            jobs = ((remote, *job, parts / f"{number}.part") for number, job in enumerate(lacking.items()))
-            for _ in pool.map(lambda job: self._copy(*job), jobs):  # an error, or Ctrl-C, ends it early
-                pass
+            jobs = ((remote, *job, parts / f"{number}.part", over) for number, job in enumerate(lacking.items()))
+            try:
+                for _ in pool.map(lambda job: self._copy(*job), jobs):
+                    pass
+            finally:  # an error, or Ctrl-C, ends what is being copied at its next piece
+                over.set()
         _log.warning("data.root %s: copied %s", self.uri, what)
 
-    def _copy(self, remote: RemoteFiles, name: str, state: FileState, part: Path) -> None:
+    def _copy(self, remote: RemoteFiles, name: str, state: FileState, part: Path, over: threading.Event) -> None:
         with part.open("wb") as file:
             for chunk in remote.chunks(name):
+                if over.is_set():
+                    return
                 file.write(chunk)
         if part.stat().st_size != state.num_bytes:
             raise DataError(

@@ -1,11 +1,13 @@
 """Lists and reads the files under a URI: through pyarrow what it knows, through fsspec the rest. No torch.
 
-Whatever goes wrong is one DataError that names data.root and the URI, and comes within a bounded time.
+Whatever goes wrong is one DataError that names data.root and the URI, and where a library lets
+us say how long to wait, within a bounded time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -182,6 +184,9 @@ def _patient_for_seconds(uri: str) -> str:
 def _s3(uri: str, *, region: str) -> fs.S3FileSystem:
     """Return the file system of a URI with limits that a URI cannot have: by itself it tries for minutes."""
     options = dict(parse_qsl(urlsplit(uri).query))
+    # what Arrow itself reads only where it takes the whole URI
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        options = {"endpoint_override": endpoint} | options
     return fs.S3FileSystem(
         region=region or None,
         **{name: options[name] for name in ("scheme", "endpoint_override", "tls_ca_file_path") if name in options},

@@ -24,11 +24,12 @@ def contact_sheet(settings: ExperimentSettings, *, count: int) -> tuple[bytes, i
 
     They are the run's own: same seed, same order, same augmentation. DataError where a file cannot be read.
     """
-    dataset = open_dataset(settings.data, split=settings.data.train_split)
+    data = settings.data.model_copy(update={"cache": "none"})
+    dataset = open_dataset(data, split=data.train_split)
     train, tiles = settings.train, []
     loader = TrainLoader(
         dataset,
-        settings.data,
+        data,
         readers=Readers([dataset]),
         global_batch_size=train.batch_size,
         seed=train.seed,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -63,10 +64,14 @@ def eval_transform(image_CHW: Tensor, label_HW: Tensor, data: DataSettings) -> t
 
 def normalised(image_CHW: Tensor) -> Tensor:
     """Return uint8 images, one or a batch, as float32 with ImageNet's mean at 0 and its spread at 1."""
-    mean, std = (
-        torch.tensor(values, device=image_CHW.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
-    )
-    return image_CHW.float().mul_(1 / (255 * std)).sub_(mean / std)
+    factor_311, shift_311 = _imagenet(image_CHW.device)
+    return image_CHW.float().mul_(factor_311).sub_(shift_311)
+
+
+@cache  # made on a device anew, they would hold it up for every batch
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return 1 / (255 * std), mean / std
 
 
 def resized_image(image_CHW: Tensor, size: Sequence[int]) -> Tensor:

@@ -41,6 +41,11 @@ def of(part: int | None, whole: int | None) -> str:
     return f"{NONE if part is None else part}/{NONE if whole is None else whole}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 seed` or `2 seeds`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def assignments(values: Mapping[str, Any]) -> str:
     """Return searched values as `layers=[stage4, aspp] loss_weight=2.15`; a path is shortened if no other ends so."""
     leaves = [path.rpartition(".")[2] for path in values]

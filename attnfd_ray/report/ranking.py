@@ -28,7 +28,9 @@ def _order(line: TrialLine) -> tuple[float, float, str]:
 
 def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[TrialLine]) -> ProtocolReport:
     """Return the ranking of students measured by one protocol, its best config and the gain over the baseline."""
-    ranked = rank(lines)
+    ranked = rank([line for line in lines if line.role != "confirm"])
+    # leaders run again say more of a config, but are no further tries at being the best
+    pooled = [*ranked, *rank([line for line in lines if line.role == "confirm"])]
     baseline = next((line for line in ranked if line.role == "baseline"), None)
     alone = same_config(baseline, ranked) if baseline else []
     best = next((line for line in ranked if line not in alone), None)
@@ -37,17 +39,17 @@ def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[Tri
         teacher=teacher,
         baseline=baseline,
         best=best,
-        gain=_gain(best, baseline, ranked) if best and baseline else None,
-        configs=configs(ranked),
+        gain=_gain(best, baseline, ranked, pooled) if best and baseline else None,
+        configs=configs(pooled),
         ranked=ranked,
         others=sorted((line for line in lines if not line.full), key=_order),
     )
 
 
-def _gain(best: TrialLine, baseline: TrialLine, ranked: Sequence[TrialLine]) -> Gain:
-    """Compare means over seeds."""
-    alone = same_config(baseline, ranked)
-    bests, baselines = (list(by_seed(lines).values()) for lines in (same_config(best, ranked), alone))
+def _gain(best: TrialLine, baseline: TrialLine, ranked: Sequence[TrialLine], pooled: Sequence[TrialLine]) -> Gain:
+    """Compare means over seeds, those of the leaders run again among them."""
+    bests, baselines = (list(by_seed(same_config(line, pooled)).values()) for line in (best, baseline))
+    num_tried = len(ranked) - len(same_config(baseline, ranked))
 
     def difference(score: Callable[[TrialLine], float | None]) -> float | None:
         ours, theirs = [score(line) for line in bests], [score(line) for line in baselines]
@@ -62,7 +64,7 @@ def _gain(best: TrialLine, baseline: TrialLine, ranked: Sequence[TrialLine]) -> 
         last_epoch_miou=difference(lambda line: line.last_val_miou),
         num_seeds_best=len(bests),
         num_seeds_baseline=len(baselines),
-        note=_note(best, baseline, len(bests), len(baselines), num_tried=len(ranked) - len(alone)),
+        note=_note(best, baseline, len(bests), len(baselines), num_tried=num_tried),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -79,6 +79,37 @@ class ConfigLine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfirmedLine:
+    """A config over fresh seeds. `gain` is its mean difference to the baseline over the seeds that both have.
+
+    The interval of `gain` has the confidence of the Confirmation; `verdict` is None for less than two such seeds.
+    """
+
+    method: str
+    values: dict[str, Any]
+    is_baseline: bool
+    best_val_miou: Estimate
+    gain: Estimate | None
+    verdict: Literal["better", "worse", "tie"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """The leaders of a search and its baseline, run again over seeds that the search never used; best mean first.
+
+    `num_tried` counts the configs of the search, the baseline apart, `num_missing` runs that failed or have not ended.
+    """
+
+    search_id: str
+    num_tried: int
+    num_leaders: int
+    num_seeds: int
+    num_missing: int
+    confidence: float
+    lines: list[ConfirmedLine]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassLine:
     """One class by its name: its IoU, a fraction, at the best epoch of each; None where it was not scored."""
 
@@ -128,7 +159,10 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentReport:
-    """One experiment in full. `best_trial_id` is of the first protocol that has a best config."""
+    """One experiment in full. `best_trial_id` is of the first protocol that has a best config.
+
+    `confirmations` are one for each search that has any, the latest first.
+    """
 
     experiment: str
     methods: list[str]
@@ -138,6 +172,7 @@ class ExperimentReport:
     cost: Cost
     best_trial_id: str | None
     best_command: str | None
+    confirmations: list[Confirmation] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

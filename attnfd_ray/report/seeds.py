@@ -45,10 +45,10 @@ def by_seed(lines: Sequence[TrialLine]) -> dict[int, TrialLine]:
     return {line.seed: line for line in reversed(lines)}  # the best comes last and stays
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean of independent values with its 95 % interval by Student's t."""
+def estimate(values: Sequence[float], *, confidence: float = 0.95) -> Estimate:
+    """Return the mean of independent values with its interval, 95 % unless told otherwise, by Student's t."""
     num = len(values)
-    half_width = float(stdtrit(num - 1, 0.975)) * stdev(values) / math.sqrt(num) if num > 1 else None
+    half_width = float(stdtrit(num - 1, (1 + confidence) / 2)) * stdev(values) / math.sqrt(num) if num > 1 else None
     return Estimate(mean=fmean(values), half_width=half_width, num=num)
 
 

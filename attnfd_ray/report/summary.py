@@ -12,6 +12,7 @@ from typing import Any
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report import ranking, trials
 from attnfd_ray.report.classes import class_lines
+from attnfd_ray.report.confirmed import confirmations
 from attnfd_ray.report.records import (
     Cost,
     ExperimentLine,
@@ -72,6 +73,7 @@ def _experiment(store: Store, name: str, by_experiment: Mapping[str, Sequence[di
         cost=_cost(rows, [epoch for row in rows for epoch in epochs.get(row["trial_id"], [])]),
         best_trial_id=best.trial_id if best else None,
         best_command=_command(store.name, name) if best else None,
+        confirmations=confirmations(students),
     )
 
 

@@ -15,6 +15,8 @@ from attnfd_ray.report import numbers
 from attnfd_ray.report.records import (
     ClassLine,
     ConfigLine,
+    Confirmation,
+    ConfirmedLine,
     Cost,
     ExperimentLine,
     ExperimentReport,
@@ -26,7 +28,7 @@ from attnfd_ray.report.records import (
 )
 from attnfd_ray.store.rows import TrialState
 
-_LABELS = {"baseline": "(baseline)", "as_written": "(as written)", "run": "(train)"}
+_LABELS = {"baseline": "(baseline)", "as_written": "(as written)", "run": "(train)", "confirm": "(confirm)"}
 
 
 def show(report: Report, console: Console) -> None:
@@ -47,6 +49,8 @@ def _experiment(shown: ExperimentReport, console: Console) -> None:
     _say(console, _cost(shown.cost), indent=2)
     for protocol in shown.protocols:
         _protocol(protocol, console)
+    for confirmation in shown.confirmations:
+        show_confirmation(confirmation, console)
     if shown.failures:
         _title(console, "Failures")
         _print(console, _failures(shown.failures))
@@ -81,6 +85,29 @@ def _protocol(report: ProtocolReport, console: Console) -> None:
         _print(console, _unranked(report.others))
 
 
+def show_confirmation(confirmation: Confirmation, console: Console) -> None:
+    """Print what holds of a search's leaders over fresh seeds."""
+    leaders = numbers.counted(confirmation.num_leaders, "leader")
+    seeds = numbers.counted(confirmation.num_seeds, "fresh seed")
+    _title(console, f"Confirmed: {leaders} and the baseline over {seeds}")
+    _print(console, _confirmed(confirmation.lines))
+    console.print()
+    _say(console, _what_it_is_worth(confirmation), indent=2)
+
+
+def _what_it_is_worth(confirmation: Confirmation) -> str:
+    tried = numbers.counted(confirmation.num_tried, "config")
+    together = f", so that all {confirmation.num_leaders} hold with 95 % (Bonferroni)"
+    interval = f"{100 * confirmation.confidence:.4g} % interval{together if confirmation.num_leaders > 1 else ''}"
+    parts = [
+        f"{confirmation.search_id} tried {tried}, so its best was lucky too; only seeds that it never used count here.",
+        f"Gains are seed by seed, each with a {interval}; tie: it contains 0. mIoU with 95 % intervals.",
+    ]
+    if confirmation.num_missing:
+        parts.append(f"Left out, failed or not ended: {numbers.counted(confirmation.num_missing, 'run')}.")
+    return " ".join(parts)
+
+
 def _heads(heads: Sequence[tuple[str, TrialLine]]) -> Table:
     tested = any(line.test_miou is not None for _, line in heads)
     table = _table(["", "Trial"], ["mIoU %", "Best at", "Last %", *(["Test %"] if tested else [])])
@@ -101,12 +128,24 @@ def _classes(lines: Iterable[ClassLine]) -> Table:
 def _configs(configs: Iterable[ConfigLine]) -> Table:
     table = _table(["Config"], ["Seeds", "mIoU %", "Gain, points"])
     for line in configs:
-        method = "none (baseline)" if line.is_baseline else line.method
-        name = " ".join(part for part in (method, numbers.assignments(_without_method(line.values))) if part)
-        score, gain = line.best_val_miou, line.gain
-        gained = numbers.NONE if gain is None else numbers.interval(numbers.points(gain.mean), gain.half_width)
-        _row(table, name, str(score.num), numbers.interval(numbers.percent(score.mean), score.half_width), gained)
+        _row(table, *_over_seeds(line))
     return table
+
+
+def _confirmed(lines: Iterable[ConfirmedLine]) -> Table:
+    table = _table(["Config"], ["Seeds", "mIoU %", "Gain, points"], ["Verdict"])
+    for line in lines:
+        _row(table, *_over_seeds(line), line.verdict or numbers.NONE)
+    return table
+
+
+def _over_seeds(line: ConfigLine | ConfirmedLine) -> list[str]:
+    """Return a config's name, number of seeds, score and gain."""
+    method = "none (baseline)" if line.is_baseline else line.method
+    name = " ".join(part for part in (method, numbers.assignments(_without_method(line.values))) if part)
+    score, gain = line.best_val_miou, line.gain
+    gained = numbers.NONE if gain is None else numbers.interval(numbers.points(gain.mean), gain.half_width)
+    return [name, str(score.num), numbers.interval(numbers.percent(score.mean), score.half_width), gained]
 
 
 def _without_method(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +189,7 @@ def _values(line: TrialLine) -> str:
 def _states(counts: Mapping[TrialState, int]) -> str:
     total = sum(counts.values())
     states = ", ".join(f"{count} {state.lower()}" for state, count in counts.items())
-    return f"{total} trial{'' if total == 1 else 's'}: {states}"
+    return f"{numbers.counted(total, 'trial')}: {states}"
 
 
 def _cost(cost: Cost) -> str:

@@ -13,9 +13,9 @@ from attnfd_ray.store.rows import TrialState
 Row = Mapping[str, Any]
 
 TRIAL_COLUMNS = (
-    "experiment", "trial_id", "role", "method", "seed", "state", "stop_reason", "failure_kind", "failure_text",
-    "config_hash", "searched_json", "best_val_miou", "best_epoch", "last_val_miou", "epochs_done", "epochs_total",
-    "protocol", "test_miou", "student_params", "teacher_hash", "wall_s", "peak_mem_mib", "time_utc",
+    "experiment", "search_id", "trial_id", "role", "method", "seed", "state", "stop_reason", "failure_kind",
+    "failure_text", "config_hash", "searched_json", "best_val_miou", "best_epoch", "last_val_miou", "epochs_done",
+    "epochs_total", "protocol", "test_miou", "student_params", "teacher_hash", "wall_s", "peak_mem_mib", "time_utc",
 )  # fmt: skip
 EPOCH_COLUMNS = (
     "experiment", "trial_id", "epoch", "epochs_total", "val_miou", "protocol", "images_per_s", "wall_s",

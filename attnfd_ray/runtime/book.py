@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from attnfd_ray.config.overrides import config_hash
+from attnfd_ray.runtime.disk import tidy
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.versions import versions
 from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
@@ -69,6 +70,11 @@ class Book:
         )
         self.store.append_trial(row)
         self.store.compact(self.job.trial_id)
+
+    def tidy(self) -> None:
+        """Make room for the group's next trial, now that the end of this one is written and told."""
+        if self.job.search_id is not None:
+            tidy(self.store, self.job.search_id, keep_weights=self.job.settings.tune.keep_weights)
 
 
 def facts(job: Job, device: torch.device, attempt: int) -> dict[str, Any]:

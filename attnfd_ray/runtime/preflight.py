@@ -56,26 +56,37 @@ def find_room(
 ) -> Room:
     """Return how many groups run at once, waiting as long as `patience` allows; CapacityError, with the sum, after."""
     start, told = clock.monotonic(), False
-    while True:
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
-        resources = alive_resources(nodes)
-        shape = group_shape(settings.scaling, resources)
-        try:
-            if len(resources) < patience.nodes:
-                raise CapacityError(
-                    f"cluster: {len(resources)} of {patience.nodes} expected nodes are there; start the others, wait "
-                    "longer with --wait-timeout, or expect fewer"
-                )
-            return Room(shape=shape, groups=concurrency(shape, resources, asked=asked, trials=trials), nodes=nodes)
-        except CapacityError as error:
-            if clock.monotonic() - start >= patience.wait_s:
-                waited = f" (waited {patience.wait_s:g} s for it)" if patience.wait_s else ""
-                raise CapacityError(f"{error}{waited}") from None
-            if not told:
-                say(f"waiting up to {patience.wait_s:g} s for room: {error}")
-                _ask_to_scale_up(shape, groups=1 if asked == "auto" else int(asked))
-                told = True
-            clock.sleep(_POLL_S)
+    try:
+        while True:
+            nodes = ray.nodes()  # type: ignore[no-untyped-call]
+            try:
+                return _room_of(settings, nodes, asked=asked, trials=trials, expected=patience.nodes)
+            except CapacityError as error:
+                if clock.monotonic() - start >= patience.wait_s:
+                    waited = f" (waited {patience.wait_s:g} s for it)" if patience.wait_s else ""
+                    raise CapacityError(f"{error}{waited}") from None
+                if not told:
+                    say(f"waiting up to {patience.wait_s:g} s for room: {error}")
+                    shape = group_shape(settings.scaling, alive_resources(nodes))
+                    _ask_to_scale_up([shape.resources()] * shape.workers * (1 if asked == "auto" else int(asked)))
+                    told = True
+                clock.sleep(_POLL_S)
+    finally:
+        if told:  # what runs from here on keeps its nodes itself
+            _ask_to_scale_up([])
+
+
+def _room_of(
+    settings: ExperimentSettings, nodes: Sequence[Mapping[str, Any]], *, asked: int | str, trials: int, expected: int
+) -> Room:
+    resources = alive_resources(nodes)
+    if len(resources) < expected:
+        raise CapacityError(
+            f"cluster: {len(resources)} of {expected} expected nodes are there; start the others, wait longer with "
+            "--wait-timeout, or expect fewer"
+        )
+    shape = group_shape(settings.scaling, resources)
+    return Room(shape=shape, groups=concurrency(shape, resources, asked=asked, trials=trials), nodes=nodes)
 
 
 def problems_of_nodes(settings: ExperimentSettings, room: Room) -> list[str]:
@@ -101,18 +112,20 @@ def arithmetic(settings: ExperimentSettings, room: Room, sizes: Sizes, *, trials
 
 
 def lacking_disk(settings: ExperimentSettings, room: Room, sizes: Sizes, *, trials: int) -> list[str]:
-    """Return a line if the store's disk has no room for what the runs leave in it."""
+    """Return a line if the store's disk has no room for what the runs hold in it."""
     needed, free = _disk(settings, room, sizes, trials)
     text = (
-        f"store {settings.store}: {trials} trials leave up to {needed / GIB:.2f} GiB of checkpoints and weights and "
-        f"{free / GIB:.2f} GiB are free; free some, set fewer tune.trials, or give another --set store="
+        f"store {settings.store}: {trials} trials take up to {needed / GIB:.2f} GiB of checkpoints and weights and "
+        f"{free / GIB:.2f} GiB are free; free some (attnfd-ray gc), set a lower tune.keep_weights or tune.concurrent, "
+        "or give another --set store="
     )
     return [text] if needed > free else []
 
 
 def _disk(settings: ExperimentSettings, room: Room, sizes: Sizes, trials: int) -> tuple[int, int]:
     """Return the bytes that are needed, and that are free."""
-    return disk_bytes(sizes, trials=trials, concurrent=room.groups), shutil.disk_usage(settings.store).free
+    needed = disk_bytes(sizes, trials=trials, concurrent=room.groups, keep_weights=settings.tune.keep_weights)
+    return needed, shutil.disk_usage(settings.store).free
 
 
 def _time(settings: ExperimentSettings, room: Room, trials: int) -> str:
@@ -128,9 +141,9 @@ def _time(settings: ExperimentSettings, room: Room, trials: int) -> str:
     )
 
 
-def _ask_to_scale_up(shape: GroupShape, *, groups: int) -> None:
-    """Tell an autoscaler what is waited for; a cluster without one does not mind."""
+def _ask_to_scale_up(bundles: list[dict[str, float]]) -> None:
+    """Tell an autoscaler what is waited for, until told otherwise; a cluster without one does not mind."""
     if cluster_address():
         from ray.autoscaler.sdk import request_resources
 
-        request_resources(bundles=[shape.resources()] * (shape.workers * groups))
+        request_resources(bundles=bundles)

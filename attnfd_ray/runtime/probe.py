@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 import uuid
@@ -15,8 +16,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.data.space import SHARED_MEMORY, free_bytes
-from attnfd_ray.errors import StoreError
+from attnfd_ray.data.image_cache import checked_limit_bytes
+from attnfd_ray.errors import DataError, StoreError
 from attnfd_ray.runtime.versions import versions
 
 _PATIENCE_S, _DISK_PATIENCE_S = 60.0, 5.0
@@ -25,20 +26,17 @@ _MUST_AGREE = ("python", "ray", "torch", "optuna", "attnfd-ray")
 
 @dataclass(frozen=True, kw_only=True)
 class NodeFacts:
-    """A node's name, its software, its free shared memory, and what it cannot read or write, a line each."""
+    """A node's name, its software, and what it cannot read, write or hold, a line each."""
 
     node: str
     versions: Mapping[str, str]
-    shared_memory_bytes: int
     problems: tuple[str, ...] = ()
 
 
 def look(settings: ExperimentSettings, token: str, node: str) -> NodeFacts:
     """Return what the node that this runs on says; `token` is what the driver wrote into the store."""
-    problems = [f"node {node}: {text}" for text in (*_unshared(settings, token, node), *_unreadable(settings))]
-    return NodeFacts(
-        node=node, versions=versions(), shared_memory_bytes=free_bytes(SHARED_MEMORY), problems=tuple(problems)
-    )
+    found = (*_unshared(settings, token, node), *_unreadable(settings), *_no_cache(settings))
+    return NodeFacts(node=node, versions=versions(), problems=tuple(f"node {node}: {text}" for text in found))
 
 
 def look_everywhere(settings: ExperimentSettings, nodes: Sequence[Mapping[str, Any]]) -> list[NodeFacts]:
@@ -59,9 +57,7 @@ def look_everywhere(settings: ExperimentSettings, nodes: Sequence[Mapping[str, A
             *_answers(settings, token, [node for node in nodes if node["Alive"] and node["NodeID"] != here]),
         ]
     finally:
-        for file in directory.iterdir():
-            file.unlink(missing_ok=True)
-        directory.rmdir()
+        shutil.rmtree(directory, ignore_errors=True)  # a late node may still write into it
 
 
 def disagreements(facts: Sequence[NodeFacts]) -> list[str]:
@@ -90,7 +86,7 @@ def _answers(settings: ExperimentSettings, token: str, nodes: Sequence[Mapping[s
         except Exception as error:  # noqa: BLE001 - whatever it is, the node cannot be used
             reason = next(iter(str(error).strip().splitlines()[::-1]), "") or type(error).__name__
             text = f"node {name}: did not answer within {_PATIENCE_S:g} s ({reason}); look whether attnfd-ray is there"
-            yield NodeFacts(node=name, versions={}, shared_memory_bytes=0, problems=(text,))
+            yield NodeFacts(node=name, versions={}, problems=(text,))
             continue
         file = _directory(settings, token) / _file_name(name)
         unseen = () if facts.problems or _appears(file) else (_not_shared(settings, f"node {name}: "),)
@@ -132,6 +128,14 @@ def _unreadable(settings: ExperimentSettings) -> Iterator[str]:
     checkpoint = settings.teacher.checkpoint if settings.teacher else None
     if checkpoint and not os.access(checkpoint, os.R_OK):
         yield f"teacher.checkpoint {checkpoint} cannot be read; put it there on every node, or on a disk that all share"
+
+
+def _no_cache(settings: ExperimentSettings) -> list[str]:
+    try:
+        checked_limit_bytes(settings.data)
+    except DataError as error:
+        return error.problems
+    return []
 
 
 def _directory(settings: ExperimentSettings, token: str) -> Path:

@@ -24,29 +24,41 @@ def claim_id(settings: ExperimentSettings, command: str, *, fresh: bool) -> str:
     """
     root = Path(settings.store) / "experiments"
     prefix = f"{settings.experiment}.{command}"
-    numbers = [int(path.stem.removeprefix(prefix)) for path in root.glob(f"{prefix}*.json") if _numbered(path, prefix)]
-    number = max(numbers, default=0)
+    number = _latest(root, prefix)
     if number and not fresh:
         _check_same(settings, root / f"{prefix}{number}.json")
-        return f"{prefix}{number}"
-    number += 1
-    root.mkdir(parents=True, exist_ok=True)
-    write_whole(root / f"{prefix}{number}.json", settings.model_dump_json(indent=1).encode())
+    else:
+        number += 1
+    _write(settings, root / f"{prefix}{number}.json")
     return f"{prefix}{number}"
+
+
+def check_searched(settings: ExperimentSettings) -> None:
+    """Raise ConfigError unless the store knows a search of the experiment."""
+    root = Path(settings.store) / "experiments"
+    if not _latest(root, f"{settings.experiment}.search"):
+        raise ConfigError(
+            f"store {settings.store}: no search of '{settings.experiment}' was started there; "
+            "run `attnfd-ray tune` with this file first, or give the store that has it with --set store="
+        )
 
 
 def locked(settings: ExperimentSettings, command: str) -> AbstractContextManager[None]:
     """Hold the experiment: two drivers on one run would write over each other. Raises StoreError if it is held."""
     busy = f"another attnfd-ray {command} is working on '{settings.experiment}'; wait for it, or stop it"
-    return held(settings, f"{settings.experiment}.{command}", busy)
+    return held(settings.store, f"{settings.experiment}.{command}", busy)
 
 
 @contextmanager
-def held(settings: ExperimentSettings, name: str, busy: str) -> Iterator[None]:
+def held(store: str | Path, name: str, busy: str) -> Iterator[None]:
     """Hold a name in the store, for as long as this process lives at most; StoreError says `busy` if another does."""
-    path = Path(settings.store) / "experiments" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    path = Path(store) / "experiments" / f"{name}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -54,8 +66,25 @@ def held(settings: ExperimentSettings, name: str, busy: str) -> Iterator[None]:
         yield
 
 
+def _latest(root: Path, prefix: str) -> int:
+    """Return the highest number given so far, 0 for none."""
+    numbers = [int(path.stem.removeprefix(prefix)) for path in root.glob(f"{prefix}*.json") if _numbered(path, prefix)]
+    return max(numbers, default=0)
+
+
 def _numbered(path: Path, prefix: str) -> bool:
     return path.stem.removeprefix(prefix).isdigit()
+
+
+def _write(settings: ExperimentSettings, file: Path) -> None:
+    """Write what holds from now on: how long a search goes on and what it keeps may change from call to call."""
+    content = settings.model_dump_json(indent=1).encode()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists() or file.read_bytes() != content:
+            write_whole(file, content)
+    except OSError as error:
+        raise StoreError(f"{file}: cannot be written: {error.strerror}") from None
 
 
 def _check_same(settings: ExperimentSettings, file: Path) -> None:

@@ -46,7 +46,8 @@ def ready_teacher(settings: ExperimentSettings, broker: Any, template: Job, list
         settings_json=training.model_dump_json(),
     )
     file = str(job.directory / "best.safetensors")
-    with held(settings, job.trial_id, f"{job.trial_id} is being trained by another command; wait for it, or stop it"):
+    busy = f"{job.trial_id} is being trained by another command; wait for it, or stop it"
+    with held(settings.store, job.trial_id, busy):
         miou = _miou_of_finished(settings, job)
         if miou is None:
             listener.stage(f"teacher {training.student.backbone}: {training.train.epochs} epochs, as {job.trial_id}")

@@ -14,14 +14,16 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from attnfd_ray.errors import AttnFDError, RunFailed
+from attnfd_ray.errors import AttnFDError, RunFailed, StoreError
 from attnfd_ray.runtime.client import failure, settle, state_of
+from attnfd_ray.runtime.disk import tidy
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
 from attnfd_ray.runtime.trial import RESOURCES, trial
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import State, Suggestion
+from attnfd_ray.store.store import Store
 
 _FATAL = ("DATA", "STORE")  # every other trial reads the same files and writes to the same disk
 _TRIAL_PROCESS_LOSSES = 3  # the shell of a trial may die this often; its job goes on in its group meanwhile
@@ -114,10 +116,20 @@ class _Bridge:
             # what ended for want of workers or of disk is still to be done, and stays RUNNING in the store
             if kind != "STORE" and not (kind == "WORKER_LOST" and self.stopped()):
                 settle(job, kind, text)
+                self.tidy()
         else:
             state = "COMPLETE" if epoch >= of else "PRUNED"
         self.plan.finish(job.trial_id, state, metrics.get("best_miou"))
         self.listener.finished(job, state, metrics)
+
+    def tidy(self) -> None:
+        """Delete what the search needs no longer, where the driver wrote the end; workers do so after theirs."""
+        settings, search_id = self.template.settings, self.template.search_id
+        assert search_id is not None, "a search has an id"
+        try:
+            tidy(Store.open(settings.store, create=False), search_id, keep_weights=settings.tune.keep_weights)
+        except StoreError as error:
+            self.fatal = self.fatal or error
 
 
 def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import re
+import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -20,15 +21,16 @@ import torch.distributed as dist
 
 from attnfd_ray.config.overrides import digest
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings
-from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
+from attnfd_ray.data.dataset import SegmentationDataset, data_hash, open_dataset, refresh
 from attnfd_ray.data.loader import val_batches
 from attnfd_ray.data.readers import Readers
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import AttnFDError, DataError, Diverged, StoreError, UserError
+from attnfd_ray.errors import DataError, Diverged
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
 from attnfd_ray.runtime.book import Book
+from attnfd_ray.runtime.failures import describe
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.train import distributed
 from attnfd_ray.train.distributed import from_first_worker, rank, world_size
@@ -95,6 +97,27 @@ class Worker:
             self._datasets[key] = open_dataset(data, split=split)
         return self._datasets[key]
 
+    def _checked_splits(self, job: Job) -> tuple[SegmentationDataset, SegmentationDataset]:
+        """Return the train and val split; DataError if they are not what the command looked at on its node."""
+        data = job.settings.data
+        for again in (False, True):
+            if again:  # this node's copy of a URI may be older, or files have changed since they were opened
+                self._forget_datasets()
+                refresh(data)
+            train_set, val_set = self.dataset(data, data.train_split), self.dataset(data, data.val_split)
+            if job.data_hash in (None, data_hash([train_set, val_set])):
+                return train_set, val_set
+        raise DataError(
+            f"{data.root} on {socket.gethostname()}: holds other files than where the command was started (data_hash "
+            f"{data_hash([train_set, val_set])}, there {job.data_hash}); needed is the same dataset on every node"
+        )
+
+    def _forget_datasets(self) -> None:
+        self._readers.close()
+        for dataset in self._datasets.values():
+            dataset.close()
+        self._datasets.clear()
+
     def readers(self, data: DataSettings, *datasets: SegmentationDataset) -> Readers:
         """Return what reads the datasets, its processes kept from job to job."""
         known = self._readers
@@ -105,9 +128,7 @@ class Worker:
 
     def close(self) -> None:
         """End the loading processes and let go of what is kept on this node."""
-        self._readers.close()
-        for dataset in self._datasets.values():
-            dataset.close()
+        self._forget_datasets()
 
     def teacher(self, settings: ExperimentSettings, file: str, num_classes: int) -> FrozenTeacher:
         """Return the frozen teacher of a file of weights, loaded once."""
@@ -144,8 +165,7 @@ class Worker:
     def _train(self, job: Job) -> None:
         settings = job.settings
         book = Book.open(job, self.device) if rank() == 0 else None
-        train_set = self.dataset(settings.data, settings.data.train_split)
-        val_set = self.dataset(settings.data, settings.data.val_split)
+        train_set, val_set = self._checked_splits(job)
         test_split = settings.data.test_split
         test_set = self.dataset(settings.data, test_split) if test_split else None
         teacher = None
@@ -179,6 +199,7 @@ class Worker:
         if book is not None:
             book.write_end(outcome, train_set.class_names)
             self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last)))
+            book.tidy()
 
 
 def _lost_a_peer(error: Exception) -> bool:
@@ -192,20 +213,3 @@ def _lost_a_peer(error: Exception) -> bool:
     frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     ours = _OUR_COLLECTIVES in frames and frames[-1].is_relative_to(_COLLECTIVES)
     return isinstance(error, dist.DistError) or bool(_BROKEN_CONNECTION.search(str(error))) or ours
-
-
-def describe(error: Exception) -> tuple[str, str]:
-    """Return the kind of a failure and one line on it; for an error that is not ours, with where it was raised."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "OOM", str(error).splitlines()[0]
-    if isinstance(error, Diverged):
-        return "NAN", str(error)
-    if isinstance(error, DataError):
-        return "DATA", str(error)
-    if isinstance(error, StoreError):
-        return "STORE", str(error)
-    if isinstance(error, AttnFDError):
-        return ("CONFIG" if isinstance(error, UserError) else "RUN"), str(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    text = str(error).splitlines()[0] if str(error) else ""
-    return "USER_CODE", f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"

@@ -7,7 +7,7 @@ from how many draws came before it in this process.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import optuna
@@ -18,8 +18,9 @@ from attnfd_ray import registry
 from attnfd_ray.config.overrides import with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.search.distributions import decode, encode, to_distributions, walk
-from attnfd_ray.search.early_stopping import why
-from attnfd_ray.search.records import GO_ON, Decision
+from attnfd_ray.search.earlier import check_sampler, learned
+from attnfd_ray.search.early_stopping import INDEX, why
+from attnfd_ray.search.records import GO_ON, Decision, PastTrial, Warmth
 
 NUM_DRAWS = 50  # for one trial, before the sampler is passed over
 
@@ -64,13 +65,18 @@ class Advisor:
         trial.report(value, epoch)
         if epoch >= self._settings.train.epochs or not trial.should_prune():
             return GO_ON
-        trials = self._study.get_trials(deepcopy=False)
-        rf = self._settings.tune.reduction_factor
-        return Decision(True, why(trials[trial.number], trials, epoch=epoch, value=value, reduction_factor=rf))
+        return Decision(True, why(self._study, self._study.get_trials(deepcopy=False)[trial.number]))
 
     def tell(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
         """Finish a trial; `value` belongs to COMPLETE alone: Optuna takes a pruned one's last reported."""
         self._study.tell(trial, value, state)
+
+    def learn(self, earlier: Iterable[PastTrial]) -> Warmth:
+        """Take up trials of an earlier search, before any of this one. Raises ConfigError where it would be in vain."""
+        check_sampler(self._settings)
+        trials, warmth = learned(earlier, self._settings, self._distributions)
+        self._study.add_trials(trials)
+        return warmth
 
     def _candidates(self, index: int) -> Iterator[optuna.Trial]:
         """Yield what the sampler draws; where it keeps missing, combinations not tried yet until none is left."""
@@ -78,6 +84,7 @@ class Advisor:
         for attempt in range(NUM_DRAWS):
             self._study.sampler = self._sampler(index, attempt)
             trial = self._study.ask(self._distributions)
+            trial.set_user_attr(INDEX, index)
             params = trial.params
             yield trial
         for combination in walk(self._distributions, self._seed(index), params):
@@ -86,7 +93,7 @@ class Advisor:
 
     def _ask(self, index: int, params: dict[str, Any]) -> optuna.Trial:
         self._study.sampler = sampler = self._sampler(index)
-        self._study.enqueue_trial(params)
+        self._study.enqueue_trial(params, {INDEX: index})
         trial = self._study.ask(self._distributions)
         if isinstance(sampler, CmaEsSampler):
             # It keeps its state in the trials it proposed, and Optuna lets it propose only what is not given. So it

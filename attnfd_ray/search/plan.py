@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.search.advisor import Advisor
-from attnfd_ray.search.records import GO_ON, Counts, Decision, PastTrial, Role, State, Suggestion
+from attnfd_ray.search.earlier import values_at
+from attnfd_ray.search.records import GO_ON, Counts, Decision, PastTrial, Role, State, Suggestion, Warmth
 
 _TOLD: dict[State, TrialState] = {
     "COMPLETE": TrialState.COMPLETE,
@@ -45,14 +46,24 @@ class _Trial:
 class SearchPlan:
     """What a search tries, one suggestion at a time; one thread at a time.
 
-    Raises ConfigError where the sampler cannot search the space or needs a package that is not there.
+    `history` is what this search did before; `earlier` are trials of others, for the sampler to learn from (`warmth`),
+    and must be the same whenever the search goes on. Raises ConfigError where the sampler cannot search the space,
+    cannot learn from `earlier`, or needs a package that is not there.
     """
 
-    def __init__(self, settings: ExperimentSettings, *, search_id: str, history: Sequence[PastTrial] = ()) -> None:
+    def __init__(
+        self,
+        settings: ExperimentSettings,
+        *,
+        search_id: str,
+        history: Sequence[PastTrial] = (),
+        earlier: Sequence[PastTrial] = (),
+    ) -> None:
         self._settings = settings
         self._search_id = search_id
         self._advisor = Advisor(settings)
-        self._written = _searched_values(settings)
+        self.warmth = self._advisor.learn(earlier) if earlier else Warmth()
+        self._written = values_at(settings, settings.search)
         self._baseline = baseline_of(settings)
         self._roles = self._order()
         self._trials: dict[str, _Trial] = {}
@@ -196,14 +207,3 @@ class SearchPlan:
         search_id, _, number = trial_id.rpartition("-")
         assert search_id == self._search_id, f"{trial_id} is not of search {self._search_id}"
         return int(number)
-
-
-def _searched_values(settings: ExperimentSettings) -> dict[str, Any]:
-    """Return the values the file itself gives to what is searched."""
-    tree, values = settings.model_dump(mode="json"), {}
-    for path in settings.search:
-        node: Any = tree
-        for key in path.split("."):
-            node = node.get(key) if isinstance(node, dict) else None
-        values[path] = node
-    return values

@@ -34,6 +34,17 @@ class Suggestion:
     settings: ExperimentSettings
 
 
+@dataclass(frozen=True, kw_only=True)
+class Warmth:
+    """How many trials of an earlier search the sampler knows, and how many were left out as outside this space."""
+
+    taken: int = 0
+    outside: int = 0
+
+    def __str__(self) -> str:
+        return f"the sampler knows {self.taken} earlier trials; {self.outside} outside this space are left out"
+
+
 @dataclass(frozen=True)
 class Decision:
     """Whether a trial ends here, and if so, why."""

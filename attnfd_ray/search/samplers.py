@@ -28,8 +28,7 @@ Distributions = Mapping[str, BaseDistribution]
 
 def tpe(seed: int, distributions: Distributions) -> BaseSampler:
     """Tree-structured Parzen estimators over all settings jointly; running trials count as poor ones."""
-    # group=False: every trial of a study has every param here, so there are no groups to tell apart.
-    return TPESampler(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS, multivariate=True, constant_liar=True)
+    return Tpe(seed, distributions)
 
 
 def random(seed: int, distributions: Distributions) -> BaseSampler:
@@ -62,6 +61,19 @@ def grid(seed: int, distributions: Distributions) -> BaseSampler:
             ]
         )
     return Grid(seed, distributions)
+
+
+class Tpe(TPESampler):
+    """Optuna's, told the space: it would work it out from every trial of the study, again for every draw."""
+
+    def __init__(self, seed: int, distributions: Distributions) -> None:
+        # group=False: every trial of a study has every param here, so there are no groups to tell apart.
+        super().__init__(seed=seed, n_startup_trials=NUM_STARTUP_TRIALS, multivariate=True, constant_liar=True)
+        self._space = {name: distributions[name] for name in sorted(distributions) if not distributions[name].single()}
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return all that there is to choose, in the order of names."""
+        return self._space
 
 
 class Grid(BaseSampler):

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from attnfd_ray.store.schema import SCHEMA_VERSION
 
-Role = Literal["teacher", "baseline", "as_written", "trial", "run"]
+Role = Literal["teacher", "baseline", "as_written", "trial", "run", "confirm"]
 
 
 class TrialState(StrEnum):

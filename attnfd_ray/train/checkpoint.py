@@ -19,6 +19,7 @@ import torch
 
 from attnfd_ray.errors import CheckpointError, StoreError
 
+_FULL_BYTES = 2**20
 _STATE, _MANIFEST, _ASIDE = "state.pt", "manifest.json", ".writing"
 
 
@@ -59,8 +60,10 @@ def save(root: Path, *, epoch: int, state: dict[str, Any], record: dict[str, Any
         aside.rename(final)
         _flush_directory(root)
     except (OSError, RuntimeError) as error:  # torch wraps what the disk says in a RuntimeError
+        full = root.is_dir() and shutil.disk_usage(root).free < _FULL_BYTES  # before what was written is removed
         shutil.rmtree(aside, ignore_errors=True)
         reason = str(getattr(error, "strerror", None) or error).splitlines()[0]
+        reason = "No space left on device" if full else reason
         raise StoreError(f"{final}: cannot be written: {reason}") from None
     for other in root.glob("epoch-*"):
         if other != final:

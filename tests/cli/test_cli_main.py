@@ -88,7 +88,8 @@ def test_help_comes_at_once_and_loads_neither_torch_nor_ray_nor_pyarrow():
 
 
 @pytest.mark.parametrize(
-    "command", [["check"], ["train"], ["tune"], ["report"], ["explain"], ["data"], ["data", "toyscenes"]]
+    "command",
+    [["check"], ["train"], ["tune"], ["confirm"], ["report"], ["explain"], ["gc"], ["data"], ["data", "toyscenes"]],
 )
 def test_every_command_has_help(run, command):
     ran = run(*command, "--help")
@@ -98,7 +99,17 @@ def test_every_command_has_help(run, command):
 
 
 def test_the_commands_are_those_tested_here():
-    assert sorted(cli.cli.commands) == ["check", "data", "explain", "report", "teacher", "train", "tune"]
+    assert sorted(cli.cli.commands) == [
+        "check",
+        "confirm",
+        "data",
+        "explain",
+        "gc",
+        "report",
+        "teacher",
+        "train",
+        "tune",
+    ]
 
 
 def test_the_version_is_one_line(run):
@@ -225,7 +236,8 @@ def test_a_run_that_failed_is_one_line_and_exit_code_1(fails):
 def test_an_interrupted_command_says_how_to_go_on_and_exits_with_130(fails):
     ran = fails(KeyboardInterrupt())
     assert (ran.code, ran.out) == (130, "")
-    assert ran.err.strip() == "interrupted; train and tune go on from the last finished epoch when started again"
+    told = "interrupted; train, tune and confirm go on from the last finished epoch when started again"
+    assert ran.err.strip() == told
 
 
 def test_a_command_that_ends_well_exits_with_0(run, monkeypatch):

@@ -60,7 +60,10 @@ LINES = {"experiment": 1, "data": 2, "teacher": 3, "student": 4, "method": 5}
         ("scaling: {workers: 5000}", "scaling.workers: needs at most 4096, got 5000"),
         # unknown parts
         ("tune: {sampler: tpa}", "tune.sampler: unknown sampler 'tpa'; did you mean 'tpe'?"),
-        ("tune: {early_stopping: x}", "tune.early_stopping: unknown early stopping 'x'; there is: asha, none"),
+        (
+            "tune: {early_stopping: x}",
+            "tune.early_stopping: unknown early stopping 'x'; there is: asha, hyperband, median, none",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_file_and_line(file, line, problem):

@@ -105,9 +105,11 @@ def test_every_leaf_has_its_dotted_path():
     assert flatten({"a": {"b": 1, "c": {}}, "d": [1, {"e": 2}]}) == {"a.b": 1, "a.c": {}, "d": [1, {"e": 2}]}
 
 
-@pytest.mark.parametrize("path", ["store", "data.root", "data.loader_workers", "tune.trials", "tune.concurrent"])
+@pytest.mark.parametrize(
+    "path", ["store", "data.root", "data.loader_workers", "tune.trials", "tune.concurrent", "tune.keep_weights"]
+)
 def test_where_and_how_long_are_no_differences(settings, path):
-    value = "/elsewhere" if path in ("store", "data.root") else 5
+    value = "/elsewhere" if path in ("store", "data.root") else 6
     old, new = (each.model_dump(mode="json") for each in (settings, with_values(settings, {path: value})))
     assert old != new
     assert differences(old, new) == []

@@ -29,6 +29,7 @@ from attnfd_ray.errors import DataError
 Settings = Callable[..., DataSettings]
 PIXELS = 64 * 64
 KEPT_BYTES = 16 + 4 * PIXELS
+RED, BLUE = [255, 0, 0], [0, 0, 255]
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -150,6 +151,53 @@ def test_two_processes_keep_each_image_once_and_count_it_once(data: DataSettings
     assert not list(place.glob("*/*.part"))
 
 
+def test_a_third_may_open_a_cache_while_two_fill_theirs(data: DataSettings, place: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(3)
+    readers = [context.Process(target=read_all, args=(data, together)) for _ in range(2)]
+    for process in readers:
+        process.start()
+    together.wait(30)
+    tiny = (torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8))
+    for number in range(60):  # each counts all files, some of which become images meanwhile
+        cache = ImageCache(place, f"other{number}", limit_bytes=10**9)
+        cache.read(0, lambda: tiny)
+        cache.close()
+    for process in readers:
+        process.join(30)
+        assert process.exitcode == 0
+
+
+def test_a_link_to_somebody_elses_directory_is_left_alone_at_the_end_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home/thesis").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    monkeypatch.setattr(image_cache, "_memory_place", lambda: tmp_path / "link")
+    forget_unused_memory()
+    assert [path.name for path in tmp_path.glob("home/*")] == ["thesis"]
+
+
+def test_masks_whose_colours_mean_something_else_are_decoded_again(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNFD_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "mine"
+    for kind in ("images", "masks"):
+        (root / kind / "train").mkdir(parents=True)
+        pixels = np.array([[RED, BLUE]], dtype=np.uint8)
+        Image.fromarray(pixels).save(root / kind / "train/a.png")
+    data = settings(root, "folder", cache="disk")
+    seen = []
+    for one, other in ((RED, BLUE), (BLUE, RED)):
+        classes = f"[{{name: one, color: {one}}}, {{name: other, color: {other}}}]"
+        (root / "classes.yaml").write_text(f"masks_hold: colors\nclasses: {classes}\n")
+        dataset = opened(data)
+        seen += [dataset.read(0)[1].tolist(), dataset.read(0)[1].tolist()]
+        dataset.close()
+    assert seen == [[[0, 1]], [[0, 1]], [[1, 0]], [[1, 0]]]
+
+
 def test_memory_is_given_back_by_the_last_and_a_disk_keeps(data: DataSettings, place: Path) -> None:
     first, second = opened(data), opened(data)
     first.read(0)
@@ -218,6 +266,7 @@ def test_a_damaged_file_is_decoded_instead(data: DataSettings, place: Path, dama
     image, _ = dataset.read(0)
     kept(place)[0].write_bytes(damage)
     assert torch.equal(dataset.read(0)[0], image)
+    assert kept(place)[0].stat().st_size == KEPT_BYTES  # and kept again
 
 
 def test_a_cache_that_vanishes_or_cannot_be_written_fails_no_run(data: DataSettings, place: Path) -> None:

@@ -1,7 +1,6 @@
 """Datasets whose root is a URI: read from a real S3 server on loopback, and through fsspec."""
 
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -10,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import boto3
 import fsspec
@@ -214,12 +213,25 @@ def test_those_that_start_together_list_once_and_a_command_lists_again(
     assert listed == [uri]
     check_data(data)
     assert listed == [uri, uri]
-    marker = next(cache_root().glob("mirrors/*/listed"))
-    long_ago = time.time() - 3600
-    os.utime(marker, (long_ago, long_ago))
-    open_dataset(data, split="train")
-    open_dataset(data, split="val")
-    assert listed == [uri, uri, uri]
+
+
+def test_workers_take_a_whole_copy_as_it_is_and_go_on_without_the_bucket(
+    make_voc: Make, settings: Settings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = settings(bucket.upload(make_voc()))
+    before = open_dataset(data, split="train").fingerprint()
+    monkeypatch.setattr(remote, "open_uri", lambda uri: pytest.fail("nobody asked for it"))
+    assert open_dataset(data, split="train").fingerprint() == before
+
+
+@pytest.mark.parametrize("uri", ["github://org:repo@main/data", "s3://bucket/a:b@c"])
+def test_colons_that_part_no_password_are_none(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(uri: str) -> Any:
+        raise DataError("reached")
+
+    monkeypatch.setattr(remote, "open_uri", nowhere)
+    with pytest.raises(DataError, match=r"^reached$"):
+        local_root(uri)
 
 
 def test_a_changed_file_arrives_and_one_that_is_gone_goes(bucket: Bucket, tmp_path: Path) -> None:
@@ -568,3 +580,13 @@ def test_the_command_line_checks_a_bucket(toy: Path, tmp_path: Path, bucket: Buc
 def test_the_command_line_tells_of_a_broken_uri_in_one_line(run: Run, tmp_path: Path, bucket: Bucket) -> None:
     uri = bucket.uri(bucket="elsewhere")
     assert run("data", "check", str(experiment(tmp_path, uri))) == (2, "", f"{error_of(uri)}\n")
+
+
+def test_another_endpoint_in_the_environment_is_heeded(
+    make_voc: Make, settings: Settings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = bucket.upload(make_voc())
+    endpoint = dict(parse_qsl(urlsplit(uri).query))["endpoint_override"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{endpoint}")
+    plain = settings(uri.partition("?")[0])
+    assert open_dataset(plain, split="train").fingerprint() == open_dataset(settings(uri), split="train").fingerprint()

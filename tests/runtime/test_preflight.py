@@ -124,9 +124,9 @@ def test_a_remote_root_is_not_looked_for_on_the_disk(tree: dict[str, Any], setti
 
 
 def test_software_that_differs_is_a_line_for_each_package() -> None:
-    here = NodeFacts(node="a", versions={"ray": "2.60.0", "torch": "2.14.1"}, shared_memory_bytes=0)
-    there = NodeFacts(node="b", versions={"ray": "2.60.0", "torch": "2.13.0"}, shared_memory_bytes=0)
-    silent = NodeFacts(node="c", versions={}, shared_memory_bytes=0)
+    here = NodeFacts(node="a", versions={"ray": "2.60.0", "torch": "2.14.1"})
+    there = NodeFacts(node="b", versions={"ray": "2.60.0", "torch": "2.13.0"})
+    silent = NodeFacts(node="c", versions={})
     assert disagreements([here, there, silent]) == [
         "versions: torch is 2.14.1 on a, 2.13.0 on b; needed is the same everywhere: install one of them"
     ]
@@ -135,9 +135,12 @@ def test_software_that_differs_is_a_line_for_each_package() -> None:
 
 def test_the_sums_are_those_worked_by_hand() -> None:
     sizes = Sizes(student=1000, learned=1500)
-    # 10 trials leave 2 x 4 x 1500 of state and 2 x 4 x 1000 of weights, and 3 write another state beside the old one
-    assert disk_bytes(sizes, trials=10, concurrent=3) == 10 * (12_000 + 8_000) + 3 * 12_000
-    assert disk_bytes(sizes, trials=1, concurrent=3) == 20_000 + 12_000
+    # 3 running ones hold 2 x 4 x 1500 of state twice, while they write; they, the leaders and the 2 that no sampler
+    # drew have 2 x 4 x 1000 of weights
+    assert disk_bytes(sizes, trials=50, concurrent=3, keep_weights=5) == 3 * 2 * 12_000 + (3 + 5 + 2) * 8_000
+    assert disk_bytes(sizes, trials=5000, concurrent=3, keep_weights=5) == 3 * 2 * 12_000 + (3 + 5 + 2) * 8_000
+    assert disk_bytes(sizes, trials=50, concurrent=3, keep_weights=None) == 3 * 2 * 12_000 + 50 * 8_000
+    assert disk_bytes(sizes, trials=1, concurrent=3, keep_weights=5) == 2 * 12_000 + 8_000
     assert wall_s(2.0, epochs=50, trials=10, concurrent=3) == 2.0 * 50 * 4
 
 
@@ -146,7 +149,7 @@ def test_a_disk_without_room_is_a_line_with_the_sum(settings: Settings, tmp_path
     room = Room(shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0), groups=2, nodes=[])
     assert lacking_disk(settings(), room, Sizes(student=10, learned=10), trials=3) == []
     (line,) = lacking_disk(settings(), room, Sizes(student=10**12, learned=10**12), trials=3)
-    assert re.match(r"store .*: 3 trials leave up to 59604\.64 GiB of checkpoints and weights and [\d.]+ GiB are", line)
+    assert re.match(r"store .*: 3 trials take up to 52154\.06 GiB of checkpoints and weights and [\d.]+ GiB are", line)
 
 
 ASK = """

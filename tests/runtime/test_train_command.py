@@ -138,7 +138,7 @@ def test_ctrl_c_ends_a_search_at_once_and_a_teacher_below_its_bar_ends_it_too(
     wait_until("the baseline's first epoch", lambda: epochs(tree["store"], "tiny.search1-0000"))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    told = "interrupted; train and tune go on from the last finished epoch when started again"
+    told = "interrupted; train, tune and confirm go on from the last finished epoch when started again"
     assert (process.returncode, err.strip()) == (130, told)
     trials = Store.open(tree["store"], create=False).trials(columns=["role", "state"]).to_pylist()
     assert {trial["state"] for trial in trials if trial["role"] != "teacher"} == {"RUNNING"}

@@ -32,7 +32,7 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
         "method.layers": {"subset": ["stage4", "aspp", "decoder"]},
         "method.loss_weight": {"float": [0.1, 10.0], "log": True},
     }
-    tree["tune"] = {"trials": 5, "grace_epochs": 2}
+    tree["tune"] = {"trials": 5, "grace_epochs": 2, "keep_weights": 1}
     file = write(tree, tmp_path)
     process = attnfd_ray.start("tune", file)
     wait_until("two finished trials", lambda: len(finished(tree["store"])) >= 2)
@@ -53,6 +53,12 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
     events = [json.loads(line) for line in again.stdout.splitlines()]
     retold = {event["trial_id"] for event in events if event["event"] == "finished" and event["role"] != "teacher"}
     assert retold.isdisjoint(name for name in done)
+    drawn = [row for row in students if row["role"] == "trial" and row["state"] == "COMPLETE"]
+    leaders = sorted(drawn, key=lambda row: (-row["best_val_miou"], row["trial_id"]))[:1]
+    keeping = {row["trial_id"] for row in students if row["role"] != "trial"} | {row["trial_id"] for row in leaders}
+    runs = Path(tree["store"]) / "runs"
+    files = {path.relative_to(runs).as_posix() for path in runs.glob("tiny.search1-*/**/*") if path.is_file()}
+    assert files == {f"{name}/{which}.safetensors" for name in keeping for which in ("best", "last")}
 
     over = attnfd_ray("tune", file)
     assert over.returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from attnfd_ray.config.overrides import teacher_experiment, with_values
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.data.check import quick_check
 from attnfd_ray.runtime.client import failure, settle
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.runtime.worker import GroupMustRestart, Worker
@@ -57,16 +59,24 @@ def trial_row(settings: ExperimentSettings) -> dict[str, Any]:
 
 
 def test_a_finished_job_leaves_a_row_an_epoch_and_one_for_the_trial(alone: ExperimentSettings) -> None:
-    ears = work(job(alone, data_hash="d", git_commit="g"))
+    known = quick_check(alone.data).data_hash
+    ears = work(job(alone, data_hash=known, git_commit="g"))
     assert [event.kind for event in ears.events] == ["epoch"] * 4 + ["done"]
     rows = Store.open(alone.store, create=False).epochs().to_pylist()
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert all(len(row["class_iou"]) == 12 and 0 <= row["val_miou"] <= 1 for row in rows)
     row = trial_row(alone)
-    assert (row["state"], row["epochs_done"], row["attempt"], row["data_hash"]) == ("COMPLETE", 4, 1, "d")
+    assert (row["state"], row["epochs_done"], row["attempt"], row["data_hash"]) == ("COMPLETE", 4, 1, known)
     assert row["checkpoint"] == "runs/t1/best.safetensors"
     assert json.loads(row["config_json"])["train"]["epochs"] == 4
     assert row["best_val_miou"] == max(epoch["val_miou"] for epoch in rows)
+
+
+def test_other_files_than_the_command_looked_at_are_a_failure_of_the_data(alone: ExperimentSettings) -> None:
+    (event,) = work(job(alone, data_hash="0123456789abcdef")).events
+    assert event.failure_kind == "DATA"
+    assert event.failure_text is not None
+    assert event.failure_text.startswith(f"{alone.data.root} on {socket.gethostname()}: holds other files than where")
 
 
 def test_a_test_split_has_its_own_score_in_the_row(tree: dict[str, Any], settings: Make, tmp_path: Path) -> None:

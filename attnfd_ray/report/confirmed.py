@@ -1,0 +1,129 @@
+"""The leaders of a search over seeds it never used: which they are, what seeds those are, and what holds.
+
+A search crowns lucky seeds: what chose a leader is no evidence for it. So only fresh seeds count, and only differences
+to the baseline on the same seed. With k leaders each difference has an interval of 1 - 0.05 / k (Bonferroni), so that
+all k hold together with 95 %. With 5 seeds a single leader that is better by 3 standard deviations of a run is told
+from the baseline 93 times in 100; one of three leaders 73 times, and 95 times if it is better by 3 deviations of the
+difference itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
+from datetime import datetime
+from typing import Literal
+
+from attnfd_ray.errors import StoreError
+from attnfd_ray.report import ranking, trials
+from attnfd_ray.report.records import Confirmation, ConfirmedLine, Estimate, TrialLine
+from attnfd_ray.report.seeds import SEED, by_seed, estimate
+from attnfd_ray.report.trials import Row
+
+_OFFSET = 1_000_000  # from the experiment's seed: far from the seeds that people, and searches over seeds, take
+_SEEDS = 2**31  # that the settings allow
+_DOUBT = 0.05  # that any of the intervals of the gains misses
+
+
+def leaders(rows: Sequence[Row], *, search_id: str, top: int) -> list[TrialLine]:
+    """Return a search's baseline and, best first by the rule of `ranking.rank`, its `top` best other configs.
+
+    Only trials that had their full budget and were measured like the baseline. Raises StoreError without any.
+    """
+    tried = [row for row in rows if row["search_id"] == search_id and row["role"] != "confirm"]
+    baseline = _baseline(tried)
+    if baseline is None:
+        raise StoreError(
+            f"{search_id}: no finished baseline to compare with; `attnfd-ray tune` goes on with the search"
+        )
+    configs: dict[str | None, TrialLine] = {}
+    for line in ranking.rank([trials.line(row) for row in tried if row["protocol"] == baseline["protocol"]]):
+        configs.setdefault(line.config_hash, line)  # the best of a config comes first and stays
+    configs.pop(baseline["config_hash"])
+    if not configs:
+        raise StoreError(f"{search_id}: no config but the baseline was completed; `attnfd-ray tune` goes on with it")
+    return [trials.line(baseline), *list(configs.values())[:top]]
+
+
+def fresh_seeds(first: int, used: Set[int], count: int) -> list[int]:
+    """Return the first `count` seeds from a fixed distance after `first` on that were not used."""
+    seeds = (seed % _SEEDS for seed in itertools.count(first + _OFFSET))
+    return list(itertools.islice((seed for seed in seeds if seed not in used), count))
+
+
+def confirmations(rows: Sequence[Row]) -> list[Confirmation]:
+    """Return what came out for each search whose leaders were run again, the latest first."""
+    latest: dict[str, datetime] = {}
+    for row in rows:
+        if row["role"] == "confirm":
+            latest[row["search_id"]] = max(row["time_utc"], latest.get(row["search_id"], row["time_utc"]))
+    searches = sorted(latest, key=latest.__getitem__, reverse=True)
+    found = [_confirmation(search_id, [row for row in rows if row["search_id"] == search_id]) for search_id in searches]
+    return [confirmation for confirmation in found if confirmation.lines]
+
+
+def verdict(gain: Estimate | None) -> Literal["better", "worse", "tie"] | None:
+    """Return what an interval says of a difference; None where there is no interval."""
+    if gain is None or gain.half_width is None:
+        return None
+    if abs(gain.mean) <= gain.half_width:
+        return "tie"
+    return "better" if gain.mean > 0 else "worse"
+
+
+def _confirmation(search_id: str, rows: Sequence[Row]) -> Confirmation:
+    tried = [row for row in rows if row["role"] != "confirm"]
+    used = {row["seed"] for row in tried}
+    # a search that went on may have come to a seed that was fresh before
+    again = [trials.line(row) for row in rows if row["role"] == "confirm" and row["seed"] not in used]
+    alone = (_baseline(tried) or {}).get("config_hash")
+    configs: defaultdict[str | None, list[TrialLine]] = defaultdict(list)
+    for line in ranking.rank(again):
+        configs[line.config_hash].append(line)
+    num_leaders = len({line.config_hash for line in again} - {alone})
+    confidence = 1 - _DOUBT / max(1, num_leaders)
+    baseline = _scores(configs.get(alone, []))
+    lines = [
+        _line(config, {} if config_hash == alone else baseline, confidence, is_baseline=config_hash == alone)
+        for config_hash, config in configs.items()
+    ]
+    return Confirmation(
+        search_id=search_id,
+        num_tried=len({row["config_hash"] for row in tried} - {alone, None}),
+        num_leaders=num_leaders,
+        num_seeds=max((line.best_val_miou.num for line in lines), default=0),
+        num_missing=sum(not line.full for line in again),
+        confidence=confidence,
+        lines=sorted(lines, key=lambda line: (-line.best_val_miou.mean, str(line.values))),
+    )
+
+
+def _line(
+    config: Sequence[TrialLine], baseline: Mapping[int, float], confidence: float, *, is_baseline: bool
+) -> ConfirmedLine:
+    scores = _scores(config)
+    gains = [scores[seed] - baseline[seed] for seed in sorted(scores.keys() & baseline.keys())]
+    gain = estimate(gains, confidence=confidence) if gains else None
+    return ConfirmedLine(
+        method=config[0].method,
+        values={name: value for name, value in config[0].values.items() if name != SEED},
+        is_baseline=is_baseline,
+        best_val_miou=estimate(list(scores.values())),
+        gain=gain,
+        verdict=verdict(gain),
+    )
+
+
+def _scores(lines: Sequence[TrialLine]) -> dict[int, float]:
+    return {seed: line.best_val_miou for seed, line in by_seed(lines).items() if line.best_val_miou is not None}
+
+
+def _baseline(tried: Sequence[Row]) -> Row | None:
+    """Return the search's own finished baseline, else its first student alone; one that stays as the search goes on."""
+    alone = [row for row in tried if trials.line(row).full and (_is_own(row) or row["method"] == "none")]
+    return min(alone, key=lambda row: (not _is_own(row), row["trial_id"]), default=None)
+
+
+def _is_own(row: Row) -> bool:
+    return bool(row["role"] == "baseline")

@@ -1,0 +1,131 @@
+"""What `attnfd-ray confirm` does: the leaders of a search and its baseline, run again over seeds that it never used."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import ray
+
+from attnfd_ray.config.overrides import baseline_of, config_hash, with_values
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.errors import RunFailed
+from attnfd_ray.report import trials
+from attnfd_ray.report.confirmed import fresh_seeds, leaders
+from attnfd_ray.report.records import TrialLine
+from attnfd_ray.report.seeds import SEED
+from attnfd_ray.runtime.client import failure, settle, state_of
+from attnfd_ray.runtime.commands import Result
+from attnfd_ray.runtime.group import Groups
+from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.listener import Counts, Listener
+from attnfd_ray.runtime.preflight import NO_PATIENCE, Patience
+from attnfd_ray.runtime.records import check_searched
+from attnfd_ray.runtime.session import claimed, room_for, with_teacher, worker_groups
+from attnfd_ray.store.store import Store
+
+_FATAL = ("DATA", "STORE")  # every other run reads the same files and writes to the same disk
+_OVER = ("COMPLETE", "INFEASIBLE")  # what FAILED may do better the next time
+
+
+def confirm(
+    settings: ExperimentSettings,
+    listener: Listener,
+    *,
+    top: int,
+    seeds: int,
+    verbose: bool = False,
+    patience: Patience = NO_PATIENCE,
+) -> Result:
+    """Run the `top` leaders of the latest search, and its baseline, over `seeds` fresh seeds each.
+
+    Goes on where the same command stopped; more leaders or seeds add to what is there. The result's id is the search's.
+    Raises ConfigError without a search, StoreError where it has no leader or no baseline.
+    """
+    check_searched(settings)
+    with claimed(settings, "search", fresh=False) as (search_id, template):
+        store = Store.open(settings.store, create=False)
+        rows = [trials.with_epochs(row, []) for row in store.trials(columns=trials.TRIAL_COLUMNS).to_pylist()]
+        template = dataclasses.replace(template, trial_id=f"{search_id}.confirm", role="confirm", search_id=search_id)
+        jobs = jobs_of(settings, template, rows, top=top, seeds=seeds)
+        over = {row["trial_id"] for row in rows if row["state"] in _OVER}
+        left = [job for job in jobs if job.trial_id not in over]
+        if not left:
+            listener.stage(f"{search_id} is confirmed: nothing left to run")
+            return Result(store=settings.store, id=search_id)
+        listener.begins(Counts(planned=len(jobs), complete=len(jobs) - len(left)))
+        asked = settings.tune.concurrent
+        room = partial(room_for, settings, asked=asked, trials=len(left), patience=patience, say=listener.stage)
+        with worker_groups(settings, template, room, verbose=verbose) as groups:
+            taught = with_teacher(settings, groups, template, listener, searching=True)
+            file, teacher_hash = taught.teacher_file, taught.teacher_hash
+            left = [dataclasses.replace(job, teacher_file=file, teacher_hash=teacher_hash) for job in left]
+            run_all(left, groups, listener)
+    return Result(store=settings.store, id=search_id)
+
+
+def jobs_of(
+    settings: ExperimentSettings, template: Job, rows: Sequence[trials.Row], *, top: int, seeds: int
+) -> list[Job]:
+    """Return a job for each leader and the baseline, seed after seed, whether it has run or not."""
+    assert template.search_id is not None
+    search_id = template.search_id
+    used = {row["seed"] for row in rows if row["search_id"] == search_id and row["role"] != "confirm"}
+    lines = leaders(rows, search_id=search_id, top=top)
+    return [
+        _job(settings, template, line, seed) for seed in fresh_seeds(settings.train.seed, used, seeds) for line in lines
+    ]
+
+
+def _job(settings: ExperimentSettings, template: Job, line: TrialLine, seed: int) -> Job:
+    start = baseline_of(settings) if line.role == "baseline" else settings
+    assert start is not None, f"{line.trial_id}: method '{settings.method.name}' has no baseline"
+    values = {name: value for name, value in line.values.items() if name != SEED}
+    again = with_values(start, {**values, SEED: seed})
+    assert config_hash(again) == line.config_hash, f"{line.trial_id} is not what these settings make of it"
+    return dataclasses.replace(
+        template,
+        trial_id=f"{template.trial_id}-{line.config_hash[:8]}-s{seed}",
+        searched=values,
+        settings_json=again.model_dump_json(),
+    )
+
+
+def run_all(jobs: Sequence[Job], groups: Groups, listener: Listener) -> None:
+    """Run jobs, as many at once as there are groups; one that fails is told, and the others go on.
+
+    Raises RunFailed if no group is left or none completes, and at once what no job can do without.
+    """
+    waiting, running, num_complete = list(jobs), dict[Any, Job](), 0
+    while waiting or running:
+        while waiting and len(running) < groups.count:
+            job = waiting.pop(0)
+            ray.get(groups.broker.submit.remote(job))
+            listener.started(job)
+            running[groups.broker.pull.remote(job.trial_id, seen=0)] = job
+        (heard,), _ = ray.wait(list(running))
+        job, event = running.pop(heard), ray.get(heard)
+        if event.kind == "epoch":
+            listener.epoch(job, event.metrics)
+            running[groups.broker.pull.remote(job.trial_id, seen=event.metrics["epoch"])] = job
+        elif event.kind == "done":
+            num_complete += 1
+            listener.finished(job, "COMPLETE", event.metrics)
+        else:
+            _failed(job, event, groups, listener)
+    if not num_complete:
+        raise RunFailed("no run was completed; `attnfd-ray report` says what became of each")
+
+
+def _failed(job: Job, event: Event, groups: Groups, listener: Listener) -> None:
+    kind, text = event.failure_kind or "", event.failure_text or ""
+    # what ended for want of workers or of disk is still to be done, and stays RUNNING in the store
+    if broken := ray.get(groups.broker.broken.remote()):
+        raise RunFailed(f"confirm stopped: {broken}; the same command goes on with it")
+    if kind != "STORE":
+        settle(job, kind, text)
+    if kind in _FATAL:
+        raise failure(job, kind, text)
+    listener.finished(job, state_of(kind).value, {"failure_kind": kind, "failure_text": text})

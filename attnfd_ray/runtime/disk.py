@@ -1,0 +1,110 @@
+"""What a search keeps on the disk: training state of trials that may go on, weights of leaders. No torch, no ray."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnfd_ray.errors import StoreError
+from attnfd_ray.store.parts import check_trial_id
+from attnfd_ray.store.rows import TrialState
+from attnfd_ray.store.store import Store
+
+_WEIGHTS = ("best.safetensors", "last.safetensors")
+# a failed trial may be tried again, and goes on from its state then
+_OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE)
+_COLUMNS = ("search_id", "trial_id", "role", "state", "config_hash", "protocol", "best_val_miou", "student_params")
+
+Row = Mapping[str, Any]
+
+
+def tidy(store: Store, search_id: str, *, keep_weights: int | None) -> None:
+    """Delete what a search needs no longer, by what the store says of its trials; any process, at any time.
+
+    What is decided on an older view of the store stays right: a trial that was overtaken never leads again. Raises
+    StoreError for what cannot be deleted.
+    """
+    for path, _ in spent(store, search_id, keep_weights=keep_weights):
+        remove(path)
+
+
+def spent(store: Store, search_id: str, *, keep_weights: int | None) -> Iterator[tuple[Path, str]]:
+    """Yield what a search needs no longer, and why: files and directories of its trials whose end is in the store."""
+    rows = [row for row in store.trials(columns=_COLUMNS).to_pylist() if row["search_id"] == search_id]
+    kept = keeping_weights(rows, keep_weights)
+    for row in rows:
+        directory = run_directory(store, row["trial_id"])
+        if row["state"] not in _OVER or directory is None:
+            continue
+        yield from _there(store, [directory / "checkpoints"], f"the trial is {row['state']}")
+        yield from partial_files(store, directory)
+        if row["trial_id"] not in kept:
+            yield from _there(store, [directory / name for name in _WEIGHTS], "weights of a trial that does not lead")
+
+
+def keeping_weights(rows: Sequence[Row], keep_weights: int | None) -> set[str]:
+    """Return the ids of the trials of one search that keep their weights; None: all do.
+
+    Those are the ones the sampler did not draw, and the best that had their full budget, so many for each protocol, in
+    the order of `report`. One of them is the best that is not of the baseline's config: the best of the report.
+    """
+    if keep_weights is None:
+        return {row["trial_id"] for row in rows}
+    baselines = {row["protocol"]: row["config_hash"] for row in rows if row["role"] == "baseline"}
+    ranked: defaultdict[str | None, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=_order):
+        if row["role"] == "trial" and row["state"] == TrialState.COMPLETE:
+            ranked[row["protocol"]].append(row)
+    kept = {row["trial_id"] for row in rows if row["role"] != "trial"}
+    for protocol, group in ranked.items():
+        others = [row for row in group if row["config_hash"] != baselines.get(protocol)]
+        kept |= set(list(dict.fromkeys(row["trial_id"] for row in [*others[:1], *group]))[:keep_weights])
+    return kept
+
+
+def run_directory(store: Store, trial_id: str) -> Path | None:
+    """Return where a trial keeps its files, None for nothing or a link; StoreError for an id that is no file name."""
+    check_trial_id(trial_id)
+    directory = store.root / "runs" / trial_id
+    return directory if is_own(store, directory) and directory.is_dir() else None
+
+
+def partial_files(store: Store, directory: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the weights of a run that were never written to their end."""
+    yield from _there(store, sorted(directory.glob(".*.partial")), "never written to its end")
+
+
+def is_own(store: Store, path: Path) -> bool:
+    """Return whether a path is in the store itself, reached through no link and no link either."""
+    inside = path.parent.resolve() == store.root.resolve() / path.parent.relative_to(store.root)
+    return inside and not path.is_symlink()
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a directory; one that is gone is no mistake, since others tidy too. Raises StoreError."""
+    try:
+        while path.is_dir():
+            # what another process deletes under our hands ends one round
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be deleted: {error.strerror or error}; delete it, and start the same again"
+        ) from None
+
+
+def _there(store: Store, paths: Sequence[Path], why: str) -> Iterator[tuple[Path, str]]:
+    yield from ((path, why) for path in paths if is_own(store, path) and path.exists())
+
+
+def _order(row: Row) -> tuple[float, float, str]:
+    """Rank as `report` does: by score, then fewer parameters, then the earlier id."""
+    score, params = row["best_val_miou"], row["student_params"]
+    known = score is not None and math.isfinite(score)
+    return (-score if known else 1.0, math.inf if params is None else params, row["trial_id"])

@@ -1,0 +1,135 @@
+"""What every command that runs jobs does around them: checks, a lock, worker groups and the teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.data.check import quick_check
+from attnfd_ray.data.image_cache import forget_unused_memory, memory_in_use
+from attnfd_ray.distill.method import build_method, method_class
+from attnfd_ray.distill.teacher import FrozenTeacher
+from attnfd_ray.errors import ClusterError, ConfigError, RunFailed
+from attnfd_ray.models import build_model, load_weights
+from attnfd_ray.runtime.capacity import alive_resources
+from attnfd_ray.runtime.cluster import connected
+from attnfd_ray.runtime.environment import on_loopback
+from attnfd_ray.runtime.estimate import Sizes
+from attnfd_ray.runtime.group import Groups
+from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.listener import Listener
+from attnfd_ray.runtime.preflight import Patience, Room, Say, find_room, problems_of_nodes
+from attnfd_ray.runtime.records import claim_id, locked
+from attnfd_ray.runtime.teacher import ready_teacher
+from attnfd_ray.runtime.versions import git_commit
+from attnfd_ray.store.store import Store
+
+_LOADERS_END_S = 8.0  # torch's loading processes look every 5 s whether who started them is alive
+
+
+@contextmanager
+def claimed(settings: ExperimentSettings, command: str, *, fresh: bool) -> Iterator[tuple[str, Job]]:
+    """Check what can be checked without workers, then hold the experiment; yield its id and a job to fill in."""
+    check_lasting(settings)
+    summary = quick_check(settings.data)
+    check_networks(settings, summary.num_classes)
+    Store.open(settings.store, create=True)
+    with locked(settings, command):
+        run_id = claim_id(settings, command, fresh=fresh)
+        yield (
+            run_id,
+            Job(
+                kind="train",
+                trial_id=run_id,
+                role="run",
+                settings_json=settings.model_dump_json(),
+                data_hash=summary.data_hash,
+                git_commit=git_commit(),
+            ),
+        )
+
+
+@contextmanager
+def worker_groups(
+    settings: ExperimentSettings, template: Job, find: Callable[[], Room], *, verbose: bool
+) -> Iterator[Groups]:
+    """Start as many worker groups as fit, and take their traces away at the end."""
+    name = f"{template.trial_id}-{uuid.uuid4().hex[:8]}"
+    # Ray wants a directory that every node sees; nothing in it is needed once the command is over
+    storage = Path(settings.store) / "ray" / name
+    # what a killed command has left; the lock says that it is dead
+    for left in storage.parent.glob(f"{template.trial_id}-????????"):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        with connected(verbose=verbose):
+            room = find()
+            local = on_loopback() and len(alive_resources(room.nodes)) == 1
+            with Groups(
+                room.shape, count=room.groups, name=name, storage=storage, verbose=verbose, local=local
+            ) as groups:
+                yield groups
+    except ray.exceptions.RayActorError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RunFailed(f"Ray lost what served the workers ({reason}); the same command goes on with it") from None
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+        _forget_images(settings)
+
+
+def _forget_images(settings: ExperimentSettings) -> None:
+    """Remove decoded images that killed workers left in shared memory, once their loading processes have noticed."""
+    deadline = time.monotonic() + (_LOADERS_END_S if settings.data.cache == "memory" else 0)
+    forget_unused_memory()
+    while memory_in_use() and time.monotonic() < deadline:
+        time.sleep(0.25)
+        forget_unused_memory()
+
+
+def room_for(settings: ExperimentSettings, *, asked: int | str, trials: int, patience: Patience, say: Say) -> Room:
+    """Return the room there is; raises what is wrong with any node that would be part of it."""
+    room = find_room(settings, asked=asked, trials=trials, patience=patience, say=say)
+    if problems := problems_of_nodes(settings, room):
+        raise ClusterError(problems)
+    return room
+
+
+def with_teacher(
+    settings: ExperimentSettings, groups: Groups, job: Job, listener: Listener, *, searching: bool = False
+) -> Job:
+    """Return the job with the teacher it learns from, if its method, or one that is searched, learns from one."""
+    other_methods = searching and not settings.search.keys().isdisjoint({"method", "method.name"})
+    if settings.teacher is None or not (other_methods or method_class(settings).needs_teacher):
+        return job
+    teacher = ready_teacher(settings, groups.broker, job, listener)
+    return dataclasses.replace(job, teacher_file=teacher.file, teacher_hash=teacher.hash)
+
+
+def check_networks(settings: ExperimentSettings, num_classes: int) -> Sizes:
+    """Build both networks and the method once: weights or gates that do not fit are told before anything starts."""
+    student = build_model(settings.student, num_classes=num_classes)
+    teacher = None
+    if settings.teacher is not None and method_class(settings).needs_teacher:
+        network = build_model(settings.teacher, num_classes=num_classes)
+        if settings.teacher.checkpoint:
+            load_weights(network, Path(settings.teacher.checkpoint), num_classes=num_classes)
+        teacher = FrozenTeacher(network)
+    method, _ = build_method(settings, student, teacher)
+    counts = [sum(parameter.numel() for parameter in module.parameters()) for module in (student, method)]
+    return Sizes(student=counts[0], learned=sum(counts))
+
+
+def check_lasting(settings: ExperimentSettings) -> None:
+    """Refuse a store inside the copy of the working directory that a Ray job runs in, and that ends with it."""
+    if "/runtime_resources/working_dir_files/" in settings.store:
+        raise ConfigError(
+            f"store: {settings.store} is thrown away when the job ends; give an absolute path that lasts, "
+            "with --set store=/shared/results or ATTNFD_STORE"
+        )

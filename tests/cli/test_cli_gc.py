@@ -1,0 +1,168 @@
+"""`attnfd-ray gc`: what killed commands left goes, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from attnfd_ray.cli import cli
+from attnfd_ray.errors import StoreError
+from attnfd_ray.runtime.records import held
+from attnfd_ray.store.rows import TrialRow, TrialState
+from attnfd_ray.store.store import Store
+
+MIB = b"0" * 2**20
+# what a store may hold -> whether it goes
+FILES = {
+    "runs/e.search1-0000/best.safetensors": False,  # the baseline's
+    "runs/e.search1-0000/checkpoints/epoch-0003/state.pt": True,
+    "runs/e.search1-0002/best.safetensors": False,  # the leader's
+    "runs/e.search1-0002/checkpoints/epoch-0003/state.pt": True,
+    "runs/e.search1-0003/best.safetensors": True,  # a loser's
+    "runs/e.search1-0003/last.safetensors": True,
+    "runs/e.search1-0004/checkpoints/epoch-0002/state.pt": False,  # runs, and goes on
+    "runs/e.search1-0004/checkpoints/epoch-0003.writing/state.pt": True,
+    "runs/e.search1-0004/.best.safetensors.ab12.partial": True,
+    "runs/e.search1-0004/best.safetensors": False,
+    "runs/e.search1-0005/checkpoints/epoch-0002/state.pt": False,  # failed, and may be tried again
+    "runs/e.search1.confirm-ab12cd34-s7/best.safetensors": False,
+    "runs/e.search1.confirm-ab12cd34-s7/.best.safetensors.ab12.partial": True,
+    "runs/e.train1/best.safetensors": False,
+    "runs/e.train1/checkpoints/epoch-0003/state.pt": False,
+    "runs/e.train1/.last.safetensors.ab12.partial": True,
+    "runs/teacher-ab12/best.safetensors": False,
+    "runs/teacher-ab12/checkpoints/epoch-0001.writing/state.pt": True,
+    "runs/mine/.best.safetensors.ab12.partial": False,  # nobody's that is known here
+    "ray/e.search1-0123abcd/tune/state.json": True,
+    "ray/e.search1.confirm-0123abcd/group-0/state.json": True,
+    "ray/e.train1-0123abcd/group-0/state.json": True,
+    "ray/other-0123abcd/state.json": False,
+    "preflight/0123abcd/driver": True,
+    "preflight/mine/driver": False,
+}
+OF_THE_SEARCH = {name for name in FILES if "e.search1" in name}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    root = tmp_path / "results"
+    store = Store.open(root, create=True)
+    states = {"0000": "COMPLETE", "0002": "COMPLETE", "0003": "PRUNED", "0004": "RUNNING", "0005": "FAILED"}
+    for number, state in states.items():
+        append(store, f"e.search1-{number}", state, search_id="e.search1")
+    append(store, "e.train1", "COMPLETE", role="run")
+    for name in FILES:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(MIB)
+    (root / "experiments").mkdir()
+    (root / "experiments/e.search1.json").write_text(json.dumps({"tune": {"keep_weights": 1}}))
+    (root / "experiments/e.train1.json").write_text(json.dumps({"tune": {"keep_weights": 1}}))
+    os.utime(root / "preflight/0123abcd", (0, 0))
+    return root
+
+
+def append(store: Store, trial_id: str, state: str, *, search_id: str | None = None, role: str = "trial") -> None:
+    facts: Any = {"experiment": "e", "seed": 1, "method": "kd", "search_id": search_id}
+    facts["role"] = "baseline" if trial_id.endswith("0000") else role
+    store.append_trial(TrialRow(trial_id=trial_id, state=TrialState(state), best_val_miou=0.5, **facts))
+
+
+def gc(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["gc", *map(str, arguments)])
+
+
+def there(store: Path) -> set[str]:
+    return {name for name in FILES if (store / name).exists()}
+
+
+STAY = {name for name, goes in FILES.items() if not goes}
+
+
+def test_what_nobody_needs_goes_and_all_else_stays(store: Path) -> None:
+    done = gc(store)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert there(store) == STAY
+    assert len(FILES) - len(STAY) == 13
+    assert done.stdout.splitlines()[-1] == "     13.00 MiB  deleted"
+    assert len(Store.open(store, create=False).trials()) == 6, "rows stay"
+
+
+def test_a_dry_run_says_the_same_and_deletes_nothing(store: Path) -> None:
+    said = gc(store, "--dry-run")
+    assert there(store) == FILES.keys()
+    *lines, total = said.stdout.splitlines()
+    assert total == "     13.00 MiB  could go"
+    assert "      1.00 MiB  runs/e.search1-0003/best.safetensors  (weights of a trial that does not lead)" in lines
+    assert "      1.00 MiB  runs/e.search1-0002/checkpoints  (the trial is COMPLETE)" in lines
+    assert gc(store).stdout.splitlines()[:-1] == lines
+    assert gc(store).stdout == "      0.00 MiB  deleted\n"
+
+
+def test_an_experiment_that_a_command_works_on_is_left_alone(store: Path) -> None:
+    with held(store, "e.search", "busy"):
+        done = gc(store)
+    assert done.exit_code == 0
+    assert done.stderr == (f"left alone: {store}/experiments/e.search.lock: a command is working on 'e.search'\n")
+    assert there(store) == STAY | OF_THE_SEARCH | {"preflight/0123abcd/driver"}
+
+
+def test_a_search_is_held_while_its_files_go(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = []
+
+    def remove(path: Path) -> None:
+        with pytest.raises(StoreError, match="busy"), held(store, "e.search", "busy"):
+            pass
+        refused.append(path)
+
+    monkeypatch.setattr("attnfd_ray.runtime.garbage.remove", remove)
+    (store / "experiments/e.train1.json").unlink()
+    for name in ("runs/teacher-ab12/checkpoints/epoch-0001.writing/state.pt", "preflight/0123abcd/driver"):
+        (store / name).unlink()
+        (store / name).parent.rmdir()
+    assert gc(store).exit_code == 0
+    assert len(refused) == 9
+
+
+def test_the_nodes_that_are_being_asked_are_left_to_answer(store: Path) -> None:
+    os.utime(store / "preflight/0123abcd")
+    gc(store)
+    assert there(store) == STAY | {"preflight/0123abcd/driver"}
+
+
+@pytest.mark.parametrize("tune", [{"keep_weights": None}, {}])
+def test_a_search_that_keeps_all_or_knows_of_no_such_setting_keeps_all_weights(
+    store: Path, tune: dict[str, Any]
+) -> None:
+    (store / "experiments/e.search1.json").write_text(json.dumps({"tune": tune}))
+    gc(store)
+    assert there(store) == STAY | {f"runs/e.search1-0003/{name}.safetensors" for name in ("best", "last")}
+
+
+def test_links_lead_nowhere(store: Path, tmp_path: Path) -> None:
+    (store / "runs").rename(tmp_path / "runs")
+    (store / "runs").symlink_to(tmp_path / "runs")
+    (tmp_path / "tune").mkdir()
+    (store / "ray/e.search1-00000000").symlink_to(tmp_path / "tune")
+    gc(store)
+    assert there(store) == STAY | {name for name in FILES if name.startswith("runs/")}
+    assert (tmp_path / "tune").is_dir()
+
+
+def test_settings_that_cannot_be_read_are_one_line(store: Path) -> None:
+    (store / "experiments/e.search1.json").write_text('{"tune": {"keep_weights": "some"}}')
+    error = gc(store).exception
+    assert isinstance(error, StoreError)
+    assert str(error).startswith(f"{store}/experiments/e.search1.json: cannot be read as settings; restore it")
+    assert there(store) >= STAY
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    error = gc(tmp_path).exception
+    assert isinstance(error, StoreError)
+    assert error.exit_code == 2

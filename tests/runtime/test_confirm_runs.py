@@ -1,0 +1,182 @@
+"""Which runs a confirmation is made of, and what becomes of those that fail: no Ray is started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import ray
+
+from attnfd_ray.cli.lines import Lines
+from attnfd_ray.config.overrides import baseline_of, config_hash, with_values
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.errors import DataError, RunFailed
+from attnfd_ray.runtime import confirm
+from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.store.rows import Role, TrialRow, TrialState
+from attnfd_ray.store.store import Store
+
+Settings = Callable[[], ExperimentSettings]
+DONE = Event(kind="done", metrics={"best_miou": 0.5, "best_epoch": 1, "epochs_total": 1, "epoch": 1})
+
+
+def template(settings: ExperimentSettings) -> Job:
+    return Job(
+        kind="train",
+        trial_id="tiny.search1.confirm",
+        role="confirm",
+        search_id="tiny.search1",
+        settings_json=settings.model_dump_json(),
+    )
+
+
+def row(settings: ExperimentSettings, role: Role, score: float, **values: Any) -> dict[str, Any]:
+    """Return a complete trial of the search, as the store tells it."""
+    start = baseline_of(settings) if role == "baseline" else settings
+    assert start is not None
+    trial = TrialRow(
+        experiment="tiny", search_id="tiny.search1", trial_id=f"{role}-{score}", seed=values.get("train.seed", 0),
+        method="attnfd", role=role, state=TrialState.COMPLETE, best_val_miou=score, epochs_done=4, epochs_total=4,
+        config_hash=config_hash(with_values(start, values)),
+    )  # fmt: skip
+    return trial.to_dict() | {"searched_json": json.dumps(values)}
+
+
+@pytest.fixture
+def jobs(settings: Settings) -> Callable[..., list[Job]]:
+    """Return the runs of a search whose best is at loss weight 3 and seed 5."""
+    made = settings()
+    rows = [
+        row(made, "baseline", 0.5),
+        row(made, "as_written", 0.6),
+        row(made, "trial", 0.7, **{"method.loss_weight": 3.0, "train.seed": 5}),
+    ]
+    return lambda top, seeds: confirm.jobs_of(made, template(made), rows, top=top, seeds=seeds)
+
+
+def test_every_config_runs_on_the_same_fresh_seeds_seed_after_seed(jobs: Callable[..., list[Job]]) -> None:
+    found = jobs(top=1, seeds=2)
+    assert [(job.settings.method.loss_weight, job.settings.train.seed) for job in found] == [  # type: ignore[attr-defined]
+        (0.0, 1_000_001),
+        (3.0, 1_000_001),
+        (0.0, 1_000_002),
+        (3.0, 1_000_002),
+    ]
+    assert [job.searched for job in found[:2]] == [{}, {"method.loss_weight": 3.0}]
+    assert {(job.role, job.search_id) for job in found} == {("confirm", "tiny.search1")}
+
+
+def test_more_leaders_or_seeds_add_to_the_same_runs(jobs: Callable[..., list[Job]]) -> None:
+    few = {job.trial_id: job for job in jobs(top=1, seeds=2)}
+    more = {job.trial_id: job for job in jobs(top=2, seeds=3)}
+    assert (len(few), len(more)) == (4, 9)
+    assert few.items() <= more.items()
+
+
+class FakeGroups:
+    """Groups, their broker and Ray in one: each job ends as it is told, after an epoch; a reference is its value."""
+
+    count = 2
+
+    def __init__(self, ends: dict[str, Event], broken: str | None = None) -> None:
+        self.ends, self.is_broken, self.running, self.most = ends, broken, 0, 0
+        self.broker = self
+        self.submit, self.pull, self.broken = Remote(self._submit), Remote(self._pull), Remote(lambda: self.is_broken)
+
+    def _submit(self, job: Job) -> None:
+        self.running += 1
+        self.most = max(self.most, self.running)
+
+    def _pull(self, trial_id: str, *, seen: int) -> Reference:
+        return Reference(self.ends[trial_id] if seen else Event(kind="epoch", metrics={"epoch": 1, "epochs_total": 4}))
+
+    def wait(self, references: Sequence[Reference]) -> tuple[list[Reference], list[Reference]]:
+        return list(references[:1]), list(references[1:])
+
+    def get(self, found: Any) -> Any:
+        if isinstance(found, Reference):
+            self.running -= found.event.kind != "epoch"
+            return found.event
+        return found
+
+
+class Reference:
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+
+class Remote:
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.remote = function
+
+
+class Heard(Lines):
+    """Keeps the lines, and says nothing of epochs."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        super().__init__(self.lines.append, every_epoch=False)
+
+
+Run = Callable[..., tuple[FakeGroups, list[str]]]
+
+
+@pytest.fixture
+def run(jobs: Callable[..., list[Job]], settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run four jobs, some of which end unlike the others; each stands RUNNING in the store."""
+    store = Store.open(settings().store, create=True)
+    todo = jobs(top=1, seeds=2)
+    for job in todo:
+        store.append_trial(
+            TrialRow(
+                experiment="tiny", trial_id=job.trial_id, seed=1, method="x", role="confirm", state=TrialState.RUNNING
+            )
+        )
+
+    def run(ends: dict[int, Event], broken: str | None = None) -> tuple[FakeGroups, list[str]]:
+        groups = FakeGroups({job.trial_id: ends.get(index, DONE) for index, job in enumerate(todo)}, broken)
+        monkeypatch.setattr(ray, "wait", groups.wait)
+        monkeypatch.setattr(ray, "get", groups.get)
+        heard = Heard()
+        confirm.run_all(todo, groups, heard)  # type: ignore[arg-type]
+        return groups, heard.lines
+
+    return run
+
+
+def failed(kind: str) -> Event:
+    return Event(kind="failed", failure_kind=kind, failure_text="on purpose")
+
+
+def states(settings: ExperimentSettings) -> list[str]:
+    rows = Store.open(settings.store, create=False).trials(columns=["state"]).to_pylist()
+    return sorted(row["state"] for row in rows)
+
+
+def test_as_many_run_at_once_as_there_are_groups(run: Run) -> None:
+    groups, lines = run({})
+    assert (groups.most, groups.running, len(lines)) == (2, 0, 4)
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(run: Run, settings: Settings) -> None:
+    _, lines = run({0: failed("NAN"), 1: failed("USER_CODE")})
+    assert [line.split()[1] for line in lines] == ["INFEASIBLE", "FAILED", "COMPLETE", "COMPLETE"]
+    assert states(settings()) == ["FAILED", "INFEASIBLE", "RUNNING", "RUNNING"]  # a worker writes the good ends itself
+
+
+def test_what_no_run_can_do_without_ends_all(run: Run) -> None:
+    with pytest.raises(DataError, match="on purpose"):
+        run({0: failed("DATA")})
+
+
+def test_without_groups_the_runs_stay_to_be_done(run: Run, settings: Settings) -> None:
+    with pytest.raises(RunFailed, match="confirm stopped: no node is left; the same command goes on with it"):
+        run({0: failed("WORKER_LOST")}, broken="no node is left")
+    assert set(states(settings())) == {"RUNNING"}
+
+
+def test_when_every_run_fails_the_command_does(run: Run) -> None:
+    with pytest.raises(RunFailed, match="no run was completed"):
+        run(dict.fromkeys(range(4), failed("NAN")))
