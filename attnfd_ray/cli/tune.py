@@ -18,6 +18,12 @@ from attnfd_ray.cli.options import experiment_options, patience_options, read_se
     help="Begin with what an earlier search has found: SOURCE is an experiment of the same store, "
     "the directory of another store, or STORE:EXPERIMENT.",
 )
+@click.option(
+    "--retry",
+    type=click.Choice(["failed"]),
+    help="Also run again, from their last epoch, the trials that failed; not those whose settings made the loss "
+    "diverge or memory run out.",
+)
 def tune(
     file: Path,
     sets: tuple[str, ...],
@@ -28,6 +34,7 @@ def tune(
     wait_timeout: float,
     expect_nodes: int,
     warm_start: str | None,
+    retry: str | None,
 ) -> None:
     """Search the settings of FILE as its `search:` section says.
 
@@ -50,6 +57,7 @@ def tune(
             listener,
             fresh=fresh,
             warm_start=warm_start,
+            retry_failed=retry == "failed",
             verbose=verbose,
             patience=Patience(wait_s=wait_timeout, nodes=expect_nodes),
         )

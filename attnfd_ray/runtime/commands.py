@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from attnfd_ray.config.schema import ExperimentSettings
@@ -89,10 +88,14 @@ def tune(
     *,
     fresh: bool = False,
     warm_start: str | None = None,
+    retry_failed: bool = False,
     verbose: bool = False,
     patience: Patience = NO_PATIENCE,
 ) -> Result:
-    """Search as `search:` and `tune:` say; go on where the same command stopped, without repeating what is finished."""
+    """Search as `search:` and `tune:` say; go on where the same command stopped, without repeating what is finished.
+
+    With `retry_failed` trials that failed go on from their last epoch; those whose settings were at fault do not.
+    """
     SearchPlan(settings, search_id="check")  # a space that the sampler cannot search is refused before anything is kept
     if warm_start is not None:
         check_sampler(settings)
@@ -100,6 +103,8 @@ def tune(
         # what a killed command did not come to
         tidy(Store.open(settings.store, create=False), search_id, keep_weights=settings.tune.keep_weights)
         history = _history(settings, search_id)
+        if retry_failed:
+            history = [replace(past, state="RUNNING") if past.state == "FAILED" else past for past in history]
         earlier = earlier_trials(settings, search_id, warm_start, has_begun=bool(history))
         plan = SearchPlan(settings, search_id=search_id, history=history, earlier=earlier)
         if earlier:
@@ -111,7 +116,7 @@ def tune(
         asked, left = settings.tune.concurrent, plan.counts().planned - plan.counts().finished
         room = partial(room_for, settings, asked=asked, trials=left, patience=patience, say=listener.stage)
         with worker_groups(settings, template, room, verbose=verbose) as groups:
-            template = dataclasses.replace(template, search_id=search_id)
+            template = replace(template, search_id=search_id)
             job = with_teacher(settings, groups, template, listener, searching=True)
             search(plan, groups, job, listener)
     return Result(store=settings.store, id=search_id)

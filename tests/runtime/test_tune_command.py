@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,17 @@ def test_a_trial_that_fails_is_told_with_its_kind_and_the_search_goes_on(
         ("INFEASIBLE", "NAN"),
     ]
     texts = {row["failure_text"] for row in rows if row["state"] == "FAILED"}
-    assert texts == {"ZeroDivisionError: on purpose (broken_method.py:12)"}
+    assert texts == {f"ZeroDivisionError: on purpose (broken_method.py:12 in forward, on {socket.gethostname()})"}
+
+    (tmp_path / "broken_method.py").write_text(BROKEN_METHOD.replace("if self.settings.broken", "if False"))
+    again = attnfd_ray("tune", tmp_path / "tiny.yaml", "--retry", "failed", PYTHONPATH=str(tmp_path))
+    assert (again.returncode, again.stderr) == (0, "")
+    retried = trials(tree["store"])
+    for row in rows:
+        now = retried[row["trial_id"]]
+        assert now["attempt"] == row["attempt"] + (row["state"] == "FAILED")
+        diverges = json.loads(row["searched_json"]).get("optim.lr") == 1e30
+        assert now["state"] == ("INFEASIBLE" if diverges else "COMPLETE")
 
 
 def test_a_search_over_methods_has_its_teacher_though_the_file_s_own_method_needs_none(

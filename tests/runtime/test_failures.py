@@ -1,0 +1,81 @@
+"""A failure is told with its kind, the place in the user's own code and the host."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from attnfd_ray.errors import ConfigError, DataError, Diverged, RunFailed, StoreError
+from attnfd_ray.runtime.failures import describe
+
+THEIRS = """
+import json
+import torch
+
+
+def deep_in_a_library():
+    json.loads("{")
+
+
+def deep_in_torch():
+    torch.zeros(2) + torch.zeros(3)
+
+
+def silent():
+    raise ValueError
+"""
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> ModuleType:
+    file = tmp_path / "theirs.py"
+    file.write_text(THEIRS, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("theirs", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "starts", "line"),
+    [
+        ("deep_in_a_library", "JSONDecodeError: Expecting property name", 7),
+        ("deep_in_torch", "RuntimeError: The size of tensor a (2) must match", 11),
+        ("silent", "ValueError: ", 15),
+    ],
+)
+def test_the_place_is_in_the_users_code_and_not_in_a_library(
+    theirs: ModuleType, name: str, starts: str, line: int
+) -> None:
+    with pytest.raises(Exception) as caught:
+        getattr(theirs, name)()
+    # pytest's own call is user code too, but lies further out
+    kind, text = describe(caught.value)
+    assert kind == "USER_CODE"
+    assert text.startswith(starts)
+    assert text.endswith(f" (theirs.py:{line} in {name}, on {socket.gethostname()})")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory.\nmore"), "OOM"),
+        (Diverged("the loss is not finite"), "NAN"),
+        (DataError("x.png: broken"), "DATA"),
+        (StoreError("full"), "STORE"),
+        (ConfigError("wrong"), "CONFIG"),
+        (RunFailed("no"), "RUN"),
+    ],
+)
+def test_what_is_known_has_its_kind_and_one_line(error: Exception, kind: str) -> None:
+    found, text = describe(error)
+    assert found == kind
+    assert text.startswith(str(error).splitlines()[0])
+    assert "\n" not in text
