@@ -18,7 +18,7 @@ def check(file: Path, sets: tuple[str, ...], wait_timeout: float, expect_nodes: 
 
     Looks at the data, both networks, the cluster, and on every node at the store, the data, the teacher and the
     versions of what computes. Exit code 0 says go; else each obstacle is a line on stderr, and the code is 2.
-    Before they start, train and tune look at all of this but the disk.
+    Before they start, train, tune and confirm look at the same.
     """
     from attnfd_ray.config.loader import load_experiment
     from attnfd_ray.runtime import environment

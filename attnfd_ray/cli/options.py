@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,7 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--json", "as_json", is_flag=True, help="One JSON line for everything that happens."),
         click.option("-v", "--verbose", is_flag=True, help="Print what Ray and the workers say too."),
     ]
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
+    return _decorated(command, decorators)
 
 
 def patience_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,6 +46,12 @@ def patience_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Go only with N nodes or more; with --wait-timeout, wait for them.",
         ),
     ]
+    return _decorated(command, decorators)
+
+
+def _decorated(
+    command: Callable[..., Any], decorators: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]
+) -> Callable[..., Any]:
     for decorator in reversed(decorators):
         command = decorator(command)
     return command

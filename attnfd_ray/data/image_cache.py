@@ -76,7 +76,7 @@ class ImageCache:
         os.close(self._lock)
         self._lock = None
         if _in_memory(self._place):
-            forget_unused_memory()
+            forget_memory()
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_lock": None}  # whoever sends it to another process holds the lock for both
@@ -144,21 +144,16 @@ def checked_limit_bytes(data: DataSettings) -> int | None:
     return cache_limit_bytes(place, used_bytes, data.cache_gib)
 
 
-def forget_unused_memory() -> None:
-    """Remove the images in shared memory that no process uses any more, such as those of killed ones."""
+def forget_memory(*, in_use_too: bool = False) -> None:
+    """Remove the images in shared memory that no process uses any more, such as those of killed ones.
+
+    With `in_use_too` all are removed: who still reads them decodes again, and keeps no more.
+    """
     place = _memory_place()
     with contextlib.suppress(OSError):
         if _is_ours(place):
             with _locked(place):
-                _remove_unused(place)
-
-
-def memory_in_use() -> bool:
-    """Return whether images of ours are in shared memory."""
-    place = _memory_place()
-    with contextlib.suppress(OSError):
-        return _is_ours(place) and bool(_directories(place))
-    return False
+                _remove_unused(place, in_use_too=in_use_too)
 
 
 def _is_ours(place: Path) -> bool:
@@ -244,11 +239,11 @@ def _recount(place: Path) -> int:
     return used
 
 
-def _remove_unused(place: Path, *, but: str = "") -> None:
-    """Remove the directories that nobody holds."""
+def _remove_unused(place: Path, *, but: str = "", in_use_too: bool = False) -> None:
+    """Remove the directories that nobody holds, or all."""
     gone = False
     for directory in _directories(place):
-        if directory.name != but and not _is_held(directory):
+        if directory.name != but and (in_use_too or not _is_held(directory)):
             shutil.rmtree(directory, ignore_errors=True)  # whoever wants it now waits for the place
             gone = True
     if gone:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from attnfd_ray.data.dataset import SegmentationDataset
-from attnfd_ray.data.processes import BATCHES_AHEAD, TIMEOUT_S, LoadingProcesses
+from attnfd_ray.data.processes import BATCHES_AHEAD, LoadingProcesses
 from attnfd_ray.data.space import MIB, SHARED_MEMORY, free_bytes
 from attnfd_ray.errors import CapacityError
 
@@ -21,11 +21,9 @@ class Readers:
     Which datasets there are is said once, so that a job on its way to a process is small.
     """
 
-    def __init__(
-        self, datasets: Sequence[SegmentationDataset], num_processes: int = 0, *, timeout_s: float = TIMEOUT_S
-    ) -> None:
+    def __init__(self, datasets: Sequence[SegmentationDataset], num_processes: int = 0) -> None:
         self.datasets, self.num_processes = tuple(datasets), num_processes
-        self._processes: LoadingProcesses[Any, Any] = LoadingProcesses(_Jobs(self.datasets), num_processes, timeout_s)
+        self._processes: LoadingProcesses[Any, Any] = LoadingProcesses(_Jobs(self.datasets), num_processes)
 
     def map(self, dataset: SegmentationDataset, jobs: Sequence[Job[Item]]) -> Iterator[Item]:
         """Yield job(dataset) of each, in order; whatever was still to come from an earlier call is dropped.

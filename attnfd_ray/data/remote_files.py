@@ -1,7 +1,7 @@
 """Lists and reads the files under a URI: through pyarrow what it knows, through fsspec the rest. No torch.
 
-Whatever goes wrong is one DataError that names data.root and the URI, and where a library lets
-us say how long to wait, within a bounded time.
+Whatever goes wrong is one DataError that names data.root and the URI, within a bounded time where a library lets us
+say how long to wait.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class RemoteFiles(ABC):
             with self._open(f"{self._base}/{name}" if self._base else name) as stream:
                 while chunk := stream.read(_CHUNK_BYTES):
                     yield chunk
-        except Exception as error:
+        except Exception as error:  # as above: told as one line, the library's own behind it
             raise DataError(
                 f"data.root {self.uri}: {name} cannot be read ({_reason(error)}); start again, and what is copied stays"
             ) from error
@@ -132,7 +132,7 @@ def open_uri(uri: str) -> RemoteFiles:
 
     try:
         files, is_directory = _within(_FIRST_ANSWER_S, first_answer)
-    except Exception as error:
+    except Exception as error:  # a wrong URI, no network, no key, no package: each library has its own for them
         raise _unreadable(uri, error) from error
     if not is_directory:
         raise DataError(f"data.root {uri}: is a file; needed is the directory of a dataset: unpack it there")

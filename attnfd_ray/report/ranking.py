@@ -20,10 +20,14 @@ def rank(lines: Sequence[TrialLine]) -> list[TrialLine]:
     return [dataclasses.replace(line, rank=place) for place, line in enumerate(full, start=1)]
 
 
+def order(score: float | None, params: int | None, trial_id: str) -> tuple[float, float, str]:
+    """Return what sorts trials by that rule; those without a finite score come last."""
+    lost = 1.0 if score is None or not math.isfinite(score) else -score
+    return (lost, math.inf if params is None else params, trial_id)
+
+
 def _order(line: TrialLine) -> tuple[float, float, str]:
-    score = -1.0 if line.best_val_miou is None else line.best_val_miou
-    params = math.inf if line.student_params is None else line.student_params
-    return (-score, params, line.trial_id)
+    return order(line.best_val_miou, line.student_params, line.trial_id)
 
 
 def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[TrialLine]) -> ProtocolReport:

@@ -12,6 +12,8 @@ from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.store.rows import TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
+FATAL = ("DATA", "STORE")  # every other job reads the same files and writes to the same disk
+
 
 def run_job(broker: Any, job: Job, on_epoch: Callable[[dict[str, Any]], None]) -> Event:
     """Have a job done; `on_epoch` hears the metrics of each epoch. Raises what `failure` says if it fails."""

@@ -8,13 +8,12 @@ from functools import partial
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.check import quick_check
-from attnfd_ray.errors import ClusterError
 from attnfd_ray.runtime.capacity import alive_resources
 from attnfd_ray.runtime.client import run_job
 from attnfd_ray.runtime.cluster import connected
 from attnfd_ray.runtime.disk import tidy
 from attnfd_ray.runtime.listener import Listener
-from attnfd_ray.runtime.preflight import NO_PATIENCE, Patience, Say, arithmetic, lacking_disk
+from attnfd_ray.runtime.preflight import NO_PATIENCE, Patience, Say, arithmetic
 from attnfd_ray.runtime.session import (
     check_lasting,
     check_networks,
@@ -47,9 +46,7 @@ def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[st
     Store.open(settings.store, create=True)
     trials = settings.tune.trials + 1 if settings.search else 1
     with connected():
-        room = room_for(settings, asked=settings.tune.concurrent, trials=trials, patience=patience, say=say)
-        if lacking := lacking_disk(settings, room, sizes, trials=trials):
-            raise ClusterError(lacking)
+        room = room_for(settings, sizes, asked=settings.tune.concurrent, trials=trials, patience=patience, say=say)
         images = f"{summary.num_train} train and {summary.num_val} val images, {summary.num_classes} classes"
         return [
             f"data: {images}, data_hash {summary.data_hash}",
@@ -69,11 +66,11 @@ def train(
     patience: Patience = NO_PATIENCE,
 ) -> Result:
     """Train the student as the settings stand; go on where the same command stopped."""
-    with claimed(settings, "train", fresh=fresh) as (run_id, template):
+    with claimed(settings, "train", fresh=fresh) as (run_id, template, sizes):
         if _state(settings, run_id) == "COMPLETE":
             listener.stage(f"{run_id} is complete: nothing left to train")
             return Result(store=settings.store, id=run_id)
-        room = partial(room_for, settings, asked=1, trials=1, patience=patience, say=listener.stage)
+        room = partial(room_for, settings, sizes, asked=1, trials=1, patience=patience, say=listener.stage)
         with worker_groups(settings, template, room, verbose=verbose) as groups:
             job = with_teacher(settings, groups, template, listener)
             listener.started(job)
@@ -99,7 +96,7 @@ def tune(
     SearchPlan(settings, search_id="check")  # a space that the sampler cannot search is refused before anything is kept
     if warm_start is not None:
         check_sampler(settings)
-    with claimed(settings, "search", fresh=fresh) as (search_id, template):
+    with claimed(settings, "search", fresh=fresh) as (search_id, template, sizes):
         # what a killed command did not come to
         tidy(Store.open(settings.store, create=False), search_id, keep_weights=settings.tune.keep_weights)
         history = _history(settings, search_id)
@@ -114,7 +111,7 @@ def tune(
             return Result(store=settings.store, id=search_id)
         listener.begins(plan.counts())
         asked, left = settings.tune.concurrent, plan.counts().planned - plan.counts().finished
-        room = partial(room_for, settings, asked=asked, trials=left, patience=patience, say=listener.stage)
+        room = partial(room_for, settings, sizes, asked=asked, trials=left, patience=patience, say=listener.stage)
         with worker_groups(settings, template, room, verbose=verbose) as groups:
             template = replace(template, search_id=search_id)
             job = with_teacher(settings, groups, template, listener, searching=True)

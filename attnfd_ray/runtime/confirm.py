@@ -16,7 +16,7 @@ from attnfd_ray.report import trials
 from attnfd_ray.report.confirmed import fresh_seeds, leaders
 from attnfd_ray.report.records import TrialLine
 from attnfd_ray.report.seeds import SEED
-from attnfd_ray.runtime.client import failure, settle, state_of
+from attnfd_ray.runtime.client import FATAL, failure, settle, state_of
 from attnfd_ray.runtime.commands import Result
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import Event, Job
@@ -26,7 +26,6 @@ from attnfd_ray.runtime.records import check_searched
 from attnfd_ray.runtime.session import claimed, room_for, with_teacher, worker_groups
 from attnfd_ray.store.store import Store
 
-_FATAL = ("DATA", "STORE")  # every other run reads the same files and writes to the same disk
 _OVER = ("COMPLETE", "INFEASIBLE")  # what FAILED may do better the next time
 
 
@@ -45,7 +44,7 @@ def confirm(
     Raises ConfigError without a search, StoreError where it has no leader or no baseline.
     """
     check_searched(settings)
-    with claimed(settings, "search", fresh=False) as (search_id, template):
+    with claimed(settings, "search", fresh=False) as (search_id, template, sizes):
         store = Store.open(settings.store, create=False)
         rows = [trials.with_epochs(row, []) for row in store.trials(columns=trials.TRIAL_COLUMNS).to_pylist()]
         template = dataclasses.replace(template, trial_id=f"{search_id}.confirm", role="confirm", search_id=search_id)
@@ -57,7 +56,7 @@ def confirm(
             return Result(store=settings.store, id=search_id)
         listener.begins(Counts(planned=len(jobs), complete=len(jobs) - len(left)))
         asked = settings.tune.concurrent
-        room = partial(room_for, settings, asked=asked, trials=len(left), patience=patience, say=listener.stage)
+        room = partial(room_for, settings, sizes, asked=asked, trials=len(left), patience=patience, say=listener.stage)
         with worker_groups(settings, template, room, verbose=verbose) as groups:
             taught = with_teacher(settings, groups, template, listener, searching=True)
             file, teacher_hash = taught.teacher_file, taught.teacher_hash
@@ -126,6 +125,6 @@ def _failed(job: Job, event: Event, groups: Groups, listener: Listener) -> None:
         raise RunFailed(f"confirm stopped: {broken}; the same command goes on with it")
     if kind != "STORE":
         settle(job, kind, text)
-    if kind in _FATAL:
+    if kind in FATAL:
         raise failure(job, kind, text)
     listener.finished(job, state_of(kind).value, {"failure_kind": kind, "failure_text": text})

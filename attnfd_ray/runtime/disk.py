@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attnfd_ray.errors import StoreError
+from attnfd_ray.report.ranking import order
 from attnfd_ray.store.parts import check_trial_id
 from attnfd_ray.store.rows import TrialState
 from attnfd_ray.store.store import Store
@@ -57,7 +57,7 @@ def keeping_weights(rows: Sequence[Row], keep_weights: int | None) -> set[str]:
         return {row["trial_id"] for row in rows}
     baselines = {row["protocol"]: row["config_hash"] for row in rows if row["role"] == "baseline"}
     ranked: defaultdict[str | None, list[Row]] = defaultdict(list)
-    for row in sorted(rows, key=_order):
+    for row in sorted(rows, key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"])):
         if row["role"] == "trial" and row["state"] == TrialState.COMPLETE:
             ranked[row["protocol"]].append(row)
     kept = {row["trial_id"] for row in rows if row["role"] != "trial"}
@@ -101,10 +101,3 @@ def remove(path: Path) -> None:
 
 def _there(store: Store, paths: Sequence[Path], why: str) -> Iterator[tuple[Path, str]]:
     yield from ((path, why) for path in paths if is_own(store, path) and path.exists())
-
-
-def _order(row: Row) -> tuple[float, float, str]:
-    """Rank as `report` does: by score, then fewer parameters, then the earlier id."""
-    score, params = row["best_val_miou"], row["student_params"]
-    known = score is not None and math.isfinite(score)
-    return (-score if known else 1.0, math.inf if params is None else params, row["trial_id"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,33 +13,31 @@ import ray
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.check import quick_check
-from attnfd_ray.data.image_cache import forget_unused_memory, memory_in_use
+from attnfd_ray.data.image_cache import forget_memory
 from attnfd_ray.distill.method import build_method, method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import ClusterError, ConfigError, RunFailed
 from attnfd_ray.models import build_model, load_weights
 from attnfd_ray.runtime.capacity import alive_resources
 from attnfd_ray.runtime.cluster import connected
-from attnfd_ray.runtime.environment import on_loopback
+from attnfd_ray.runtime.environment import on_loopback, ray_in_use
 from attnfd_ray.runtime.estimate import Sizes
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
-from attnfd_ray.runtime.preflight import Patience, Room, Say, find_room, problems_of_nodes
+from attnfd_ray.runtime.preflight import Patience, Room, Say, find_room, lacking_disk, problems_of_nodes
 from attnfd_ray.runtime.records import claim_id, locked
 from attnfd_ray.runtime.teacher import ready_teacher
 from attnfd_ray.runtime.versions import git_commit
 from attnfd_ray.store.store import Store
 
-_LOADERS_END_S = 8.0  # torch's loading processes look every 5 s whether who started them is alive
-
 
 @contextmanager
-def claimed(settings: ExperimentSettings, command: str, *, fresh: bool) -> Iterator[tuple[str, Job]]:
-    """Check what can be checked without workers, then hold the experiment; yield its id and a job to fill in."""
+def claimed(settings: ExperimentSettings, command: str, *, fresh: bool) -> Iterator[tuple[str, Job, Sizes]]:
+    """Check what can be checked without workers, then hold the experiment; yield its id, a job to fill in, sizes."""
     check_lasting(settings)
     summary = quick_check(settings.data)
-    check_networks(settings, summary.num_classes)
+    sizes = check_networks(settings, summary.num_classes)
     Store.open(settings.store, create=True)
     with locked(settings, command):
         run_id = claim_id(settings, command, fresh=fresh)
@@ -54,6 +51,7 @@ def claimed(settings: ExperimentSettings, command: str, *, fresh: bool) -> Itera
                 data_hash=summary.data_hash,
                 git_commit=git_commit(),
             ),
+            sizes,
         )
 
 
@@ -81,22 +79,16 @@ def worker_groups(
         raise RunFailed(f"Ray lost what served the workers ({reason}); the same command goes on with it") from None
     finally:
         shutil.rmtree(storage, ignore_errors=True)
-        _forget_images(settings)
+        # after Ctrl-C workers may live, and hold images, until this process is gone; nobody will look at them then
+        forget_memory(in_use_too=ray_in_use())
 
 
-def _forget_images(settings: ExperimentSettings) -> None:
-    """Remove decoded images that killed workers left in shared memory, once their loading processes have noticed."""
-    deadline = time.monotonic() + (_LOADERS_END_S if settings.data.cache == "memory" else 0)
-    forget_unused_memory()
-    while memory_in_use() and time.monotonic() < deadline:
-        time.sleep(0.25)
-        forget_unused_memory()
-
-
-def room_for(settings: ExperimentSettings, *, asked: int | str, trials: int, patience: Patience, say: Say) -> Room:
-    """Return the room there is; raises what is wrong with any node that would be part of it."""
+def room_for(
+    settings: ExperimentSettings, sizes: Sizes, *, asked: int | str, trials: int, patience: Patience, say: Say
+) -> Room:
+    """Return the room there is; raises what is wrong with any node that would be part of it, or with the disk."""
     room = find_room(settings, asked=asked, trials=trials, patience=patience, say=say)
-    if problems := problems_of_nodes(settings, room):
+    if problems := [*problems_of_nodes(settings, room), *lacking_disk(settings, room, sizes, trials=trials)]:
         raise ClusterError(problems)
     return room
 

@@ -15,7 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from attnfd_ray.errors import AttnFDError, RunFailed, StoreError
-from attnfd_ray.runtime.client import failure, settle, state_of
+from attnfd_ray.runtime.client import FATAL, failure, settle, state_of
 from attnfd_ray.runtime.disk import tidy
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import Job
@@ -25,7 +25,6 @@ from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import State, Suggestion
 from attnfd_ray.store.store import Store
 
-_FATAL = ("DATA", "STORE")  # every other trial reads the same files and writes to the same disk
 _TRIAL_PROCESS_LOSSES = 3  # the shell of a trial may die this often; its job goes on in its group meanwhile
 
 
@@ -111,7 +110,7 @@ class _Bridge:
             state = state_of(kind).value
             if error:
                 ray.get(self.groups.broker.cancel.remote(job.trial_id, text))
-            if kind in _FATAL:
+            if kind in FATAL:
                 self.fatal = self.fatal or failure(job, kind, text)
             # what ended for want of workers or of disk is still to be done, and stays RUNNING in the store
             if kind != "STORE" and not (kind == "WORKER_LOST" and self.stopped()):

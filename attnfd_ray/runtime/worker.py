@@ -59,6 +59,7 @@ class Worker:
     def __init__(self, device: torch.device, push: Callable[[Job, Event], str | None]) -> None:
         self.device, self._push = device, push
         self._datasets: dict[str, SegmentationDataset] = {}
+        self._hashes: dict[tuple[SegmentationDataset, ...], str] = {}
         self._readers = Readers([])
         self._teacher: tuple[str, FrozenTeacher] | None = None
         # imported modules stay; looking through them after every job would delay the next by a third of a second
@@ -105,11 +106,15 @@ class Worker:
                 self._forget_datasets()
                 refresh(data)
             train_set, val_set = self.dataset(data, data.train_split), self.dataset(data, data.val_split)
-            if job.data_hash in (None, data_hash([train_set, val_set])):
+            splits = (train_set, val_set)
+            if splits not in self._hashes:  # of a large set it takes a good part of a second
+                self._hashes[splits] = data_hash(splits)
+            here = self._hashes[splits]
+            if job.data_hash in (None, here):
                 return train_set, val_set
         raise DataError(
             f"{data.root} on {socket.gethostname()}: holds other files than where the command was started (data_hash "
-            f"{data_hash([train_set, val_set])}, there {job.data_hash}); needed is the same dataset on every node"
+            f"{here}, there {job.data_hash}); needed is the same dataset on every node"
         )
 
     def _forget_datasets(self) -> None:
@@ -117,6 +122,7 @@ class Worker:
         for dataset in self._datasets.values():
             dataset.close()
         self._datasets.clear()
+        self._hashes.clear()
 
     def readers(self, data: DataSettings, *datasets: SegmentationDataset) -> Readers:
         """Return what reads the datasets, its processes kept from job to job."""

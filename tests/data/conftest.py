@@ -161,3 +161,13 @@ def settings() -> Callable[..., DataSettings]:
         return DataSettings(**{"name": name, "root": str(root), "crop": (16, 16), **others})
 
     return make
+
+
+@pytest.fixture
+def make(settings: Callable[..., DataSettings]) -> Callable[..., DataSettings]:
+    """Return settings with no chance in the views but what a test asks for."""
+
+    def plain(**others: object) -> DataSettings:
+        return settings(Path("unused"), **{"scale": (1.0, 1.0), "flip": 0.0, "blur": 0.0, **others})
+
+    return plain

@@ -22,7 +22,7 @@ from attnfd_ray.config.schema import DataSettings, ExperimentSettings
 from attnfd_ray.data import image_cache, space
 from attnfd_ray.data.check import quick_check
 from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
-from attnfd_ray.data.image_cache import ImageCache, forget_unused_memory
+from attnfd_ray.data.image_cache import ImageCache, forget_memory
 from attnfd_ray.data.readers import Readers
 from attnfd_ray.errors import DataError
 
@@ -174,7 +174,7 @@ def test_a_link_to_somebody_elses_directory_is_left_alone_at_the_end_of_a_run(
     (tmp_path / "home/thesis").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "home")
     monkeypatch.setattr(image_cache, "_memory_place", lambda: tmp_path / "link")
-    forget_unused_memory()
+    forget_memory()
     assert [path.name for path in tmp_path.glob("home/*")] == ["thesis"]
 
 
@@ -238,8 +238,19 @@ def test_what_a_killed_process_left_is_no_image_and_not_counted(data: DataSettin
 def test_memory_of_the_killed_is_removed_by_the_next(data: DataSettings, place: Path) -> None:
     subprocess.run([sys.executable, "-c", KILLED, str(place)], timeout=60)
     assert (place / "state").is_dir()
-    forget_unused_memory()
+    forget_memory()
     assert (place / "state").is_dir() == (data.cache == "disk")
+
+
+def test_memory_in_use_may_be_taken_from_who_reads_it(data: DataSettings, place: Path) -> None:
+    dataset = opened(data)
+    image, _ = dataset.read(0)
+    again, _ = dataset.read(0)
+    forget_memory(in_use_too=True)
+    assert torch.equal(again, image)  # what is mapped stays
+    assert torch.equal(dataset.read(0)[0], image)
+    assert bool(kept(place)) == (data.cache == "disk")
+    dataset.close()
 
 
 def test_a_disk_makes_room_by_what_nobody_uses(

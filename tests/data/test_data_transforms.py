@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,15 +13,6 @@ from attnfd_ray.config.schema import DataSettings
 from attnfd_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_transform, normalised, train_transform
 
 Settings = Callable[..., DataSettings]
-
-
-@pytest.fixture
-def make(settings: Settings) -> Callable[..., DataSettings]:
-    def plain(**others: object) -> DataSettings:
-        """No chance but what the test asks for."""
-        return settings(Path("unused"), **{"scale": (1.0, 1.0), "flip": 0.0, "blur": 0.0, **others})
-
-    return plain
 
 
 def rng(seed: int = 0) -> np.random.Generator:

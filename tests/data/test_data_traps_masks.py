@@ -28,15 +28,6 @@ Settings = Callable[..., DataSettings]
 IDS = [0, 7, 19, 255]
 
 
-@pytest.fixture
-def make(settings: Settings) -> Settings:
-    def plain(crop: tuple[int, int], **others: Any) -> DataSettings:
-        """No chance but what the test asks for."""
-        return settings(Path("unused"), crop=crop, **{"scale": (1.0, 1.0), "flip": 0.0, "blur": 0.0, **others})
-
-    return plain
-
-
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
@@ -74,8 +65,8 @@ def test_a_mask_of_pillows_is_resized_as_an_image(make: Settings) -> None:
     with_palette.putpalette([*range(256)] * 3)
     assert not bogus(naive(as_pillow(image, label)[0], with_palette))  # which is why nobody notices on VOC
     for seen in (
-        eval_transform(image, label, make((17, 25), evaluation="resized"))[1],
-        train_transform(image, label, make((17, 25), scale=(0.7, 0.7)), rng())[1],
+        eval_transform(image, label, make(crop=(17, 25), evaluation="resized"))[1],
+        train_transform(image, label, make(crop=(17, 25), scale=(0.7, 0.7)), rng())[1],
     ):
         assert set(seen.unique().tolist()) == set(IDS)
 
@@ -91,7 +82,7 @@ def test_a_plain_tensor_beside_an_image_is_left_as_it_is(make: Settings, transfo
     assert not torch.equal(seen, image)
     assert seen_label is label
 
-    seen, seen_label = train_transform(image, label, make((24, 36), flip=1.0), rng())
+    seen, seen_label = train_transform(image, label, make(crop=(24, 36), flip=1.0), rng())
     assert torch.equal(seen.long(), image.flip(-1).long())
     assert torch.equal(seen_label.long(), label.flip(-1).long())
 
@@ -116,7 +107,7 @@ def test_padding_is_a_class_unless_its_fill_is_told(make: Settings, transform: n
     image, label = torch.full((3, 24, 24), 9, dtype=torch.uint8), torch.full((24, 24), 7, dtype=torch.uint8)
     found = naive(image, label)
     assert set(found.unique().tolist()) == {0, 7}  # the first class, which is what gets learnt there
-    _, found = train_transform(image, label, make((48, 48), scale=(0.5, 0.5)), rng())
+    _, found = train_transform(image, label, make(crop=(48, 48), scale=(0.5, 0.5)), rng())
     assert int((found == 7).sum()) == 12 * 12
     assert set(found.unique().tolist()) == {7, 255}
 
@@ -152,7 +143,7 @@ def test_colours_and_blur_are_for_images(make: Settings, transform: nn.Module) -
 
     image, label = sample()
     assert bogus(naive(*as_pillow(image, label)))
-    seen, seen_label = train_transform(image, label, make((24, 36), blur=1.0), rng())
+    seen, seen_label = train_transform(image, label, make(crop=(24, 36), blur=1.0), rng())
     assert not torch.equal(seen.long(), image.long())
     assert torch.equal(seen_label.long(), label.long())
 
@@ -169,7 +160,7 @@ def test_what_shows_nothing_has_no_label(make: Settings) -> None:
     erased, kept = naive(image, label)
     assert bool((erased == 222).any())
     assert torch.equal(kept, label)
-    seen, seen_label = train_transform(image, label, make((40, 40)), rng())
+    seen, seen_label = train_transform(image, label, make(crop=(40, 40)), rng())
     shows_nothing = (seen[0].long() >= 100).logical_or(seen_label.long() == 255)
     assert int(shows_nothing.sum()) == 40 * 40 - 24 * 36
     assert set(seen_label[shows_nothing].unique().tolist()) == {255}

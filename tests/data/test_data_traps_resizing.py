@@ -4,8 +4,6 @@ There is more than one nearest pixel: torch's `nearest` takes the floor, half a 
 """
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,15 +25,6 @@ Settings = Callable[..., DataSettings]
 ROUNDING_PX = 1 / 6  # half a grey level, of the three that a pixel of `ramp` differs from the next
 
 
-@pytest.fixture
-def make(settings: Settings) -> Settings:
-    def plain(crop: tuple[int, int], **others: Any) -> DataSettings:
-        """No chance but what the test asks for."""
-        return settings(Path("unused"), crop=crop, **{"scale": (1.0, 1.0), "flip": 0.0, "blur": 0.0, **others})
-
-    return plain
-
-
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
@@ -55,9 +44,9 @@ def test_the_nearest_pixels_are_those_of_pillow_and_not_the_floor(make: Settings
         assert naive(label, [4, 4], mode)[0].tolist() == [0, 2, 4, 6]
     assert pillow[0].tolist() == [1, 3, 5, 7]
     for seen in (
-        eval_transform(image, label, make((4, 4), evaluation="resized"))[1],
-        train_transform(image, label, make((4, 4), scale=(0.5, 0.5)), rng())[1],
-        train_transform(image, label, make((4, 4), input_scale=0.5), rng())[1],
+        eval_transform(image, label, make(crop=(4, 4), evaluation="resized"))[1],
+        train_transform(image, label, make(crop=(4, 4), scale=(0.5, 0.5)), rng())[1],
+        train_transform(image, label, make(crop=(4, 4), input_scale=0.5), rng())[1],
     ):
         assert seen[0].tolist() == [1, 3, 5, 7]
 
@@ -83,7 +72,7 @@ def test_a_resized_mask_stays_under_its_image(make: Settings, side: int) -> None
     image, label = ramp(80)
     # a pixel of the small image is 80 / side of the large one: their middle against the left of them
     assert float(shift_px(*naive(image, label)).mean()) > (80 / side - 1) / 2 - ROUNDING_PX > 0.8
-    ours = shift_px(*eval_transform(image, label, make((side, side), evaluation="resized")))
+    ours = shift_px(*eval_transform(image, label, make(crop=(side, side), evaluation="resized")))
     assert len(ours) == (side - 6) ** 2
     assert float(ours.abs().max()) <= 0.5 + ROUNDING_PX
 
@@ -98,7 +87,7 @@ def test_a_random_view_stays_within_half_a_pixel_of_its_mask(make: Settings, see
 
     image, label = ramp(80)
     assert float(shift_px(*naive(image, label)).mean()) > 0.5
-    ours = shift_px(*train_transform(image, label, make((32, 32), scale=(0.4, 2.0)), rng(seed)))
+    ours = shift_px(*train_transform(image, label, make(crop=(32, 32), scale=(0.4, 2.0)), rng(seed)))
     assert len(ours) > 200
     assert float(ours.abs().max()) <= 0.5 + ROUNDING_PX
     assert abs(float(ours.mean())) <= 0.5
@@ -115,7 +104,7 @@ def test_one_mode_for_both_spoils_one_of_them(make: Settings, mode: Interpolatio
     image, mask = naive(stripes, label)
     smooth, exact = bool((image[..., 1:3] == 100).all()), mask[0].tolist() == [1, 3, 5, 7]
     assert (smooth, exact) == ((True, False) if mode is InterpolationMode.BILINEAR else (False, True))
-    image, mask = eval_transform(stripes, label, make((4, 4), evaluation="resized"))
+    image, mask = eval_transform(stripes, label, make(crop=(4, 4), evaluation="resized"))
     assert (image[..., 1:3] * 1.0 - 100).abs().max() <= 1
     assert mask[0].tolist() == [1, 3, 5, 7]
 
@@ -129,7 +118,7 @@ def test_a_resized_crop_of_a_mask_takes_the_floor_whatever_it_is_told(make: Sett
 
     image, label = ramp(9)
     assert naive(image, label)[0].tolist() == [0, 3, 6]
-    assert train_transform(image, label, make((3, 3), scale=(1 / 3, 1 / 3)), rng())[1][0].tolist() == [1, 4, 7]
+    assert train_transform(image, label, make(crop=(3, 3), scale=(1 / 3, 1 / 3)), rng())[1][0].tolist() == [1, 4, 7]
 
 
 def test_labels_at_the_size_of_features_are_those_in_the_middle() -> None:
@@ -167,7 +156,7 @@ def test_labels_that_are_shrunk_to_the_logits_lose_what_is_thin(make: Settings) 
         [batch],
         num_classes=2,
         device=torch.device("cpu"),
-        data=make((32, 32)),
+        data=make(crop=(32, 32)),
         train=TrainSettings(epochs=1, batch_size=1),
     )
     assert ours.class_iou == [31 / 32, 0.0]
