@@ -7,7 +7,7 @@ SCENES ?= ./data/toyscenes
 # Local runs listen on loopback only; Ray reads this when it is imported.
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER = 0
 
-.PHONY: help install demo test test-ray check bench clean
+.PHONY: help install demo test test-ray chaos check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is to make
@@ -31,6 +31,10 @@ test: install  ## Run every test
 
 test-ray: install  ## Run only the tests that start Ray
 	$(BIN)/python -m pytest -m ray
+
+chaos: install  ## Kill searches 20 times (driver, worker, broker, node) and the store's writer 200 times: some 15 min
+	ATTNFD_CHAOS_SEARCHES=5 ATTNFD_STORE_KILLS=200 \
+	  $(BIN)/python -m pytest -v tests/runtime/test_chaos.py tests/store/test_store_kill.py
 
 check: install  ## Lint and type-check
 	$(BIN)/ruff check .

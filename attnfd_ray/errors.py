@@ -23,6 +23,12 @@ class Diverged(RunFailed):
     """The loss became NaN or infinite."""
 
 
+class Interrupted(AttnFDError):
+    """The user ended a command that can go on; the command line adds how."""
+
+    exit_code: ClassVar[int] = 130
+
+
 class UserError(AttnFDError):
     """The input is at fault, and the user can mend it."""
 

@@ -63,6 +63,7 @@ COMMANDS = [
     "data_check",
     "data_page",
     "data_voc_aug",
+    "ending",
     "explain",
     "gc",
     "options",

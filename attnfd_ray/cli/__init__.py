@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -15,17 +11,14 @@ from attnfd_ray import __version__
 from attnfd_ray.cli.check import check
 from attnfd_ray.cli.confirm import confirm
 from attnfd_ray.cli.data import data
+from attnfd_ray.cli.ending import ended_by_signal, heed_signals, leave, way_on
 from attnfd_ray.cli.explain import explain
 from attnfd_ray.cli.gc import gc
 from attnfd_ray.cli.report import report
 from attnfd_ray.cli.teacher import teacher
 from attnfd_ray.cli.train import train
 from attnfd_ray.cli.tune import tune
-from attnfd_ray.errors import AttnFDError, UserErrors, one_line
-
-INTERRUPTED = 130
-_INTERRUPTED_TEXT = "interrupted; train, tune and confirm go on from the last finished epoch when started again"
-_ORDERLY_END_S = 10.0
+from attnfd_ray.errors import AttnFDError, Interrupted, UserErrors, one_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -46,7 +39,7 @@ def main() -> None:
     """Run the command line; a mistake of the user's is one line on stderr and exit code 2, never a traceback."""
     # a user's own `module:Class` lies beside the file that names it, and comes after all that is installed
     sys.path.append(str(Path.cwd()))
-    _heed_interrupts()
+    heed_signals()
     try:
         # click's own handling would turn Ctrl-C into exit code 1
         code = cli.main(prog_name="attnfd-ray", standalone_mode=False)
@@ -55,43 +48,13 @@ def main() -> None:
         code = error.exit_code
     except UserErrors as error:
         code = _fail("\n".join(error.problems), error.exit_code)
+    except Interrupted as error:
+        code = _fail(f"{one_line(str(error))}; {way_on()}", error.exit_code)
     except AttnFDError as error:
         code = _fail(one_line(str(error)), error.exit_code)
     except click.Abort:  # what click makes of Ctrl-C
-        code = _fail(_INTERRUPTED_TEXT, INTERRUPTED)
-    _leave(code or 0)
-
-
-def _heed_interrupts() -> None:
-    """Make the first Ctrl-C end the command in good order, soon in any case, and a second one at once.
-
-    An exception alone is not enough: raised inside a callback of a library it may get lost. What is on the disk by
-    then is whole, so a hard end loses no finished epoch.
-    """
-
-    def end() -> None:
-        click.echo(_INTERRUPTED_TEXT, err=True)
-        os._exit(INTERRUPTED)
-
-    def interrupted(*_: object) -> None:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-        timer = threading.Timer(_ORDERLY_END_S, end)
-        timer.daemon = True
-        timer.start()
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, interrupted)
-
-
-def _leave(code: int) -> NoReturn:
-    from attnfd_ray.runtime.environment import ray_in_use
-
-    if ray_in_use():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+        code = _fail(f"interrupted; {way_on()}", ended_by_signal())
+    leave(code or 0)
 
 
 def _fail(text: str, code: int) -> int:

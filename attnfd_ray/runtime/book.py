@@ -14,7 +14,7 @@ import torch
 
 from attnfd_ray.config.overrides import config_hash
 from attnfd_ray.runtime.disk import tidy
-from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.jobs import INTERRUPTED, Job
 from attnfd_ray.runtime.versions import versions
 from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
@@ -47,6 +47,11 @@ class Book:
         shared = ("experiment", "search_id", "trial_id", "attempt", "seed", "method", "role", "protocol")
         self.store.append_epoch(EpochRow(**{name: self.facts[name] for name in shared}, **values))
         self.epochs_wall_s += record.wall_s
+
+    def write_interrupted(self, text: str | None) -> None:
+        """Write that the attempt is over and the trial is not: it goes on from the checkpoint it has just saved."""
+        row = TrialRow(**self.facts, state=TrialState.RUNNING, failure_kind=INTERRUPTED, failure_text=text)
+        self.store.append_trial(row)
 
     def write_end(self, outcome: Outcome, class_names: Sequence[str]) -> None:
         last, test = outcome.last, outcome.test

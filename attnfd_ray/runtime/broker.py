@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
 
 MAX_LOSSES = 3  # a job whose group died this often without an epoch in between is given up
 
@@ -29,14 +30,20 @@ class _Desk:
 
 
 class Broker:
-    """Jobs, groups and events; every method may be called by many at once."""
+    """Jobs, groups and events; every method may be called by many at once.
 
-    def __init__(self, groups: int) -> None:
+    `alive` returns the ids of the nodes that are there; a group says on which it runs.
+    """
+
+    def __init__(self, groups: int, alive: Callable[[], set[str]] = set) -> None:
         self._groups_left = groups
+        self._alive = alive
+        self._nodes: dict[int, set[str]] = {}
         self._waiting: deque[str] = deque()
         self._desks: dict[str, _Desk] = {}
         self._held: dict[int, str] = {}
         self._closed = False
+        self._interrupted = False
         self._broken: str | None = None
         self._work = asyncio.Condition()
 
@@ -61,6 +68,8 @@ class Broker:
                     desk.changed.notify_all()
                 if desk.event:
                     return desk.event
+                if self._interrupted and trial_id not in self._held.values():
+                    return Event.interrupted()
                 if self._broken:
                     return Event(kind="failed", failure_kind="WORKER_LOST", failure_text=self._broken)
                 await desk.changed.wait()
@@ -75,6 +84,12 @@ class Broker:
                 desk.cancelled = reason
             desk.changed.notify_all()
 
+    async def interrupt(self) -> None:
+        """End every job after the epoch it is in; those that no group has begun, or will, end at once."""
+        self._interrupted = True
+        await self.close()
+        await self._wake()
+
     async def close(self) -> None:
         """Send every group home once it is idle."""
         async with self._work:
@@ -83,24 +98,28 @@ class Broker:
 
     # What a group calls.
 
-    async def take(self, group: int, *, patience_s: float) -> Job | Literal["idle", "over"]:
+    async def take(self, group: int, *, patience_s: float, nodes: Sequence[str] = ()) -> Job | Literal["idle", "over"]:
         """Return the next job, "idle" when there was none for `patience_s`, "over" when there will be none.
 
-        A group that asks while it holds a job has been rebuilt after a loss, and gets the same job again.
+        A group that asks while it holds a job has been rebuilt after a loss, and gets the same job again. The loss of a
+        node is not counted: it says nothing of the job.
         """
+        before, self._nodes[group] = self._nodes.get(group, set()), set(nodes)
         if (held := self._held.get(group)) is not None:
             desk = self._desks[held]
-            desk.losses += 1
-            if desk.losses < MAX_LOSSES:
+            if before <= self._alive():
+                desk.losses += 1
+            if desk.losses < MAX_LOSSES and not self._interrupted:
                 return desk.job
             text = f"its workers died {desk.losses} times without finishing an epoch"
-            await self.push(group, held, Event(kind="failed", failure_kind="WORKER_LOST", failure_text=text))
+            lost = Event(kind="failed", failure_kind="WORKER_LOST", failure_text=text)
+            await self.push(group, held, Event.interrupted() if self._interrupted else lost)
         async with self._work:
             try:
                 await asyncio.wait_for(self._work.wait_for(lambda: self._waiting or self._closed), patience_s)
             except TimeoutError:
                 return "idle"
-            while self._waiting:
+            while self._waiting and not self._interrupted:
                 desk = self._desks[self._waiting.popleft()]
                 if desk.cancelled is None:
                     self._held[group] = desk.job.trial_id
@@ -108,7 +127,7 @@ class Broker:
             return "over" if self._closed else "idle"
 
     async def push(self, group: int, trial_id: str, event: Event) -> str | None:
-        """Say what happened; return why the job should stop now, or None to go on."""
+        """Say what happened; return why the job should stop now (INTERRUPTED: for today), or None to go on."""
         desk = self._desks[trial_id]
         desk.losses = 0
         async with desk.changed:
@@ -119,7 +138,7 @@ class Broker:
                     del self._held[group]
                 return None
             await desk.changed.wait_for(lambda: desk.event is None or desk.cancelled is not None)
-            return desk.cancelled
+            return desk.cancelled or (INTERRUPTED if self._interrupted else None)
 
     async def lost(self, group: int, reason: str) -> None:
         """Note that a group will not come back; without any group left every job has failed."""
@@ -130,10 +149,14 @@ class Broker:
             await self.push(group, trial_id, event)
         if self._groups_left == 0 and not self._closed:
             self._broken = reason
-            for desk in self._desks.values():
-                async with desk.changed:
-                    desk.changed.notify_all()
+            await self._wake()
 
     async def broken(self) -> str | None:
         """Return why no group is left, or None."""
         return self._broken
+
+    async def _wake(self) -> None:
+        """Have everybody who waits for an event look again."""
+        for desk in self._desks.values():
+            async with desk.changed:
+                desk.changed.notify_all()

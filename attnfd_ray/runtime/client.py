@@ -7,8 +7,8 @@ from typing import Any
 
 import ray
 
-from attnfd_ray.errors import AttnFDError, ConfigError, DataError, RunFailed, StoreError, UserErrors
-from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.errors import AttnFDError, ConfigError, DataError, Interrupted, RunFailed, StoreError, UserErrors
+from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
 from attnfd_ray.store.rows import TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
@@ -23,7 +23,7 @@ def run_job(broker: Any, job: Job, on_epoch: Callable[[dict[str, Any]], None]) -
         event: Event = ray.get(broker.pull.remote(job.trial_id, seen=seen))
         if event.kind == "failed":
             kind, text = event.failure_kind or "", event.failure_text or ""
-            if kind != "STORE":
+            if kind not in ("STORE", INTERRUPTED):
                 settle(job, kind, text)
             raise failure(job, kind, text)
         if event.kind == "done":
@@ -34,10 +34,18 @@ def run_job(broker: Any, job: Job, on_epoch: Callable[[dict[str, Any]], None]) -
 
 def failure(job: Job, kind: str, text: str) -> AttnFDError:
     """Return the error that a failed job is in the driver: one of the user's where the user can mend it."""
+    if kind == INTERRUPTED:
+        return Interrupted("interrupted after the last epoch that had begun")
     several: dict[str, type[UserErrors]] = {"CONFIG": ConfigError, "DATA": DataError}
     if kind in several:
         return several[kind](text.splitlines())  # a table of taps, or all that is wrong with a list
     return StoreError(text) if kind == "STORE" else RunFailed(f"{job.trial_id}: {kind}: {text}")
+
+
+def without_broker(error: Exception) -> RunFailed:
+    """Return what ends a command whose broker, a process of its own, has died."""
+    reason = str(error).strip().partition("\n")[0]
+    return RunFailed(f"Ray lost what served the workers ({reason}); the same command goes on with it")
 
 
 def state_of(kind: str) -> TrialState:

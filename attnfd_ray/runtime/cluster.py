@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +28,7 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
         logging.getLogger(name).setLevel(level)
     if not verbose:
         _mute_raylet()
+    ours = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, log_to_driver=verbose, logging_level=level)
@@ -39,6 +42,8 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
     except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CapacityError(f"RAY_ADDRESS={address}: no Ray cluster answers there: {reason}") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ours)  # Ray's own would print a stack of its core
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from attnfd_ray.report.seeds import SEED
 from attnfd_ray.runtime.client import FATAL, failure, settle, state_of
 from attnfd_ray.runtime.commands import Result
 from attnfd_ray.runtime.group import Groups
-from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
 from attnfd_ray.runtime.listener import Counts, Listener
 from attnfd_ray.runtime.preflight import NO_PATIENCE, Patience
 from attnfd_ray.runtime.records import check_searched
@@ -97,7 +97,7 @@ def run_all(jobs: Sequence[Job], groups: Groups, listener: Listener) -> None:
 
     Raises RunFailed if no group is left or none completes, and at once what no job can do without.
     """
-    waiting, running, num_complete = list(jobs), dict[Any, Job](), 0
+    waiting, running, num_complete, interrupted = list(jobs), dict[Any, Job](), 0, False
     while waiting or running:
         while waiting and len(running) < groups.count:
             job = waiting.pop(0)
@@ -112,8 +112,14 @@ def run_all(jobs: Sequence[Job], groups: Groups, listener: Listener) -> None:
         elif event.kind == "done":
             num_complete += 1
             listener.finished(job, "COMPLETE", event.metrics)
+        elif event.failure_kind == INTERRUPTED:
+            interrupted = True
+            waiting.clear()
+            listener.finished(job, INTERRUPTED, dataclasses.asdict(event))
         else:
             _failed(job, event, groups, listener)
+    if interrupted:
+        raise failure(job, INTERRUPTED, "")
     if not num_complete:
         raise RunFailed("no run was completed; `attnfd-ray report` says what became of each")
 

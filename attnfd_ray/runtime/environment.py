@@ -26,10 +26,11 @@ _ALWAYS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 THREAD_NAME = "attnfd-ray-group"
-_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+LOOPBACK = "127.0.0.1"  # the address of every node of a Ray that keeps to this machine
+_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # One machine is not taken away with a notice, and nobody scrapes its metrics: fewer processes to start.
 _LOCAL = {
-    _LOOPBACK: "0",
+    _SWITCH: "0",
     "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -57,7 +58,7 @@ def ray_in_use() -> bool:
 
 def on_loopback(environ: MutableMapping[str, str] = os.environ) -> bool:
     """Return whether Ray keeps to this machine: started by us, or a head that was started with the same switch."""
-    return environ.get(_LOOPBACK) == "0"
+    return environ.get(_SWITCH) == "0"
 
 
 def cluster_address(environ: MutableMapping[str, str] = os.environ) -> str | None:

@@ -31,7 +31,7 @@ def work(config: dict[str, Any]) -> None:
     """Run in every process of a group: take jobs and do them."""
     # torch and what stands on it are imported here, in the worker, so that the driver need not
     from attnfd_ray.runtime.worker import GroupMustRestart, Worker
-    from attnfd_ray.train.distributed import from_first_worker, rank
+    from attnfd_ray.train.distributed import from_every_worker, from_first_worker, rank
 
     group: int = config["group"]
     broker = ray.get_actor(config["broker"], namespace=config["namespace"])
@@ -44,14 +44,23 @@ def work(config: dict[str, Any]) -> None:
             raise GroupMustRestart("nobody listens any more") from error
         return None if reason is None else str(reason)
 
+    nodes = from_every_worker(ray.get_runtime_context().get_node_id())
     with contextlib.closing(Worker(ray.train.torch.get_device(), push)) as worker:
         while True:
-            job: Any = ray.get(broker.take.remote(group, patience_s=_PATIENCE_S)) if rank() == 0 else None
+            job: Any = None
+            if rank() == 0:
+                job = ray.get(broker.take.remote(group, nodes=nodes, patience_s=_PATIENCE_S))
             job = from_first_worker(job)
             if job == "over":
                 return
             if isinstance(job, Job):
                 worker.do(job)
+
+
+def nodes_alive() -> set[str]:
+    """Return the ids of the cluster's nodes that are there."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"] for node in nodes if node["Alive"]}
 
 
 class Groups:
@@ -65,7 +74,7 @@ class Groups:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.broker = actor.options(
             name=name, namespace=self.namespace, num_cpus=0, max_concurrency=1000, scheduling_strategy=here
-        ).remote(count)
+        ).remote(count, nodes_alive)
         self._closing = False
         self._threads = [
             threading.Thread(target=self._run, args=(index,), name=f"{THREAD_NAME}-{index}", daemon=True)
@@ -82,6 +91,12 @@ class Groups:
 
     def __enter__(self) -> Groups:
         return self
+
+    def interrupt(self) -> None:
+        """Have every job end after the epoch it is in, and no other begin."""
+        self._closing = True
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self.broker.interrupt.remote())
 
     def __exit__(self, kind: object, *_: object) -> None:
         # after an error or Ctrl-C nobody waits for an epoch to end: those that did are on the disk
@@ -120,4 +135,5 @@ class Groups:
         except Exception as error:  # noqa: BLE001 - reported to every client that waits for this group
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         if not self._closing:  # later Ray may be shut down, and ends a process that still calls it
-            ray.get(self.broker.lost.remote(index, f"worker group {index} could not go on: {reason}"))
+            with contextlib.suppress(ray.exceptions.RayActorError):  # whoever asks the broker hears that it is gone
+                ray.get(self.broker.lost.remote(index, f"worker group {index} could not go on: {reason}"))

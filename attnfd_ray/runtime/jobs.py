@@ -9,6 +9,8 @@ from typing import Any, Literal
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.store.rows import Role
 
+INTERRUPTED = "INTERRUPTED"  # the kind of failure that is none: the user stopped a job, and it goes on another time
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -48,3 +50,8 @@ class Event:
     metrics: dict[str, Any] = field(default_factory=dict)
     failure_kind: str | None = None
     failure_text: str | None = None
+
+    @classmethod
+    def interrupted(cls) -> Event:
+        """Return that the user stopped a job."""
+        return cls(kind="failed", failure_kind=INTERRUPTED, failure_text="stopped by the user")

@@ -16,13 +16,14 @@ from attnfd_ray.data.check import quick_check
 from attnfd_ray.data.image_cache import forget_memory
 from attnfd_ray.distill.method import build_method, method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import ClusterError, ConfigError, RunFailed
+from attnfd_ray.errors import ClusterError, ConfigError
 from attnfd_ray.models import build_model, load_weights
-from attnfd_ray.runtime.capacity import alive_resources
+from attnfd_ray.runtime.client import without_broker
 from attnfd_ray.runtime.cluster import connected
-from attnfd_ray.runtime.environment import on_loopback, ray_in_use
+from attnfd_ray.runtime.environment import LOOPBACK, on_loopback, ray_in_use
 from attnfd_ray.runtime.estimate import Sizes
 from attnfd_ray.runtime.group import Groups
+from attnfd_ray.runtime.interrupt import stoppable
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
 from attnfd_ray.runtime.preflight import Patience, Room, Say, find_room, lacking_disk, problems_of_nodes
@@ -69,14 +70,16 @@ def worker_groups(
     try:
         with connected(verbose=verbose):
             room = find()
-            local = on_loopback() and len(alive_resources(room.nodes)) == 1
-            with Groups(
-                room.shape, count=room.groups, name=name, storage=storage, verbose=verbose, local=local
-            ) as groups:
+            local = on_loopback() and all(node["NodeManagerAddress"] == LOOPBACK for node in room.nodes)
+            with (
+                Groups(
+                    room.shape, count=room.groups, name=name, storage=storage, verbose=verbose, local=local
+                ) as groups,
+                stoppable(groups.interrupt),
+            ):
                 yield groups
     except ray.exceptions.RayActorError as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise RunFailed(f"Ray lost what served the workers ({reason}); the same command goes on with it") from None
+        raise without_broker(error) from None
     finally:
         shutil.rmtree(storage, ignore_errors=True)
         # after Ctrl-C workers may live, and hold images, until this process is gone; nobody will look at them then

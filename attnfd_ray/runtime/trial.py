@@ -10,10 +10,21 @@ from typing import Any
 import ray
 from ray import tune
 
-from attnfd_ray.runtime.jobs import Event
+from attnfd_ray.runtime.jobs import Event, Job
 
-# Tune wants a bundle that asks for something; a processor's share would never be free beside groups that take them all.
-RESOURCES = {"memory": 1.0}
+_SHARE = 0.0001  # of a resource that a node has one of, and nobody else asks for
+_HEAD = "node:__internal_head__"
+
+
+def resources() -> dict[str, float]:
+    """Return what a trial asks for: a place on the driver's node, so that it dies with no other.
+
+    A processor's share would never be free beside groups that take them all.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)  # type: ignore[no-untyped-call]
+    # several nodes may have one address, in a test or a container, but there is only one head
+    return {_HEAD if _HEAD in node["Resources"] else f"node:{node['NodeManagerAddress']}": _SHARE}
 
 
 def trial(config: dict[str, Any]) -> None:
@@ -22,8 +33,14 @@ def trial(config: dict[str, Any]) -> None:
     It never cancels its job: the driver does, when it decides to. So a shell that dies and is tried again finds its
     job where it was.
     """
-    broker = ray.get_actor(config["broker"], namespace=config["namespace"])
-    job, seen, over = config["job"], 0, False
+    try:
+        _follow(config["job"], ray.get_actor(config["broker"], namespace=config["namespace"]))
+    except (ray.exceptions.RayActorError, ValueError):  # Ray's for an actor that it does not know any more
+        tune.report({"failure_kind": "WORKER_LOST", "failure_text": "what served the workers is gone"})
+
+
+def _follow(job: Job, broker: Any) -> None:
+    seen, over = 0, False
     ray.get(broker.submit.remote(job))
     while not over:
         event: Event = ray.get(broker.pull.remote(job.trial_id, seen=seen))

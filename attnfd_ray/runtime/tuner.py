@@ -15,12 +15,12 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from attnfd_ray.errors import AttnFDError, RunFailed, StoreError
-from attnfd_ray.runtime.client import FATAL, failure, settle, state_of
+from attnfd_ray.runtime.client import FATAL, failure, settle, state_of, without_broker
 from attnfd_ray.runtime.disk import tidy
 from attnfd_ray.runtime.group import Groups
-from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.jobs import INTERRUPTED, Job
 from attnfd_ray.runtime.listener import Listener
-from attnfd_ray.runtime.trial import RESOURCES, trial
+from attnfd_ray.runtime.trial import resources, trial
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import State, Suggestion
 from attnfd_ray.store.store import Store
@@ -85,9 +85,21 @@ class _Bridge:
 
     def stopped(self) -> AttnFDError | None:
         """Return why the search cannot go on, or None."""
-        if broken := ray.get(self.groups.broker.broken.remote()):
-            self.fatal = self.fatal or RunFailed(f"the search stopped: {broken}; the same command goes on with it")
+        if broken := self._ask("broken"):
+            self._end(RunFailed(f"the search stopped: {broken}; the same command goes on with it"))
         return self.fatal
+
+    def _end(self, error: AttnFDError) -> None:
+        """End the search with this, unless it ends with something else already."""
+        self.fatal = self.fatal or error
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """Return what the broker answers; None without one, and the search is over then."""
+        try:
+            return ray.get(getattr(self.groups.broker, method).remote(*arguments))
+        except ray.exceptions.RayActorError as error:
+            self._end(without_broker(error))
+            return None
 
     def epoch(self, tune_id: str, metrics: dict[str, Any]) -> bool:
         job = self.jobs[tune_id]
@@ -97,7 +109,7 @@ class _Bridge:
         self.listener.epoch(job, metrics)
         decision = self.plan.report(job.trial_id, metrics["epoch"], metrics["val_miou"])
         if decision.stop:
-            ray.get(self.groups.broker.cancel.remote(job.trial_id, decision.reason or "stopped early"))
+            self._ask("cancel", job.trial_id, decision.reason or "stopped early")
         return decision.stop
 
     def complete(self, tune_id: str, metrics: dict[str, Any], *, error: bool) -> None:
@@ -109,9 +121,12 @@ class _Bridge:
             kind, text = metrics["failure_kind"], metrics["failure_text"]
             state = state_of(kind).value
             if error:
-                ray.get(self.groups.broker.cancel.remote(job.trial_id, text))
-            if kind in FATAL:
-                self.fatal = self.fatal or failure(job, kind, text)
+                self._ask("cancel", job.trial_id, text)
+            if kind in (*FATAL, INTERRUPTED):
+                self._end(failure(job, kind, text))
+            if kind == INTERRUPTED:  # not over: the plan, and the next call, go on with it
+                self.listener.finished(job, kind, metrics)
+                return
             # what ended for want of workers or of disk is still to be done, and stays RUNNING in the store
             if kind != "STORE" and not (kind == "WORKER_LOST" and self.stopped()):
                 settle(job, kind, text)
@@ -135,7 +150,7 @@ def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) 
     """Run the plan to its end. Raises RunFailed if none completes, or what no trial can do without."""
     bridge = _Bridge(plan, groups, template, listener)
     tuner = tune.Tuner(
-        tune.with_resources(trial, RESOURCES),
+        tune.with_resources(trial, resources()),
         tune_config=tune.TuneConfig(
             search_alg=_PlanSearcher(bridge),
             scheduler=_PlanScheduler(bridge),

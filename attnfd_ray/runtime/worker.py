@@ -31,7 +31,7 @@ from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
 from attnfd_ray.runtime.book import Book
 from attnfd_ray.runtime.failures import describe
-from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
 from attnfd_ray.train import distributed
 from attnfd_ray.train.distributed import from_first_worker, rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
@@ -199,10 +199,16 @@ class Worker:
                 metrics = dataclasses.asdict(record) | {"ready_utc_s": ready_utc_s}
                 reason = self._push(job, Event(kind="epoch", metrics=metrics))
                 book.stop_reason = reason
-            return from_first_worker(reason) is not None
+            return from_first_worker(reason) is not None and record.epoch < record.epochs_total
 
         outcome = run.run(report)
-        if book is not None:
+        if book is None:
+            return
+        if outcome.stopped_early and book.stop_reason == INTERRUPTED:
+            told = Event.interrupted()
+            book.write_interrupted(told.failure_text)
+            self._push(job, told)
+        else:
             book.write_end(outcome, train_set.class_names)
             self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last)))
             book.tidy()

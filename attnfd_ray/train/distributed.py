@@ -41,6 +41,15 @@ def from_first_worker(value: T) -> T:
     return box[0]
 
 
+def from_every_worker(value: T) -> list[T]:
+    """Return what each process has for `value`, which must be picklable, by rank."""
+    if world_size() == 1:
+        return [value]
+    found: list[T] = [value] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 def share_buffers(module: nn.Module) -> None:
     """Give every process the buffers of rank 0, so that all of them evaluate the same network."""
     if world_size() > 1:

@@ -19,6 +19,7 @@ from attnfd_ray.errors import (
     ClusterError,
     ConfigError,
     DataError,
+    Interrupted,
     RunFailed,
     StoreError,
 )
@@ -233,11 +234,24 @@ def test_a_run_that_failed_is_one_line_and_exit_code_1(fails):
     assert (ran.code, ran.out, ran.err) == (1, "", "e.train1: NAN: the loss is nan at epoch 3\n")
 
 
-def test_an_interrupted_command_says_how_to_go_on_and_exits_with_130(fails):
+def test_an_interrupted_command_exits_with_130(fails):
     ran = fails(KeyboardInterrupt())
     assert (ran.code, ran.out) == (130, "")
-    told = "interrupted; train, tune and confirm go on from the last finished epoch when started again"
-    assert ran.err.strip() == told
+    assert ran.err.strip() == "interrupted; nothing was lost; start it again"
+
+
+@pytest.mark.parametrize("name", ["train", "tune", "confirm"])
+def test_an_interrupted_command_says_which_command_goes_on(run, monkeypatch, name):
+    def fail(**_):
+        raise Interrupted("interrupted after the last epoch that had begun")
+
+    monkeypatch.setattr(cli.cli.commands[name], "callback", fail)
+    ran = run(name, "my file.yaml", "--set", "train.epochs=3", *(["--fresh"] if name != "confirm" else []))
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err == (
+        "interrupted after the last epoch that had begun; "
+        f"go on from the last finished epoch: attnfd-ray {name} 'my file.yaml' --set train.epochs=3\n"
+    )
 
 
 def test_a_command_that_ends_well_exits_with_0(run, monkeypatch):

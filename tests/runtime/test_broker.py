@@ -148,6 +148,22 @@ def test_an_epoch_between_two_losses_makes_the_first_one_forgotten() -> None:
     run(test())
 
 
+def test_a_node_that_is_gone_costs_a_job_nothing() -> None:
+    async def test() -> None:
+        there = {"n0", "n1", "n2"}
+        broker = Broker(groups=1, alive=lambda: there)
+        await broker.submit(job())
+        for lost in range(2 * MAX_LOSSES):
+            assert await broker.take(0, nodes=["n0", f"n{lost + 1}"], patience_s=1) == job()
+            there.remove(f"n{lost + 1}")
+            there.add(f"n{lost + 2}")
+        for _ in range(MAX_LOSSES):  # the first of these is after the loss of a node, and free too
+            assert await broker.take(0, nodes=["n0"], patience_s=1) == job()
+        assert await broker.take(0, nodes=["n0"], patience_s=0.01) == "idle"
+
+    run(test())
+
+
 def test_a_late_word_on_an_old_job_does_not_lose_the_new_one() -> None:
     async def test() -> None:
         broker = Broker(groups=1)
@@ -186,5 +202,56 @@ def test_groups_that_go_home_after_closing_break_nothing() -> None:
         await broker.close()
         await broker.lost(0, "it went home")
         assert await broker.broken() is None
+
+    run(test())
+
+
+def test_an_interruption_ends_a_job_after_the_epoch_it_is_in_and_one_not_begun_at_once() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job("a"))
+        await broker.submit(job("b"))
+        await broker.take(0, patience_s=1)
+        push = asyncio.create_task(broker.push(0, "a", epoch(1)))
+        waiting = asyncio.create_task(broker.pull("b", seen=0))
+        await asyncio.sleep(SOON_S)
+        await broker.interrupt()
+        assert await waiting == Event.interrupted()
+        assert (await broker.pull("a", seen=0)).metrics == {"epoch": 1}, "no epoch goes unheard"
+        pull = asyncio.create_task(broker.pull("a", seen=1))
+        assert await push == "INTERRUPTED"
+        await asyncio.sleep(SOON_S)
+        assert not pull.done(), "its checkpoint is being written"
+        await broker.push(0, "a", Event.interrupted())
+        assert await pull == Event.interrupted()
+        assert await broker.take(0, patience_s=1) == "over"
+        await broker.submit(job("c"))
+        assert await broker.pull("c", seen=0) == Event.interrupted()
+
+    run(test())
+
+
+def test_a_job_that_is_to_stop_anyway_stops_for_good_in_an_interruption() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        await broker.take(0, patience_s=1)
+        push = asyncio.create_task(broker.push(0, "t1", epoch(1)))
+        await asyncio.sleep(SOON_S)
+        await broker.interrupt()
+        await broker.cancel("t1", "below the median")
+        assert await push == "below the median"
+
+    run(test())
+
+
+def test_a_job_whose_group_dies_during_an_interruption_is_not_begun_again() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        await broker.take(0, patience_s=1)
+        await broker.interrupt()
+        assert await broker.take(0, patience_s=1) == "over"
+        assert await broker.pull("t1", seen=0) == Event.interrupted()
 
     run(test())

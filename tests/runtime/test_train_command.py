@@ -25,6 +25,7 @@ from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.worker import Worker
 from attnfd_ray.store.store import Store
+from attnfd_ray.train import checkpoint
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -130,19 +131,40 @@ def test_a_broken_image_deep_in_the_set_ends_a_search_with_one_line(
     )
 
 
-def test_ctrl_c_ends_a_search_at_once_and_a_teacher_below_its_bar_ends_it_too(
-    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_a_search_after_its_epoch_and_a_second_one_at_once(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path, times: int
 ) -> None:
     tree["train"]["epochs"] = 500
-    process = attnfd_ray.start("tune", write(tree, tmp_path))
+    file = write(tree, tmp_path)
+    process = attnfd_ray.start("tune", file, "--fresh")
     wait_until("the baseline's first epoch", lambda: epochs(tree["store"], "tiny.search1-0000"))
-    process.send_signal(signal.SIGINT)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody hears it
+        time.sleep(0.2)
     _, err = process.communicate(timeout=60)
-    told = "interrupted; train, tune and confirm go on from the last finished epoch when started again"
-    assert (process.returncode, err.strip()) == (130, told)
-    trials = Store.open(tree["store"], create=False).trials(columns=["role", "state"]).to_pylist()
-    assert {trial["state"] for trial in trials if trial["role"] != "teacher"} == {"RUNNING"}
+    assert process.returncode == 130
+    stopping, *rest = err.strip().splitlines()
+    assert stopping == "stopping when the epochs that run are over and saved; Ctrl-C again ends at once"
+    way_on = f"go on from the last finished epoch: attnfd-ray tune {file}"
+    assert [line for line in rest if line] == [
+        f"interrupted after the last epoch that had begun; {way_on}" if times == 1 else f"interrupted; {way_on}"
+    ]
+    store = Store.open(tree["store"], create=False)
+    students = [row for row in store.trials().to_pylist() if row["role"] != "teacher"]
+    assert len(students) >= 1
+    for row in students:
+        assert row["state"] == "RUNNING"
+        if times == 1:
+            assert row["failure_kind"] == "INTERRUPTED"
+            saved = checkpoint.latest(Path(tree["store"]) / "runs" / row["trial_id"] / "checkpoints")
+            assert saved is not None
+            assert saved.epoch == max(row["epoch"] for row in epochs(tree["store"], row["trial_id"]))  # none was lost
 
+
+def test_a_teacher_below_its_bar_ends_a_search_before_any_student(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
     tree["experiment"], tree["teacher"]["min_miou"] = "other", 0.99
     done = attnfd_ray("tune", write(tree, tmp_path))
     assert done.returncode == 2

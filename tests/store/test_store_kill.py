@@ -1,47 +1,82 @@
-"""A writer killed at any moment leaves no torn part and loses nothing it was told is safe."""
+"""A writer killed at any moment leaves no torn part, loses nothing it was told is safe, and doubles nothing."""
 
+import multiprocessing
+import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
+from pathlib import Path
 
+import pyarrow.parquet as pq
+import pytest
+
+from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
-WRITER = """
-import sys
-from attnfd_ray.store.rows import EpochRow
-from attnfd_ray.store.store import Store
-
-store = Store.open(sys.argv[1], create=True)
-attempt = store.last_attempt("t1") + 1
-for epoch in range(1, 100_001):
-    store.append_epoch(EpochRow(experiment="x", trial_id="t1", seed=1, method="none", role="run", attempt=attempt,
-                                epoch=epoch, epochs_total=100_000, val_miou=0.5, loss_terms={"ce": 1.0}))
-    print(attempt, epoch, flush=True)
-"""
-KILLS = 5
+KILLS = int(os.environ.get("ATTNFD_STORE_KILLS", "30"))  # `make chaos` has more
+# The moment of a kill: so many rows after a writer's first, and so much later; every fourth row it compacts.
+_MOST_ROWS, _MOST_S = 9, 0.02
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["attnfd_ray.store.store"])  # a writer is there in a hundredth of a second
+_WHO = {"experiment": "x", "trial_id": "t1", "seed": 1, "method": "none", "role": "run"}
 
 
-def test_sigkill(tmp_path):
-    rng = random.Random(7)
-    told = set()
-    for _ in range(KILLS):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "results"], stdout=subprocess.PIPE)
-        assert writer.stdout
-        first = writer.stdout.readline()  # started; from here on any moment will do
-        time.sleep(rng.uniform(0, 0.05))
-        writer.send_signal(signal.SIGKILL)
-        lines = [first, *writer.stdout.read().splitlines(keepends=True)]
-        writer.wait()
-        told |= {tuple(map(int, line.split())) for line in lines if line.endswith(b"\n")}
+def write_for_ever(root: Path, told: Connection) -> None:
+    """Write a run, epoch after epoch, and say which rows are safe."""
+    store = Store.open(root, create=False)
+    attempt = store.last_attempt("t1") + 1
+    store.append_trial(TrialRow(**_WHO, attempt=attempt, state=TrialState.RUNNING))
+    told.send((attempt, 0))
+    for epoch in range(1, 100_001):
+        store.append_epoch(EpochRow(**_WHO, attempt=attempt, epoch=epoch, epochs_total=100_000, val_miou=0.5))
+        told.send((attempt, epoch))
+        if epoch % 4 == 0:
+            store.compact("t1")
 
-        store = Store.open(tmp_path / "results", create=False)
-        newest = {epoch: attempt for attempt, epoch in sorted(told)}
-        rows = store.epochs("t1", columns=["epoch", "attempt"]).to_pylist()
-        found = {row["epoch"]: row["attempt"] for row in rows}
-        assert len(rows) == len(found), "an epoch is shown twice"
-        assert all(found[epoch] >= attempt for epoch, attempt in newest.items()), "an acknowledged row is lost"
-        assert len(found) <= len(newest) + 1, "more than the row in flight was not acknowledged"
-    assert store.last_attempt("t1") == KILLS
-    assert len(told) > KILLS
+
+def heard(ear: Connection) -> list[tuple[int, int]]:
+    """Return everything that a writer, now dead, had said."""
+    words = []
+    try:
+        while ear.poll(0):
+            words.append(ear.recv())
+    except EOFError:
+        pass
+    return words
+
+
+def check(root: Path, acknowledged: dict[int, int]) -> None:
+    """Check what anybody reads now; `acknowledged` is the newest attempt of each epoch."""
+    for part in root.glob("*/[!.]*.parquet"):
+        assert pq.read_table(part).num_rows > 0, "a torn part"
+    store = Store.open(root, create=False)
+    rows = store.epochs("t1", columns=["epoch", "attempt"]).to_pylist()
+    found = {row["epoch"]: row["attempt"] for row in rows}
+    assert len(rows) == len(found), "an epoch is shown twice"
+    assert all(found.get(epoch, 0) >= attempt for epoch, attempt in acknowledged.items()), "an acknowledged row is lost"
+    assert len(found) <= len(acknowledged) + 1, "more than the row in flight was not acknowledged"
+    assert store.trials().num_rows == 1
+
+
+@pytest.mark.timeout(300)
+def test_sigkill(tmp_path: Path) -> None:
+    root, rng = tmp_path / "results", random.Random(7)
+    Store.open(root, create=True)
+    acknowledged: dict[int, int] = {}
+    for kill in range(1, KILLS + 1):
+        ear, mouth = _CONTEXT.Pipe(duplex=False)
+        writer = _CONTEXT.Process(target=write_for_ever, args=(root, mouth))
+        writer.start()
+        mouth.close()
+        assert ear.recv() == (kill, 0)
+        acknowledged |= {epoch: attempt for attempt, epoch in (ear.recv() for _ in range(rng.randint(0, _MOST_ROWS)))}
+        time.sleep(rng.uniform(0, _MOST_S))
+        assert writer.pid is not None
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join(timeout=10)
+        assert writer.exitcode == -signal.SIGKILL
+        acknowledged |= {epoch: attempt for attempt, epoch in heard(ear)}
+        check(root, acknowledged)
+    assert Store.open(root, create=False).last_attempt("t1") == KILLS
+    assert len(acknowledged) > 4, "no writer lived long enough to compact"
