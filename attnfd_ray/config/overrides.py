@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from attnfd_ray.config.schema import ExperimentSettings
 
-# Where a run is, how it is spread, how long a search goes on and what it keeps, which teacher is refused: no change of
-# what a trial is.
+# Where a run is, how it is spread, how long a search goes on, what it keeps and bears, which teacher is refused: no
+# change of what a trial is.
 _PLACE = (
     *("store", "data.root", "data.loader_workers", "data.cache", "data.cache_gib"),
-    *("teacher.min_miou", "tune.trials", "tune.concurrent", "tune.keep_weights"),
+    *("teacher.min_miou", "tune.trials", "tune.concurrent", "tune.keep_weights", "tune.max_failures"),
 )
 
 

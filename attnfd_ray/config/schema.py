@@ -192,6 +192,10 @@ class TuneSettings(Record):
     keep_weights: Annotated[
         Positive | None, Field(description="leaders whose weights stay, beside baseline and as written; null: all")
     ] = 5
+    max_failures: Annotated[
+        Positive | None,
+        Field(description="failed trials that stop a search, those of one call; null: none. See docs/failures.md"),
+    ] = 3
 
 
 class ExperimentSettings(Record):

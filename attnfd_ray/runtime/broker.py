@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from attnfd_ray.runtime.jobs import Event, Job
-
-MAX_LOSSES = 3  # a job whose group died this often without an epoch in between is given up
+from attnfd_ray.runtime.policy import POLICIES
 
 
 @dataclass
@@ -91,7 +90,7 @@ class Broker:
         if (held := self._held.get(group)) is not None:
             desk = self._desks[held]
             desk.losses += 1
-            if desk.losses < MAX_LOSSES:
+            if POLICIES["WORKER_LOST"].again(desk.losses):
                 return desk.job
             text = f"its workers died {desk.losses} times without finishing an epoch"
             await self.push(group, held, Event(kind="failed", failure_kind="WORKER_LOST", failure_text=text))

@@ -48,3 +48,9 @@ class Event:
     metrics: dict[str, Any] = field(default_factory=dict)
     failure_kind: str | None = None
     failure_text: str | None = None
+
+    @property
+    def failed_with(self) -> tuple[str, str]:
+        """The kind and the text of a failure."""
+        assert self.failure_kind is not None, "only what failed has a kind"
+        return self.failure_kind, self.failure_text or ""

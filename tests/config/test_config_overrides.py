@@ -106,7 +106,11 @@ def test_every_leaf_has_its_dotted_path():
 
 
 @pytest.mark.parametrize(
-    "path", ["store", "data.root", "data.loader_workers", "tune.trials", "tune.concurrent", "tune.keep_weights"]
+    "path",
+    [
+        *("store", "data.root", "data.loader_workers"),
+        *("tune.trials", "tune.concurrent", "tune.keep_weights", "tune.max_failures"),
+    ],
 )
 def test_where_and_how_long_are_no_differences(settings, path):
     value = "/elsewhere" if path in ("store", "data.root") else 6

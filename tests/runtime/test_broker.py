@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from attnfd_ray.runtime.broker import MAX_LOSSES, Broker
+from attnfd_ray.runtime.broker import Broker
 from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.policy import POLICIES
 
+MAX_LOSSES = POLICIES["WORKER_LOST"].tries or 0
 SOON_S = 0.05  # long enough for every other coroutine of the test to have had its turn
 
 

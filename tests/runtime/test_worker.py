@@ -15,8 +15,9 @@ import torch
 from attnfd_ray.config.overrides import teacher_experiment, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.check import quick_check
-from attnfd_ray.runtime.client import failure, settle
+from attnfd_ray.runtime.client import settle
 from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.policy import failure
 from attnfd_ray.runtime.worker import GroupMustRestart, Worker
 from attnfd_ray.store.store import Store
 
@@ -110,7 +111,7 @@ def test_a_dataset_that_does_not_open_leaves_a_failed_row_and_a_line_for_each_fa
     assert event.failure_kind == "DATA"
     settle(job(settings()), "DATA", event.failure_text or "")
     assert (trial_row(settings())["state"], trial_row(settings())["failure_kind"]) == ("FAILED", "DATA")
-    error = failure(job(settings()), "DATA", event.failure_text or "")
+    error = failure("t1", "DATA", event.failure_text or "")
     assert [line.count(name) for line, name in zip(error.problems, ("missing", "empty"), strict=True)] == [1, 1]
 
 
