@@ -23,6 +23,10 @@ class Diverged(RunFailed):
     """The loss became NaN or infinite."""
 
 
+class NoMetric(RunFailed):
+    """Nothing could be scored."""
+
+
 class UserError(AttnFDError):
     """The input is at fault, and the user can mend it."""
 

@@ -45,7 +45,7 @@ POLICIES: dict[str, Policy] = {
     "WORKER_LOST": Policy(why="its processes died without finishing an epoch in between", tries=3),
     "TIMEOUT": Policy(why="a training step took far longer than the others, and so again", tries=2, traced=True),
     "DATA": Policy(why="files are missing, broken or not what the settings say"),
-    "CONFIG": Policy(why="the settings do not fit what they met", traced=True),
+    "CONFIG": Policy(why="the settings do not fit what they met"),
     "RUN": Policy(why="the run could not go on", traced=True),
     "USER_CODE": Policy(why="code raised what is none of our errors", traced=True),
     "STORE": Policy(

@@ -26,12 +26,13 @@ from attnfd_ray.data.loader import val_batches
 from attnfd_ray.data.readers import Readers
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import DataError, Diverged
+from attnfd_ray.errors import DataError, Diverged, NoMetric
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
 from attnfd_ray.runtime.book import Book
-from attnfd_ray.runtime.failures import describe
+from attnfd_ray.runtime.failures import describe, keep_trace
 from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.policy import POLICIES
 from attnfd_ray.train import distributed
 from attnfd_ray.train.distributed import from_first_worker, rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
@@ -81,8 +82,10 @@ class Worker:
             if _lost_a_peer(error):
                 raise GroupMustRestart(f"another worker of the group died: {error}") from error
             kind, text = describe(error)
-            alone = not isinstance(error, Diverged)  # all workers see the same loss
+            alone = not isinstance(error, Diverged | NoMetric)  # all workers see the same loss and scores
             if alone or rank() == 0:
+                if POLICIES[kind].traced:
+                    text += keep_trace(job, kind, "".join(traceback.format_exception(error)))
                 self._push(job, Event(kind="failed", failure_kind=kind, failure_text=text))
             if alone and world_size() > 1:
                 raise GroupMustRestart(text) from error

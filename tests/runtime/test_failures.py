@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from attnfd_ray.errors import ConfigError, DataError, Diverged, RunFailed, StoreError
+from attnfd_ray.errors import ConfigError, DataError, Diverged, NoMetric, RunFailed, StoreError
 from attnfd_ray.runtime.failures import describe
 
 THEIRS = """
@@ -68,6 +68,7 @@ def test_the_place_is_in_the_users_code_and_not_in_a_library(
     [
         (torch.OutOfMemoryError("CUDA out of memory.\nmore"), "OOM"),
         (Diverged("the loss is not finite"), "NAN"),
+        (NoMetric("nothing counts"), "NO_METRIC"),
         (DataError("x.png: broken"), "DATA"),
         (StoreError("full"), "STORE"),
         (ConfigError("wrong"), "CONFIG"),
@@ -75,7 +76,9 @@ def test_the_place_is_in_the_users_code_and_not_in_a_library(
     ],
 )
 def test_what_is_known_has_its_kind_and_one_line(error: Exception, kind: str) -> None:
-    found, text = describe(error)
+    with pytest.raises(type(error)) as caught:
+        raise error
+    found, text = describe(caught.value)
     assert found == kind
     assert text.startswith(str(error).splitlines()[0])
     assert "\n" not in text
