@@ -8,8 +8,8 @@ should stop after an epoch does not begin another, and one trial at a time is th
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from attnfd_ray.runtime.jobs import Event, Job
@@ -23,8 +23,19 @@ class _Desk:
     job: Job
     event: Event | None = None
     cancelled: str | None = None
-    losses: int = 0
+    hung: str | None = None
+    losses: Counter[str] = field(default_factory=Counter)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def lost(self) -> Event | None:
+        """Note that the group of the job died; return how the job ends by that, or None where it is begun again."""
+        kind, text = ("TIMEOUT", self.hung) if self.hung else ("WORKER_LOST", None)
+        self.hung = None
+        self.losses[kind] += 1
+        if POLICIES[kind].again(self.losses[kind]):
+            return None
+        text = text or f"its workers died {self.losses[kind]} times without finishing an epoch"
+        return Event(kind="failed", failure_kind=kind, failure_text=text)
 
 
 class Broker:
@@ -89,11 +100,9 @@ class Broker:
         """
         if (held := self._held.get(group)) is not None:
             desk = self._desks[held]
-            desk.losses += 1
-            if POLICIES["WORKER_LOST"].again(desk.losses):
+            if (end := desk.lost()) is None:
                 return desk.job
-            text = f"its workers died {desk.losses} times without finishing an epoch"
-            await self.push(group, held, Event(kind="failed", failure_kind="WORKER_LOST", failure_text=text))
+            await self.push(group, held, end)
         async with self._work:
             try:
                 await asyncio.wait_for(self._work.wait_for(lambda: self._waiting or self._closed), patience_s)
@@ -109,7 +118,7 @@ class Broker:
     async def push(self, group: int, trial_id: str, event: Event) -> str | None:
         """Say what happened; return why the job should stop now, or None to go on."""
         desk = self._desks[trial_id]
-        desk.losses = 0
+        desk.losses.clear()
         async with desk.changed:
             desk.event = event
             desk.changed.notify_all()
@@ -119,6 +128,12 @@ class Broker:
                 return None
             await desk.changed.wait_for(lambda: desk.event is None or desk.cancelled is not None)
             return desk.cancelled
+
+    async def late(self, group: int, trial_id: str, text: str, *, step_s: float) -> None:
+        """Note that the group is about to die of a step that hangs, and how long one takes otherwise."""
+        if self._held.get(group) == trial_id:
+            desk = self._desks[trial_id]
+            desk.hung, desk.job = text, replace(desk.job, step_s=step_s)
 
     async def lost(self, group: int, reason: str) -> None:
         """Note that a group will not come back; without any group left every job has failed."""

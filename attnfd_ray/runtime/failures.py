@@ -29,7 +29,7 @@ def describe(error: Exception) -> tuple[str, str]:
     Of an error that is not ours, and of memory that ran out: where the user's own code raised it, or called what did,
     and on which host.
     """
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return "OOM", f"{_first_line(error)} ({place(traceback.extract_tb(error.__traceback__))})"
     if isinstance(error, Diverged):
         return "NAN", str(error)
@@ -60,6 +60,13 @@ def keep_trace(job: Job, kind: str, trace: str) -> str:
     except (OSError, StoreError):
         return ""
     return f"; traceback: {file}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an allocator refused; on a CPU torch has no type of its own for that, and Python another."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
 
 
 def place(stack: traceback.StackSummary) -> str:

@@ -15,7 +15,7 @@ class Job:
     """Train one network, or score a teacher before anything is learnt from it.
 
     `settings_json` are whole, validated settings; `teacher_file` the weights to learn from or to score; `searched` the
-    values a search chose, by dotted path.
+    values a search chose, by dotted path; `step_s` the median optimiser step of an attempt that hung.
     """
 
     kind: Literal["train", "score_teacher"]
@@ -28,6 +28,7 @@ class Job:
     teacher_hash: str | None = None
     data_hash: str | None = None
     git_commit: str | None = None
+    step_s: float | None = None
 
     @property
     def settings(self) -> ExperimentSettings:

@@ -25,7 +25,7 @@ from attnfd_ray.train.evaluate import evaluate, for_test
 from attnfd_ray.train.metrics import Scores
 from attnfd_ray.train.optim import build_optimizer
 from attnfd_ray.train.records import EpochRecord, Outcome
-from attnfd_ray.train.step import Stepper
+from attnfd_ray.train.step import OnStep, Stepper, unheard
 from attnfd_ray.train.task import DistillationTask
 
 Report = Callable[[EpochRecord], bool]
@@ -36,7 +36,8 @@ class Run:
 
     `directory` is the run's own and shared by its workers; rank 0 writes there. `teacher` is needed by methods that
     learn from one and outlives the run, and so do `readers`, which know the datasets. `test_set` is scored once, at the
-    end. Raises Diverged when the loss is no longer finite, NoMetric when no pixel of the val split counts.
+    end; `on_step` hears of each optimiser step as `Stepper` says. Raises Diverged when the loss is no longer finite,
+    NoMetric when no pixel of the val split counts.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Run:
         teacher: FrozenTeacher | None = None,
         test_set: SegmentationDataset | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        on_step: OnStep = unheard,
     ) -> None:
         self.settings, self.directory, self.device, self.clock = settings, directory, device, clock
+        self.on_step = on_step
         self.train_set, self.val_set, self.test_set, self.readers = train_set, val_set, test_set, readers
         # Building is seeded like an epoch before the first, and the same on every worker.
         seed_everything(settings.train.seed, epoch=0, rank=0)
@@ -113,6 +116,7 @@ class Run:
             settings,
             device=self.device,
             total=loader.steps * train.epochs,
+            on_step=self.on_step,
         )
         stopped = False
         while not stopped and (self.last is None or self.last.epoch < train.epochs):

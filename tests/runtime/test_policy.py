@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from attnfd_ray.config.schema import TrainSettings, TuneSettings
 from attnfd_ray.errors import AttnFDError, ConfigError, DataError, RunFailed, StoreError
 from attnfd_ray.runtime.policy import POLICIES, Tally, failure
 
@@ -98,3 +102,25 @@ def test_a_mistake_in_the_settings_keeps_its_lines_on_its_way_from_a_worker(line
 def test_a_run_that_failed_is_named_with_its_kind() -> None:
     error = failure("t1", "WORKER_LOST", "its workers died 3 times")
     assert (type(error), str(error)) == (RunFailed, "t1: WORKER_LOST: its workers died 3 times")
+
+
+def test_the_page_on_failures_says_what_the_table_does() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "failures.md").read_text(encoding="utf-8")
+    rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in page.splitlines() if re.match(r"\| [A-Z_]+ \|", line)]
+    tries = {None: "any number of times", 1: "once"}
+    assert rows == [
+        [
+            kind,
+            policy.why,
+            policy.state + (", and the command ends" if policy.ends else ""),
+            tries.get(policy.tries, f"{policy.tries} times"),
+            "yes" if policy.counts else "no",
+        ]
+        for kind, policy in POLICIES.items()
+    ]
+
+
+def test_the_page_on_failures_gives_the_defaults_of_its_settings() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "failures.md").read_text(encoding="utf-8")
+    assert f"`tune.max_failures`** ({TuneSettings().max_failures};" in page
+    assert f"`train.step_patience_s` ({TrainSettings().step_patience_s:g};" in page
