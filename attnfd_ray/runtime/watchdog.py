@@ -16,6 +16,7 @@ from attnfd_ray.runtime.failures import place
 _FACTOR = 20  # times the median, and a step hangs
 _ENOUGH_STEPS = 4  # before them there is no median to speak of; the first ones warm up
 _POLL_S = 0.5
+_LAST_WORDS_S = 20.0  # the disk or the network that a step waits for may keep them from being said
 
 
 class Watchdog:
@@ -23,7 +24,7 @@ class Watchdog:
 
     A step hangs when it takes more than `patience_s` and more than 20 times the median step of this run; until that has
     taken four, of `step_s`, where it is known. Then `late` is called, with what to say of it, the stack of the step and
-    the median, and then `end`, which must not return. What is no step, as scoring, may take any time.
+    the median, and then `end`, which must not return; soon in any case. What is no step, as scoring, may take any time.
     """
 
     def __init__(
@@ -68,7 +69,11 @@ class Watchdog:
             frame: FrameType | None = sys._current_frames().get(self._runner)
             where = place(traceback.extract_stack(frame))
             text = f"step {step} was not over after {took_s:.3g} s, the median one takes {median_s:.2g} s ({where})"
+            at_last = threading.Timer(_LAST_WORDS_S, self._end)
+            at_last.daemon = True
+            at_last.start()
             self._late(text, "".join(traceback.format_stack(frame)), median_s)
+            at_last.cancel()
             self._end()
 
     def _watch(self) -> None:

@@ -100,6 +100,21 @@ def test_patience_without_end_ends_nothing() -> None:
 
 
 @pytest.mark.timeout(30)
+def test_the_process_ends_though_nobody_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnfd_ray.runtime.watchdog._LAST_WORDS_S", 0.01)
+    watched = Watched()
+    told = threading.Event()
+    monkeypatch.setattr(watched.dog, "_late", lambda *_: told.wait(20))
+    watched.steps(*[1.0] * 5)
+    watched.now_s += PATIENCE_S + 1
+    thread = threading.Thread(target=watched.dog.check)
+    thread.start()
+    assert watched.ended.wait(10)
+    told.set()
+    thread.join()
+
+
+@pytest.mark.timeout(30)
 def test_it_watches_by_itself_from_its_entry_to_its_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attnfd_ray.runtime.watchdog._POLL_S", 0.001)
     watched = Watched()
