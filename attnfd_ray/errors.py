@@ -29,6 +29,10 @@ class Interrupted(AttnFDError):
     exit_code: ClassVar[int] = 130
 
 
+class NoMetric(RunFailed):
+    """Nothing could be scored."""
+
+
 class UserError(AttnFDError):
     """The input is at fault, and the user can mend it."""
 

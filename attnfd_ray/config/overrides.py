@@ -12,11 +12,18 @@ from pydantic import ValidationError
 
 from attnfd_ray.config.schema import ExperimentSettings
 
-# Where a run is, how it is spread, how long a search goes on and what it keeps, which teacher is refused: no change of
-# what a trial is.
+# Where a run is, how it is spread, how long a search goes on, what it keeps and bears, which teacher is refused, when a
+# step hangs: no change of what a trial is.
 _PLACE = (
     *("store", "data.root", "data.loader_workers", "data.cache", "data.cache_gib"),
-    *("teacher.min_miou", "tune.trials", "tune.concurrent", "tune.keep_weights"),
+    *(
+        "teacher.min_miou",
+        "tune.trials",
+        "tune.concurrent",
+        "tune.keep_weights",
+        "tune.max_failures",
+        "train.step_patience_s",
+    ),
 )
 
 
@@ -104,7 +111,8 @@ def config_hash(settings: ExperimentSettings) -> str:
     # a test split changes nothing that is learned or chosen
     for name in ("root", "loader_workers", "cache", "cache_gib", "test_split"):
         sections["data"].pop(name)
-    sections["train"].pop("seed")
+    for name in ("seed", "step_patience_s"):
+        sections["train"].pop(name)
     if sections["method"].get("loss_weight") == 0:
         sections["method"] = {"name": "none"}
     (sections["teacher"] or {}).pop("min_miou", None)

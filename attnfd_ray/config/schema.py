@@ -165,6 +165,10 @@ class TrainSettings(Record):
     ] = "auto"
     accumulate: Annotated[Positive, Field(description="parts each worker's batch is computed in")] = 1
     sync_batchnorm: Annotated[bool, Field(description="share BatchNorm statistics where the device can")] = True
+    step_patience_s: Annotated[
+        AboveZero | None,
+        Field(description="a step that takes longer, and 20 x the run's median, is ended; null: none is"),
+    ] = 60.0
 
 
 class ScalingSettings(Record):
@@ -192,6 +196,10 @@ class TuneSettings(Record):
     keep_weights: Annotated[
         Positive | None, Field(description="leaders whose weights stay, beside baseline and as written; null: all")
     ] = 5
+    max_failures: Annotated[
+        Positive | None,
+        Field(description="failed trials that stop a search, those of one call; null: none. See docs/failures.md"),
+    ] = 3
 
 
 class ExperimentSettings(Record):

@@ -8,14 +8,13 @@ should stop after an epoch does not begin another, and one trial at a time is th
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
-
-MAX_LOSSES = 3  # a job whose group died this often without an epoch in between is given up
+from attnfd_ray.runtime.policy import POLICIES
 
 
 @dataclass
@@ -25,8 +24,20 @@ class _Desk:
     job: Job
     event: Event | None = None
     cancelled: str | None = None
-    losses: int = 0
+    hung: str | None = None
+    losses: Counter[str] = field(default_factory=Counter)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def lost(self, *, with_node: bool) -> Event | None:
+        """Note that the group of the job died; return how the job ends by that, or None where it is begun again."""
+        kind, text = "NODE_LOST" if with_node else "WORKER_LOST", self.hung
+        if text:
+            kind, self.hung = "TIMEOUT", None
+        self.losses[kind] += 1
+        if POLICIES[kind].again(self.losses[kind]):
+            return None
+        text = text or f"its workers died {self.losses[kind]} times without finishing an epoch"
+        return Event(kind="failed", failure_kind=kind, failure_text=text)
 
 
 class Broker:
@@ -101,19 +112,18 @@ class Broker:
     async def take(self, group: int, *, patience_s: float, nodes: Sequence[str] = ()) -> Job | Literal["idle", "over"]:
         """Return the next job, "idle" when there was none for `patience_s`, "over" when there will be none.
 
-        A group that asks while it holds a job has been rebuilt after a loss, and gets the same job again. The loss of a
-        node is not counted: it says nothing of the job.
+        A group that asks while it holds a job has been rebuilt after a loss, and gets the same job again, as often as
+        the policy of that failure has it.
         """
         before, self._nodes[group] = self._nodes.get(group, set()), set(nodes)
         if (held := self._held.get(group)) is not None:
             desk = self._desks[held]
-            if before <= self._alive():
-                desk.losses += 1
-            if desk.losses < MAX_LOSSES and not self._interrupted:
+            if self._interrupted:
+                await self.push(group, held, Event.interrupted())
+            elif (end := desk.lost(with_node=not before <= self._alive())) is None:
                 return desk.job
-            text = f"its workers died {desk.losses} times without finishing an epoch"
-            lost = Event(kind="failed", failure_kind="WORKER_LOST", failure_text=text)
-            await self.push(group, held, Event.interrupted() if self._interrupted else lost)
+            else:
+                await self.push(group, held, end)
         async with self._work:
             try:
                 await asyncio.wait_for(self._work.wait_for(lambda: self._waiting or self._closed), patience_s)
@@ -129,7 +139,7 @@ class Broker:
     async def push(self, group: int, trial_id: str, event: Event) -> str | None:
         """Say what happened; return why the job should stop now (INTERRUPTED: for today), or None to go on."""
         desk = self._desks[trial_id]
-        desk.losses = 0
+        desk.losses.clear()
         async with desk.changed:
             desk.event = event
             desk.changed.notify_all()
@@ -139,6 +149,12 @@ class Broker:
                 return None
             await desk.changed.wait_for(lambda: desk.event is None or desk.cancelled is not None)
             return desk.cancelled or (INTERRUPTED if self._interrupted else None)
+
+    async def late(self, group: int, trial_id: str, text: str, *, step_s: float) -> None:
+        """Note that the group is about to die of a step that hangs, and how long one takes otherwise."""
+        if self._held.get(group) == trial_id:
+            desk = self._desks[trial_id]
+            desk.hung, desk.job = text, replace(desk.job, step_s=step_s)
 
     async def lost(self, group: int, reason: str) -> None:
         """Note that a group will not come back; without any group left every job has failed."""

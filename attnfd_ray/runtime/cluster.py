@@ -27,6 +27,8 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(level)
     if not verbose:
+        # nothing of Tune's own state is ever read again; that the disk refuses it is told by what does matter
+        logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
         _mute_raylet()
     ours = signal.getsignal(signal.SIGTERM)
     try:

@@ -16,11 +16,12 @@ from attnfd_ray.report import trials
 from attnfd_ray.report.confirmed import fresh_seeds, leaders
 from attnfd_ray.report.records import TrialLine
 from attnfd_ray.report.seeds import SEED
-from attnfd_ray.runtime.client import FATAL, failure, settle, state_of
+from attnfd_ray.runtime.client import settle
 from attnfd_ray.runtime.commands import Result
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
 from attnfd_ray.runtime.listener import Counts, Listener
+from attnfd_ray.runtime.policy import POLICIES, Tally
 from attnfd_ray.runtime.preflight import NO_PATIENCE, Patience
 from attnfd_ray.runtime.records import check_searched
 from attnfd_ray.runtime.session import claimed, room_for, with_teacher, worker_groups
@@ -61,7 +62,7 @@ def confirm(
             taught = with_teacher(settings, groups, template, listener, searching=True)
             file, teacher_hash = taught.teacher_file, taught.teacher_hash
             left = [dataclasses.replace(job, teacher_file=file, teacher_hash=teacher_hash) for job in left]
-            run_all(left, groups, listener)
+            run_all(left, groups, listener, Tally(settings.tune.max_failures, again="attnfd-ray confirm FILE"))
     return Result(store=settings.store, id=search_id)
 
 
@@ -92,12 +93,12 @@ def _job(settings: ExperimentSettings, template: Job, line: TrialLine, seed: int
     )
 
 
-def run_all(jobs: Sequence[Job], groups: Groups, listener: Listener) -> None:
+def run_all(jobs: Sequence[Job], groups: Groups, listener: Listener, tally: Tally) -> None:
     """Run jobs, as many at once as there are groups; one that fails is told, and the others go on.
 
-    Raises RunFailed if no group is left or none completes, and at once what no job can do without.
+    Raises RunFailed if no group is left or none completes, and what ends them all by the policy of failures.
     """
-    waiting, running, num_complete, interrupted = list(jobs), dict[Any, Job](), 0, False
+    waiting, running, num_complete, interrupted = list(jobs), dict[Any, Job](), 0, None
     while waiting or running:
         while waiting and len(running) < groups.count:
             job = waiting.pop(0)
@@ -113,24 +114,25 @@ def run_all(jobs: Sequence[Job], groups: Groups, listener: Listener) -> None:
             num_complete += 1
             listener.finished(job, "COMPLETE", event.metrics)
         elif event.failure_kind == INTERRUPTED:
-            interrupted = True
+            interrupted = tally.add(job.trial_id, *event.failed_with)
             waiting.clear()
-            listener.finished(job, INTERRUPTED, dataclasses.asdict(event))
+            listener.finished(job, "UNFINISHED", dataclasses.asdict(event))
         else:
-            _failed(job, event, groups, listener)
+            _failed(job, event, groups, listener, tally)
     if interrupted:
-        raise failure(job, INTERRUPTED, "")
+        raise interrupted
     if not num_complete:
         raise RunFailed("no run was completed; `attnfd-ray report` says what became of each")
 
 
-def _failed(job: Job, event: Event, groups: Groups, listener: Listener) -> None:
-    kind, text = event.failure_kind or "", event.failure_text or ""
-    # what ended for want of workers or of disk is still to be done, and stays RUNNING in the store
+def _failed(job: Job, event: Event, groups: Groups, listener: Listener, tally: Tally) -> None:
+    kind, text = event.failed_with
+    # what ended for want of workers is still to be done, and stays RUNNING in the store
     if broken := ray.get(groups.broker.broken.remote()):
         raise RunFailed(f"confirm stopped: {broken}; the same command goes on with it")
-    if kind != "STORE":
-        settle(job, kind, text)
-    if kind in FATAL:
-        raise failure(job, kind, text)
-    listener.finished(job, state_of(kind).value, {"failure_kind": kind, "failure_text": text})
+    settle(job, kind, text)
+    state = POLICIES[kind].state
+    if state != "RUNNING":
+        listener.finished(job, state.value, {"failure_kind": kind, "failure_text": text})
+    if error := tally.add(job.trial_id, kind, text):
+        raise error

@@ -24,6 +24,7 @@ from attnfd_ray.runtime.loopback import LoopbackConfig, LoopbackTrainer
 
 # Ranks above 0 wait in a broadcast while rank 0 waits for work: often enough to stay far from its time-out.
 _PATIENCE_S = 20.0
+_TELLING_S = 10.0  # to tell the broker that a step hangs
 _MAX_REBUILDS = 1000  # of one group: the broker gives up a job that keeps killing it, so only the sum is unbounded
 
 
@@ -44,8 +45,12 @@ def work(config: dict[str, Any]) -> None:
             raise GroupMustRestart("nobody listens any more") from error
         return None if reason is None else str(reason)
 
+    def late(job: Job, text: str, step_s: float) -> None:
+        with contextlib.suppress(ray.exceptions.RayError):  # unheard it is a worker lost
+            ray.get(broker.late.remote(group, job.trial_id, text, step_s=step_s), timeout=_TELLING_S)
+
     nodes = from_every_worker(ray.get_runtime_context().get_node_id())
-    with contextlib.closing(Worker(ray.train.torch.get_device(), push)) as worker:
+    with contextlib.closing(Worker(ray.train.torch.get_device(), push, late)) as worker:
         while True:
             job: Any = None
             if rank() == 0:

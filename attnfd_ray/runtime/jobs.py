@@ -17,7 +17,7 @@ class Job:
     """Train one network, or score a teacher before anything is learnt from it.
 
     `settings_json` are whole, validated settings; `teacher_file` the weights to learn from or to score; `searched` the
-    values a search chose, by dotted path.
+    values a search chose, by dotted path; `step_s` the median optimiser step of an attempt that hung.
     """
 
     kind: Literal["train", "score_teacher"]
@@ -30,6 +30,7 @@ class Job:
     teacher_hash: str | None = None
     data_hash: str | None = None
     git_commit: str | None = None
+    step_s: float | None = None
 
     @property
     def settings(self) -> ExperimentSettings:
@@ -55,3 +56,9 @@ class Event:
     def interrupted(cls) -> Event:
         """Return that the user stopped a job."""
         return cls(kind="failed", failure_kind=INTERRUPTED, failure_text="stopped by the user")
+
+    @property
+    def failed_with(self) -> tuple[str, str]:
+        """The kind and the text of a failure."""
+        assert self.failure_kind is not None, "only what failed has a kind"
+        return self.failure_kind, self.failure_text or ""

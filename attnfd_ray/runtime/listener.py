@@ -26,4 +26,4 @@ class Listener(Protocol):
         """An epoch of a trial is over."""
 
     def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
-        """A trial is over; `metrics` are its last, or `failure_kind` and `failure_text`."""
+        """A trial is over, or UNFINISHED for today; `metrics` are its last, or `failure_kind` and `failure_text`."""

@@ -15,11 +15,12 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from attnfd_ray.errors import AttnFDError, RunFailed, StoreError
-from attnfd_ray.runtime.client import FATAL, failure, settle, state_of, without_broker
+from attnfd_ray.runtime.client import settle, without_broker
 from attnfd_ray.runtime.disk import tidy
 from attnfd_ray.runtime.group import Groups
-from attnfd_ray.runtime.jobs import INTERRUPTED, Job
+from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
+from attnfd_ray.runtime.policy import POLICIES, Tally
 from attnfd_ray.runtime.trial import resources, trial
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import State, Suggestion
@@ -61,6 +62,19 @@ class _PlanScheduler(FIFOScheduler):
         return decision
 
 
+class _PlanStopper(tune.Stopper):
+    """Tune's stopper: ends the trials under way when the search cannot go on; in the store they are RUNNING then."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        self._bridge = bridge
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._bridge.fatal is not None
+
+
 class _Bridge:
     """Between Tune's ids and the plan's."""
 
@@ -69,6 +83,7 @@ class _Bridge:
         self.jobs: dict[str, Job] = {}
         self.heard: dict[str, int] = {}
         self.fatal: AttnFDError | None = None
+        self.tally = Tally(template.settings.tune.max_failures, again="attnfd-ray tune FILE --retry failed")
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave nothing in the copies that Tune pickles for a restore of its own, which is never made."""
@@ -115,26 +130,30 @@ class _Bridge:
     def complete(self, tune_id: str, metrics: dict[str, Any], *, error: bool) -> None:
         job = self.jobs[tune_id]
         state: State
-        epoch, of = metrics.get("epoch", 0), job.settings.train.epochs
         if error or "failure_kind" in metrics:
             metrics = {"failure_kind": "WORKER_LOST", "failure_text": "the trial's process died"} | metrics
-            kind, text = metrics["failure_kind"], metrics["failure_text"]
-            state = state_of(kind).value
             if error:
-                self._ask("cancel", job.trial_id, text)
-            if kind in (*FATAL, INTERRUPTED):
-                self._end(failure(job, kind, text))
-            if kind == INTERRUPTED:  # not over: the plan, and the next call, go on with it
-                self.listener.finished(job, kind, metrics)
-                return
-            # what ended for want of workers or of disk is still to be done, and stays RUNNING in the store
-            if kind != "STORE" and not (kind == "WORKER_LOST" and self.stopped()):
-                settle(job, kind, text)
-                self.tidy()
+                self._ask("cancel", job.trial_id, metrics["failure_text"])
+            state = self._failed(job, metrics["failure_kind"], metrics["failure_text"])
         else:
-            state = "COMPLETE" if epoch >= of else "PRUNED"
-        self.plan.finish(job.trial_id, state, metrics.get("best_miou"))
-        self.listener.finished(job, state, metrics)
+            state = "COMPLETE" if metrics.get("epoch", 0) >= job.settings.train.epochs else "PRUNED"
+        if state != "RUNNING":
+            self.plan.finish(job.trial_id, state, metrics.get("best_miou"))
+        self.listener.finished(job, "UNFINISHED" if state == "RUNNING" else state, metrics)
+
+    def _failed(self, job: Job, kind: str, text: str) -> State:
+        """Write that a job failed and count it; return how its trial stands, RUNNING where it is still to be done."""
+        if kind == "WORKER_LOST" and self.stopped():
+            return "RUNNING"  # for want of workers, not for what it did
+        try:
+            settle(job, kind, text)
+        except StoreError as error:
+            self._end(error)
+            return "RUNNING"
+        if end := self.tally.add(job.trial_id, kind, text):
+            self._end(end)
+        self.tidy()
+        return POLICIES[kind].state.value
 
     def tidy(self) -> None:
         """Delete what the search needs no longer, where the driver wrote the end; workers do so after theirs."""
@@ -143,7 +162,7 @@ class _Bridge:
         try:
             tidy(Store.open(settings.store, create=False), search_id, keep_weights=settings.tune.keep_weights)
         except StoreError as error:
-            self.fatal = self.fatal or error
+            self._end(error)
 
 
 def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) -> None:
@@ -163,6 +182,7 @@ def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) 
             name="tune",
             storage_path=str(groups.storage),
             verbose=0,
+            stop=_PlanStopper(bridge),
             failure_config=tune.FailureConfig(max_failures=_TRIAL_PROCESS_LOSSES),
         ),
     )

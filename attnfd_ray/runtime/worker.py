@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 import re
 import socket
 import time
@@ -26,12 +27,14 @@ from attnfd_ray.data.loader import val_batches
 from attnfd_ray.data.readers import Readers
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import DataError, Diverged
+from attnfd_ray.errors import DataError, Diverged, NoMetric
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
 from attnfd_ray.runtime.book import Book
-from attnfd_ray.runtime.failures import describe
+from attnfd_ray.runtime.failures import describe, is_out_of_memory, keep_trace
 from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
+from attnfd_ray.runtime.policy import POLICIES
+from attnfd_ray.runtime.watchdog import Watchdog
 from attnfd_ray.train import distributed
 from attnfd_ray.train.distributed import from_first_worker, rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
@@ -54,10 +57,19 @@ class GroupMustRestart(Exception):
 
 
 class Worker:
-    """Does jobs. `push` says an event and answers why to stop, or None; for epochs only rank 0 calls it."""
+    """Does jobs. `push` says an event and answers why to stop, or None; for epochs only rank 0 calls it.
 
-    def __init__(self, device: torch.device, push: Callable[[Job, Event], str | None]) -> None:
-        self.device, self._push = device, push
+    `late` hears of a step that hangs, and of the median step in seconds, just before this process is ended for it;
+    without it none is.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        push: Callable[[Job, Event], str | None],
+        late: Callable[[Job, str, float], None] | None = None,
+    ) -> None:
+        self.device, self._push, self._late = device, push, late
         self._datasets: dict[str, SegmentationDataset] = {}
         self._hashes: dict[tuple[SegmentationDataset, ...], str] = {}
         self._readers = Readers([])
@@ -81,8 +93,10 @@ class Worker:
             if _lost_a_peer(error):
                 raise GroupMustRestart(f"another worker of the group died: {error}") from error
             kind, text = describe(error)
-            alone = not isinstance(error, Diverged)  # all workers see the same loss
+            alone = not isinstance(error, Diverged | NoMetric)  # all workers see the same loss and scores
             if alone or rank() == 0:
+                if POLICIES[kind].traced:
+                    text += keep_trace(job, kind, "".join(traceback.format_exception(error)))
                 self._push(job, Event(kind="failed", failure_kind=kind, failure_text=text))
             if alone and world_size() > 1:
                 raise GroupMustRestart(text) from error
@@ -180,6 +194,7 @@ class Worker:
             teacher = self.teacher(settings, job.teacher_file, train_set.num_classes)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+        watchdog = self._watchdog(job)
         run = Run(
             settings,
             directory=job.directory,
@@ -189,6 +204,7 @@ class Worker:
             device=self.device,
             teacher=teacher,
             test_set=test_set,
+            on_step=watchdog.on_step,
         )
         ready_utc_s = time.time()
 
@@ -201,7 +217,8 @@ class Worker:
                 book.stop_reason = reason
             return from_first_worker(reason) is not None and record.epoch < record.epochs_total
 
-        outcome = run.run(report)
+        with watchdog:
+            outcome = run.run(report)
         if book is None:
             return
         if outcome.stopped_early and book.stop_reason == INTERRUPTED:
@@ -213,6 +230,17 @@ class Worker:
             self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last)))
             book.tidy()
 
+    def _watchdog(self, job: Job) -> Watchdog:
+        """Return what ends this process when a step of the job hangs."""
+
+        def late(text: str, stack: str, step_s: float) -> None:
+            assert self._late is not None, "without it patience has no end"
+            self._late(job, text + keep_trace(job, "TIMEOUT", stack), step_s)
+
+        patience_s = job.settings.train.step_patience_s
+        patience_s = math.inf if patience_s is None or self._late is None else patience_s
+        return Watchdog(patience_s, late, step_s=job.step_s)
+
 
 def _lost_a_peer(error: Exception) -> bool:
     """Return whether a collective failed because another worker is gone.
@@ -220,7 +248,7 @@ def _lost_a_peer(error: Exception) -> bool:
     gloo has no exception of its own for it, nor one wording: what counts is a broken connection in the text, or a
     collective of ours that failed, since those are always called alike on all workers.
     """
-    if world_size() == 1 or not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
+    if world_size() == 1 or not isinstance(error, RuntimeError) or is_out_of_memory(error):
         return False
     frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     ours = _OUR_COLLECTIVES in frames and frames[-1].is_relative_to(_COLLECTIVES)

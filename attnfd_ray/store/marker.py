@@ -61,4 +61,4 @@ def create(root: Path, tables: list[str]) -> None:
         raise StoreError(f"{root}: cannot be written: {error.strerror}") from None
     for directory in (root, *(root / table for table in tables)):
         if not os.access(directory, os.W_OK | os.X_OK):
-            raise StoreError(f"{directory}: cannot be written: no permission")
+            raise StoreError(f"{directory}: cannot be written: no permission, or the file system is read-only")

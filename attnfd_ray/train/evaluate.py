@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attnfd_ray.config.schema import DataSettings, TrainSettings
+from attnfd_ray.errors import NoMetric
 from attnfd_ray.train.distributed import share_buffers, sum_over_workers
 from attnfd_ray.train.inference import stride, votes
 from attnfd_ray.train.metrics import Scores, confusion, scores
@@ -57,7 +58,8 @@ def evaluate(
 ) -> Scores:
     """Score a network on (image [1, 3, h, w], label [1, H, W]) pairs, of which each worker brings its own.
 
-    The workers' counts are summed, so that every image counts once and all workers return the same scores.
+    The workers' counts are summed, so that every image counts once and all workers return the same scores. Raises
+    NoMetric, on every worker at once, when no pixel counts.
     """
     was_training = network.training
     network.eval()
@@ -68,7 +70,13 @@ def evaluate(
             votes_NCHW = votes(network, images_NCHW, data, size=labels_NHW.shape[-2:])
         counts += confusion(labels_NHW, votes_NCHW.argmax(dim=1), num_classes=num_classes)
     network.train(was_training)
-    return scores(sum_over_workers(counts))
+    counts = sum_over_workers(counts)
+    if not counts.any():
+        raise NoMetric(
+            f"no pixel of split '{data.val_split}' of {data.name} has a label that counts, so it has "
+            "no mIoU; `attnfd-ray data check FILE --full` says what its labels hold"
+        )
+    return scores(counts)
 
 
 def _same_size(batches: Iterable[Batch]) -> Iterator[Batch]:

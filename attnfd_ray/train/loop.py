@@ -16,7 +16,7 @@ from attnfd_ray.data.loader import TrainLoader, val_batches
 from attnfd_ray.data.readers import Readers
 from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import CheckpointError
+from attnfd_ray.errors import CheckpointError, NoMetric
 from attnfd_ray.models import SegmentationModel, build_model
 from attnfd_ray.models.files import load_weights, save_model
 from attnfd_ray.train import checkpoint
@@ -25,7 +25,7 @@ from attnfd_ray.train.evaluate import evaluate, for_test
 from attnfd_ray.train.metrics import Scores
 from attnfd_ray.train.optim import build_optimizer
 from attnfd_ray.train.records import EpochRecord, Outcome
-from attnfd_ray.train.step import Stepper
+from attnfd_ray.train.step import OnStep, Stepper, unheard
 from attnfd_ray.train.task import DistillationTask
 
 Report = Callable[[EpochRecord], bool]
@@ -36,7 +36,8 @@ class Run:
 
     `directory` is the run's own and shared by its workers; rank 0 writes there. `teacher` is needed by methods that
     learn from one and outlives the run, and so do `readers`, which know the datasets. `test_set` is scored once, at the
-    end. Raises Diverged when the loss is no longer finite.
+    end; `on_step` hears of each optimiser step as `Stepper` says. Raises Diverged when the loss is no longer finite,
+    NoMetric when no pixel of the val split counts.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Run:
         teacher: FrozenTeacher | None = None,
         test_set: SegmentationDataset | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        on_step: OnStep = unheard,
     ) -> None:
         self.settings, self.directory, self.device, self.clock = settings, directory, device, clock
+        self.on_step = on_step
         self.train_set, self.val_set, self.test_set, self.readers = train_set, val_set, test_set, readers
         # Building is seeded like an epoch before the first, and the same on every worker.
         seed_everything(settings.train.seed, epoch=0, rank=0)
@@ -113,6 +116,7 @@ class Run:
             settings,
             device=self.device,
             total=loader.steps * train.epochs,
+            on_step=self.on_step,
         )
         stopped = False
         while not stopped and (self.last is None or self.last.epoch < train.epochs):
@@ -160,7 +164,10 @@ class Run:
         )
 
     def test(self) -> Scores | None:
-        """Score the weights of the best epoch on the test split, if there is one: nothing was chosen by it."""
+        """Score the weights of the best epoch on the test split, if there is one: nothing was chosen by it.
+
+        None too for a split whose labels are withheld, all pixels ignored.
+        """
         if self.test_set is None:
             return None
         settings = self.settings
@@ -170,7 +177,10 @@ class Run:
             load_weights(network, self.best_weights, num_classes=num_classes)
         network.load_state_dict(from_first_worker(network.state_dict()))
         network = network.to(self.device).to(memory_format=memory_layout(settings.train, self.device))
-        return self.score(network, self.test_set, for_test(settings.data))
+        try:
+            return self.score(network, self.test_set, for_test(settings.data))
+        except NoMetric:
+            return None
 
     def score(self, network: nn.Module, dataset: SegmentationDataset, data: DataSettings) -> Scores:
         """Score a network on a split, each worker on its part of it."""

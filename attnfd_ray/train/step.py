@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,18 @@ from attnfd_ray.train.task import DistillationTask
 _STEPS_BETWEEN_CHECKS = 50  # looking at the loss makes the device wait, so not at every step
 
 
+OnStep = Callable[[int | None], None]
+
+
+def unheard(step: int | None) -> None:
+    """Hear of a step, and do nothing."""
+
+
 class Stepper:
-    """Takes optimiser steps on a task, together with the other workers of the run."""
+    """Takes optimiser steps on a task, together with the other workers of the run.
+
+    `on_step` hears the number of each step before its batch is waited for, and None when an epoch's are over.
+    """
 
     def __init__(
         self,
@@ -34,10 +44,11 @@ class Stepper:
         *,
         device: torch.device,
         total: int,
+        on_step: OnStep = unheard,
     ) -> None:
         self.task, self.teacher, self.optimizer, self.scaler = task, teacher, optimizer, scaler
         self.module: nn.Module = task
-        self.settings, self.device, self.total = settings, device, total
+        self.settings, self.device, self.total, self.on_step = settings, device, total, on_step
 
     def epoch(self, batches: Iterable[tuple[Tensor, Tensor]], *, first_step: int) -> tuple[dict[str, float], float]:
         """Step through one epoch's local batches; return the mean of each loss term over all workers, and the lr.
@@ -50,6 +61,7 @@ class Stepper:
         self.module = average_gradients(self.task, self.device)
         sums: dict[str, Tensor] = {}
         lr, count = 0.0, 0
+        self.on_step(first_step + 1)
         for images_NCHW, labels_NHW in batches:
             lr = set_learning_rate(self.optimizer, self.settings.optim, step=first_step + count, total=self.total)
             terms = self.step(images_NCHW, labels_NHW)
@@ -58,7 +70,10 @@ class Stepper:
             count += 1
             if count % _STEPS_BETWEEN_CHECKS == 0:
                 self._mean_terms(sums, count, first_step)
-        return self._mean_terms(sums, count, first_step), lr
+            self.on_step(first_step + count + 1)
+        means = self._mean_terms(sums, count, first_step)
+        self.on_step(None)
+        return means, lr
 
     def step(self, images_NCHW: Tensor, labels_NHW: Tensor) -> dict[str, Tensor]:
         """Take one optimiser step on this worker's share of a global batch; return its detached loss terms.

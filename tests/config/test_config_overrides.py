@@ -106,7 +106,11 @@ def test_every_leaf_has_its_dotted_path():
 
 
 @pytest.mark.parametrize(
-    "path", ["store", "data.root", "data.loader_workers", "tune.trials", "tune.concurrent", "tune.keep_weights"]
+    "path",
+    [
+        *("store", "data.root", "data.loader_workers"),
+        *("tune.trials", "tune.concurrent", "tune.keep_weights", "tune.max_failures", "train.step_patience_s"),
+    ],
 )
 def test_where_and_how_long_are_no_differences(settings, path):
     value = "/elsewhere" if path in ("store", "data.root") else 6
@@ -130,6 +134,7 @@ NOT_HASHED = {
     "data.loader_workers": 3,
     "teacher.min_miou": 0.1,
     "train.seed": 10,
+    "train.step_patience_s": 7.0,
     "scaling.cpus_per_worker": 2,
     "tune.trials": 3,
     "search": {},

@@ -27,6 +27,10 @@ class CommandLine:
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+        """Start it; a PYTHONPATH comes before the one there is, which may be that of the package under test."""
+        if "PYTHONPATH" in environment:
+            inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment["PYTHONPATH"], *inherited]))
         process = subprocess.Popen(
             [sys.executable, "-m", "attnfd_ray", *map(str, arguments)],
             cwd=self.directory,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
-from attnfd_ray.runtime.broker import MAX_LOSSES, Broker
+from attnfd_ray.runtime.broker import Broker
 from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.policy import POLICIES
 
+MAX_LOSSES = POLICIES["WORKER_LOST"].tries or 0
 SOON_S = 0.05  # long enough for every other coroutine of the test to have had its turn
 
 
@@ -129,6 +132,36 @@ def test_a_rebuilt_group_gets_its_job_back_and_gives_it_up_after_too_many_losses
         event = await broker.pull("t1", seen=0)
         assert (event.kind, event.failure_kind) == ("failed", "WORKER_LOST")
         assert event.failure_text == f"its workers died {MAX_LOSSES} times without finishing an epoch"
+
+    run(test())
+
+
+def test_a_job_whose_step_hung_is_begun_once_more_with_what_a_step_takes_and_then_given_up() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        await broker.take(0, patience_s=1)
+        await broker.late(0, "t1", "step 7 hangs", step_s=0.5)
+        again = await broker.take(0, patience_s=1)
+        assert again == replace(job(), step_s=0.5)
+        await broker.late(0, "t1", "step 7 hangs again", step_s=0.5)
+        assert await broker.take(0, patience_s=0.01) == "idle"
+        event = await broker.pull("t1", seen=0)
+        assert event.failed_with == ("TIMEOUT", "step 7 hangs again")
+
+    run(test())
+
+
+def test_a_step_that_hung_is_no_loss_of_a_worker_and_a_late_word_of_another_job_is_none() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        await broker.take(0, patience_s=1)
+        await broker.late(0, "t0", "a job before", step_s=0.5)
+        for _ in range(MAX_LOSSES - 1):
+            assert await broker.take(0, patience_s=1) == job()
+        await broker.late(0, "t1", "step 7 hangs", step_s=0.5)
+        assert await broker.take(0, patience_s=1) == replace(job(), step_s=0.5)
 
     run(test())
 

@@ -12,9 +12,10 @@ import ray
 from attnfd_ray.cli.lines import Lines
 from attnfd_ray.config.overrides import baseline_of, config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.errors import DataError, RunFailed
+from attnfd_ray.errors import DataError, RunFailed, StoreError
 from attnfd_ray.runtime import confirm
 from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.policy import Tally
 from attnfd_ray.store.rows import Role, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
@@ -140,7 +141,7 @@ def run(jobs: Callable[..., list[Job]], settings: Settings, monkeypatch: pytest.
         monkeypatch.setattr(ray, "wait", groups.wait)
         monkeypatch.setattr(ray, "get", groups.get)
         heard = Heard()
-        confirm.run_all(todo, groups, heard)  # type: ignore[arg-type]
+        confirm.run_all(todo, groups, heard, Tally(settings().tune.max_failures, again="again"))  # type: ignore[arg-type]
         return groups, heard.lines
 
     return run
@@ -167,8 +168,16 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(run: Run, settings: Setti
 
 
 def test_what_no_run_can_do_without_ends_all(run: Run) -> None:
-    with pytest.raises(DataError, match="on purpose"):
-        run({0: failed("DATA")})
+    with pytest.raises(StoreError, match="on purpose"):
+        run({0: failed("STORE")})
+
+
+def test_as_many_failures_as_are_borne_end_all_and_the_rest_stays_to_be_done(run: Run, settings: Settings) -> None:
+    with pytest.raises(DataError, match="on purpose") as caught:
+        run(dict.fromkeys(range(4), failed("DATA")))
+    assert len(caught.value.problems) == 2
+    assert caught.value.problems[1].startswith("stopped: 3 of this command's trials failed (3 DATA)")
+    assert states(settings()) == ["FAILED"] * 3 + ["RUNNING"]
 
 
 def test_without_groups_the_runs_stay_to_be_done(run: Run, settings: Settings) -> None:

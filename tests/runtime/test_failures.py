@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from attnfd_ray.errors import ConfigError, DataError, Diverged, RunFailed, StoreError
+from attnfd_ray.errors import ConfigError, DataError, Diverged, NoMetric, RunFailed, StoreError
 from attnfd_ray.runtime.failures import describe
 
 THEIRS = """
@@ -24,6 +24,14 @@ def deep_in_a_library():
 
 def deep_in_torch():
     torch.zeros(2) + torch.zeros(3)
+
+
+def too_much_on_a_cpu():
+    torch.empty(2**50)
+
+
+def too_much_for_python():
+    bytearray(2**60)
 
 
 def silent():
@@ -48,7 +56,7 @@ def theirs(tmp_path: Path) -> ModuleType:
     [
         ("deep_in_a_library", "JSONDecodeError: Expecting property name", 7),
         ("deep_in_torch", "RuntimeError: The size of tensor a (2) must match", 11),
-        ("silent", "ValueError: ", 15),
+        ("silent", "ValueError: ", 23),
     ],
 )
 def test_the_place_is_in_the_users_code_and_not_in_a_library(
@@ -64,10 +72,25 @@ def test_the_place_is_in_the_users_code_and_not_in_a_library(
 
 
 @pytest.mark.parametrize(
+    ("name", "says", "line"), [("too_much_on_a_cpu", "can't allocate memory", 15), ("too_much_for_python", "", 19)]
+)
+def test_memory_that_an_allocator_really_refuses_is_out_of_memory(
+    theirs: ModuleType, name: str, says: str, line: int
+) -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        getattr(theirs, name)()
+    kind, text = describe(caught.value)
+    assert kind == "OOM"
+    assert says in text
+    assert text.endswith(f" (theirs.py:{line} in {name}, on {socket.gethostname()})")
+
+
+@pytest.mark.parametrize(
     ("error", "kind"),
     [
         (torch.OutOfMemoryError("CUDA out of memory.\nmore"), "OOM"),
         (Diverged("the loss is not finite"), "NAN"),
+        (NoMetric("nothing counts"), "NO_METRIC"),
         (DataError("x.png: broken"), "DATA"),
         (StoreError("full"), "STORE"),
         (ConfigError("wrong"), "CONFIG"),
@@ -75,7 +98,9 @@ def test_the_place_is_in_the_users_code_and_not_in_a_library(
     ],
 )
 def test_what_is_known_has_its_kind_and_one_line(error: Exception, kind: str) -> None:
-    found, text = describe(error)
+    with pytest.raises(type(error)) as caught:
+        raise error
+    found, text = describe(caught.value)
     assert found == kind
     assert text.startswith(str(error).splitlines()[0])
     assert "\n" not in text

@@ -104,8 +104,12 @@ def test_a_trial_that_fails_is_told_with_its_kind_and_the_search_goes_on(
         ("FAILED", "USER_CODE"),
         ("INFEASIBLE", "NAN"),
     ]
-    texts = {row["failure_text"] for row in rows if row["state"] == "FAILED"}
-    assert texts == {f"ZeroDivisionError: on purpose (broken_method.py:12 in forward, on {socket.gethostname()})"}
+    what = f"ZeroDivisionError: on purpose (broken_method.py:12 in forward, on {socket.gethostname()})"
+    for row in rows:
+        if row["state"] == "FAILED":
+            log = Path(tree["store"]) / "runs" / row["trial_id"] / "failure.log"
+            assert row["failure_text"] == f"{what}; traceback: {log}"
+            assert "broken_method.py" in log.read_text()
 
     (tmp_path / "broken_method.py").write_text(BROKEN_METHOD.replace("if self.settings.broken", "if False"))
     again = attnfd_ray("tune", tmp_path / "tiny.yaml", "--retry", "failed", PYTHONPATH=str(tmp_path))

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from attnfd_ray.config.overrides import teacher_experiment, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.check import quick_check
-from attnfd_ray.runtime.client import failure, settle
+from attnfd_ray.runtime.client import settle
 from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.policy import failure
 from attnfd_ray.runtime.worker import GroupMustRestart, Worker
 from attnfd_ray.store.store import Store
 
@@ -110,7 +112,7 @@ def test_a_dataset_that_does_not_open_leaves_a_failed_row_and_a_line_for_each_fa
     assert event.failure_kind == "DATA"
     settle(job(settings()), "DATA", event.failure_text or "")
     assert (trial_row(settings())["state"], trial_row(settings())["failure_kind"]) == ("FAILED", "DATA")
-    error = failure(job(settings()), "DATA", event.failure_text or "")
+    error = failure("t1", "DATA", event.failure_text or "")
     assert [line.count(name) for line, name in zip(error.problems, ("missing", "empty"), strict=True)] == [1, 1]
 
 
@@ -174,10 +176,68 @@ def test_what_a_users_code_raises_is_one_line_with_its_place(
     assert event.failure_kind == "USER_CODE"
     assert event.failure_text is not None
     assert event.failure_text.startswith("ZeroDivisionError: division (test_worker.py:")
+    log = Path(alone.store) / "runs" / "t1" / "failure.log"
+    assert event.failure_text.endswith(f", on {socket.gethostname()}); traceback: {log}")
+    first, _, trace, *_ = lines = log.read_text().splitlines()
+    assert first.startswith(f"USER_CODE: t1, attempt 1, on {socket.gethostname()}, ")
+    assert trace == "Traceback (most recent call last):"
+    assert lines[-2:] == ["ZeroDivisionError: division", "by zero"]
     assert trial_row(alone)["state"] == "RUNNING"
     settle(job(alone), event.failure_kind, event.failure_text)
     row = trial_row(alone)
     assert (row["state"], row["failure_kind"], row["failure_text"]) == ("FAILED", "USER_CODE", event.failure_text)
+
+
+def test_a_failure_is_told_where_its_traceback_cannot_be_written(
+    alone: ExperimentSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("attnfd_ray.runtime.worker.Run", broken)
+    monkeypatch.setattr("attnfd_ray.runtime.failures.write_whole", full)
+    event = work(job(alone)).events[-1]
+    assert event.failure_kind == "USER_CODE"
+    assert event.failure_text is not None
+    assert event.failure_text.endswith(f"on {socket.gethostname()})")
+
+
+def test_memory_that_runs_out_makes_the_settings_infeasible_and_keeps_its_traceback(
+    alone: ExperimentSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nof much text")
+
+    monkeypatch.setattr("torch.optim.SGD.step", out_of_memory)
+    event = work(job(alone)).events[-1]
+    kind, text = event.failed_with
+    assert kind == "OOM"
+    assert text.startswith("CUDA out of memory. Tried to allocate 2 GiB (test_worker.py:")
+    assert f" in out_of_memory, on {socket.gethostname()}); traceback: " in text
+    settle(job(alone), kind, text)
+    assert (trial_row(alone)["state"], trial_row(alone)["failure_text"]) == ("INFEASIBLE", text)
+    assert "of much text" in (Path(alone.store) / "runs" / "t1" / "failure.log").read_text()
+
+
+def test_a_val_split_of_which_no_pixel_counts_has_no_score_and_says_so(
+    tree: dict[str, Any], settings: Make, tmp_path: Path
+) -> None:
+    shutil.copytree(tree["data"]["root"], tmp_path / "scenes")
+    for mask in (tmp_path / "scenes/VOCdevkit/VOC2012/SegmentationClass").glob("val_*"):
+        with Image.open(mask) as image:
+            blank = image.point(lambda _: 255)
+        blank.save(mask)
+    tree |= {"method": {"name": "none"}, "teacher": None}
+    tree["data"]["root"] = str(tmp_path / "scenes")
+    kind, text = work(job(settings())).events[-1].failed_with
+    assert kind == "NO_METRIC"
+    assert text.startswith("no pixel of split 'val' of toyscenes has a label that counts, so it has no mIoU; ")
+    assert "traceback" not in text
+    settle(job(settings()), kind, text)
+    assert (trial_row(settings())["state"], trial_row(settings())["failure_kind"]) == ("FAILED", "NO_METRIC")
 
 
 def test_an_unreadable_image_is_told_as_what_it_is(alone: ExperimentSettings, tmp_path: Path) -> None:

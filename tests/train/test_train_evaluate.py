@@ -15,6 +15,7 @@ from train_runs import CPU, VAL_IMAGES, datasets, on_workers, plain
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings, ModelSettings, TrainSettings
 from attnfd_ray.data.loader import val_batches
 from attnfd_ray.data.readers import Readers
+from attnfd_ray.errors import NoMetric
 from attnfd_ray.models import build_model
 from attnfd_ray.train.distributed import rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
@@ -102,6 +103,13 @@ def test_neighbours_of_one_size_are_scored_together_and_nothing_else_is() -> Non
     assert score([pair(*size) for size in sizes], echo).miou == 1.0
     assert [shape[0] for shape in echo.shapes] == [8, 2, 1, 2, 1]
     assert [shape[2:] for shape in echo.shapes] == [(4, 6), (4, 6), (6, 4), (4, 6), (4, 8)]
+
+
+def test_what_no_pixel_of_counts_has_no_score_rather_than_0() -> None:
+    image, label = pair(4, 4)
+    with pytest.raises(NoMetric, match="no pixel of split 'val' of toyscenes has a label that counts"):
+        score([(image, torch.full_like(label, 255))])
+    assert score([(image, torch.full_like(label, 255)), (image, label)]).miou == 1.0
 
 
 def test_images_of_one_size_with_labels_of_another_are_not_joined() -> None:

@@ -131,6 +131,13 @@ def test_the_number_of_steps_is_as_set_or_the_whole_batches_of_the_split(toys: P
     assert count(train__steps_per_epoch=1) == 1
 
 
+def test_each_step_is_told_as_it_begins_and_the_end_of_an_epoch_too(toys: Path, tmp_path: Path) -> None:
+    heard: list[int | None] = []
+    make_run(plain(toys), tmp_path, on_step=heard.append).run(Listener())
+    # two steps an epoch; that no third follows is known only when it was asked for
+    assert heard == [1, 2, 3, None, 3, 4, 5, None]
+
+
 def test_a_split_smaller_than_a_batch_starts_over_within_it(toys: Path, tmp_path: Path) -> None:
     outcome, _ = train(plain(toys, train__epochs=1, train__batch_size=16), tmp_path)
     assert math.isfinite(outcome.last.train_loss)

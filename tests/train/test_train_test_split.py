@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from PIL import Image
 from train_runs import CPU, Listener, datasets, make_run, on_workers, plain
 
 from attnfd_ray.config.schema import ExperimentSettings
@@ -70,6 +71,18 @@ def test_it_is_scored_once_and_moves_nothing(settings: ExperimentSettings, tmp_p
 def test_a_run_that_is_stopped_never_sees_it(settings: ExperimentSettings, tmp_path: Path) -> None:
     run = make_run(settings, tmp_path / "run", test_set=open_dataset(settings.data, split="test"))
     assert run.run(lambda record: True).test is None
+
+
+def test_one_whose_labels_are_withheld_has_no_score(settings: ExperimentSettings, tmp_path: Path) -> None:
+    ids = (Path(settings.data.root) / "VOCdevkit/VOC2012/ImageSets/Segmentation/test.txt").read_text().split()
+    for name in ids:
+        mask = Path(settings.data.root) / f"VOCdevkit/VOC2012/SegmentationClass/{name}.png"
+        with Image.open(mask) as image:
+            blank = image.point(lambda _: 255)
+        blank.save(mask)
+    outcome = finished(settings, tmp_path / "run")
+    assert outcome.test is None
+    assert outcome.last.epoch == settings.train.epochs
 
 
 def test_two_workers_score_it_as_one_does(settings: ExperimentSettings, tmp_path: Path) -> None:
