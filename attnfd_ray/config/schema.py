@@ -183,6 +183,13 @@ class TuneSettings(Record):
     trials: Annotated[Positive, Field(description="configurations to try, the baseline not counted")] = 32
     sampler: Annotated[str, part("sampler")] = "tpe"
     seed: Seed = 0
+    duplicates: Annotated[
+        Literal["seed", "skip"],
+        Field(
+            description="a config that is drawn again. seed: it runs with the next train.seed; skip: another is drawn, "
+            "which sampler: grid and a search over train.seed always do"
+        ),
+    ] = "seed"
     early_stopping: Annotated[
         str, part("early_stopping"), Field(description="what ends a trial before its last epoch")
     ] = "asha"

@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from typing import Literal
 
+from attnfd_ray.config.values import NUM_SEEDS, SEED
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report import ranking, trials
 from attnfd_ray.report.records import Confirmation, ConfirmedLine, Estimate, TrialLine
-from attnfd_ray.report.seeds import SEED, by_seed, estimate
+from attnfd_ray.report.seeds import by_seed, estimate
 from attnfd_ray.report.trials import Row
 
 _OFFSET = 1_000_000  # from the experiment's seed: far from the seeds that people, and searches over seeds, take
-_SEEDS = 2**31  # that the settings allow
 _DOUBT = 0.05  # that any of the intervals of the gains misses
 
 
@@ -48,7 +48,7 @@ def leaders(rows: Sequence[Row], *, search_id: str, top: int) -> list[TrialLine]
 
 def fresh_seeds(first: int, used: Set[int], count: int) -> list[int]:
     """Return the first `count` seeds from a fixed distance after `first` on that were not used."""
-    seeds = (seed % _SEEDS for seed in itertools.count(first + _OFFSET))
+    seeds = (seed % NUM_SEEDS for seed in itertools.count(first + _OFFSET))
     return list(itertools.islice((seed for seed in seeds if seed not in used), count))
 
 

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
 from attnfd_ray.report.records import Gain, ProtocolReport, TrialLine
-from attnfd_ray.report.seeds import by_seed, configs, same_config
+from attnfd_ray.report.seeds import by_seed, config_of, configs, same_config
 
 
 def rank(lines: Sequence[TrialLine]) -> list[TrialLine]:
     """Return the trials that had their full budget, best first and numbered.
 
-    The rule: highest best_val_miou; of equals the one with fewer parameters, then the earlier trial id.
+    The rule: a config is worth the mean of best_val_miou over its seeds, with one seed that score itself, so that it
+    does not win by its luckiest of many. Of equals the trial with the higher score of its own leads, then the one with
+    fewer parameters, then the earlier trial id.
     """
     full = sorted((line for line in lines if line.full), key=_order)
+    worth = worths((config_of(line), line.seed, line.best_val_miou or 0.0) for line in full)
+    full.sort(key=lambda line: -worth[config_of(line)])
     return [dataclasses.replace(line, rank=place) for place, line in enumerate(full, start=1)]
 
 
+def worths(scores: Iterable[tuple[str, int, float]]) -> dict[str, float]:
+    """Return config -> mean over its seeds, of (config, seed, score); of a seed that ran twice the best counts."""
+    seeds: defaultdict[str, dict[int, float]] = defaultdict(dict)
+    for config, seed, score in scores:
+        seeds[config][seed] = max(score, seeds[config].get(seed, score))
+    return {config: fmean(found.values()) for config, found in seeds.items()}
+
+
 def order(score: float | None, params: int | None, trial_id: str) -> tuple[float, float, str]:
-    """Return what sorts trials by that rule; those without a finite score come last."""
+    """Return what sorts trials by their own scores; those without a finite one come last."""
     lost = 1.0 if score is None or not math.isfinite(score) else -score
     return (lost, math.inf if params is None else params, trial_id)
 

@@ -8,9 +8,8 @@ from statistics import fmean, stdev
 
 from scipy.special import stdtrit
 
+from attnfd_ray.config.values import SEED
 from attnfd_ray.report.records import ConfigLine, Estimate, TrialLine
-
-SEED = "train.seed"
 
 
 def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
@@ -21,7 +20,7 @@ def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
     """
     by_config: dict[str, list[TrialLine]] = {}
     for line in ranked:
-        by_config.setdefault(line.config_hash or line.trial_id, []).append(line)
+        by_config.setdefault(config_of(line), []).append(line)
     seeds_of = {config: by_seed(lines) for config, lines in by_config.items()}
     if all(len(seeds) == 1 for seeds in seeds_of.values()):
         return []
@@ -36,8 +35,12 @@ def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
 
 def same_config(one: TrialLine, ranked: Sequence[TrialLine]) -> list[TrialLine]:
     """Return the trials of one's config, best first: those of its hash, whatever their seed and role."""
-    known = one.config_hash is not None
-    return [line for line in ranked if line == one or (known and line.config_hash == one.config_hash)]
+    return [line for line in ranked if config_of(line) == config_of(one)]
+
+
+def config_of(line: TrialLine) -> str:
+    """Return what the trials of one config share; without a hash a trial is a config of its own."""
+    return line.config_hash or line.trial_id
 
 
 def by_seed(lines: Sequence[TrialLine]) -> dict[int, TrialLine]:

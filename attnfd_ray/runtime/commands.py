@@ -29,6 +29,8 @@ from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
 from attnfd_ray.store.store import Store
 
+_HISTORY = ["trial_id", "search_id", "role", "searched_json", "state", "seed"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -136,8 +138,9 @@ def _history(settings: ExperimentSettings, search_id: str) -> list[PastTrial]:
             role=row["role"],
             values=json.loads(row["searched_json"]),
             state=row["state"],
+            seed=row["seed"],
             epochs=epochs.get(row["trial_id"], ()),
         )
-        for row in store.trials(columns=["trial_id", "search_id", "role", "searched_json", "state"]).to_pylist()
+        for row in store.trials(columns=_HISTORY).to_pylist()
         if row["search_id"] == search_id and row["role"] != "confirm"
     ]

@@ -11,11 +11,11 @@ import ray
 
 from attnfd_ray.config.overrides import baseline_of, config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.config.values import SEED
 from attnfd_ray.errors import RunFailed
 from attnfd_ray.report import trials
 from attnfd_ray.report.confirmed import fresh_seeds, leaders
 from attnfd_ray.report.records import TrialLine
-from attnfd_ray.report.seeds import SEED
 from attnfd_ray.runtime.client import FATAL, failure, settle, state_of
 from attnfd_ray.runtime.commands import Result
 from attnfd_ray.runtime.group import Groups

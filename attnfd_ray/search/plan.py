@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.config.values import SEED
 from attnfd_ray.search.advisor import Advisor
 from attnfd_ray.search.earlier import values_at
 from attnfd_ray.search.records import GO_ON, Counts, Decision, PastTrial, Role, State, Suggestion, Warmth
@@ -36,6 +37,7 @@ class _Trial:
     index: int
     role: Role
     values: dict[str, Any]
+    seed: int
     handle: optuna.Trial | None
     state: State = "RUNNING"
     epochs: dict[int, float] = field(default_factory=dict)
@@ -80,7 +82,8 @@ class SearchPlan:
         role = self._roles[index]
         if role == "trial":
             return self._sample(index)
-        return self._suggestion(self._place(index, role, self._written if role == "as_written" else {}))
+        values = self._written if role == "as_written" else {}
+        return self._suggestion(self._place(index, role, values, self._settings.train.seed))
 
     def report(self, trial_id: str, epoch: int, value: float) -> Decision:
         """Take the val_miou of an epoch (from 1) and say whether the trial goes on.
@@ -109,6 +112,8 @@ class SearchPlan:
         if state == "COMPLETE" and not (scores and all(map(math.isfinite, scores))):
             state = "FAILED"
         trial.state = state
+        if state == "INFEASIBLE":
+            self._advisor.rule_out({**self._written, **trial.values})
         trial.best = max(filter(math.isfinite, scores), default=None)
         if trial.handle is not None:
             self._advisor.tell(trial.handle, _TOLD[state], trial.best if state == "COMPLETE" else None)
@@ -155,19 +160,20 @@ class SearchPlan:
         if proposal is None:
             self._exhausted = True
             return None
-        return self._suggestion(self._add(index, "trial", proposal.values, proposal.trial), proposal.settings)
+        trial = self._add(index, "trial", proposal.values, proposal.settings.train.seed, proposal.trial)
+        return self._suggestion(trial, proposal.settings)
 
-    def _place(self, index: int, role: Role, values: dict[str, Any]) -> _Trial:
+    def _place(self, index: int, role: Role, values: dict[str, Any], seed: int) -> _Trial:
         """Take up a trial the sampler did not draw; it is told of it if it lies in the space, the baseline apart."""
         # A setting searched only since the trial ran had the file's value then: the space may grow and keep history.
-        handle = None if role == "baseline" else self._advisor.place(index, {**self._written, **values})
-        return self._add(index, role, values, handle)
+        handle = None if role == "baseline" else self._advisor.place(index, {**self._written, **values}, seed)
+        return self._add(index, role, values, seed, handle)
 
-    def _add(self, index: int, role: Role, values: dict[str, Any], handle: optuna.Trial | None) -> _Trial:
+    def _add(self, index: int, role: Role, values: dict[str, Any], seed: int, handle: optuna.Trial | None) -> _Trial:
         trial_id = f"{self._search_id}-{index:04d}"
         assert trial_id not in self._trials, f"{trial_id} stands in the history twice"
         trial = self._trials[trial_id] = _Trial(
-            trial_id=trial_id, index=index, role=role, values=dict(values), handle=handle
+            trial_id=trial_id, index=index, role=role, values=dict(values), seed=seed, handle=handle
         )
         return trial
 
@@ -175,7 +181,7 @@ class SearchPlan:
         if trial.role == "baseline":
             settings = self._baseline
         elif settings is None:
-            settings = with_values(self._settings, trial.values)
+            settings = with_values(self._settings, {SEED: trial.seed, **trial.values})
         assert settings is not None, f"{trial.trial_id}: method '{self._settings.method.name}' has no baseline"
         return Suggestion(
             trial_id=trial.trial_id, index=trial.index, role=trial.role, values=dict(trial.values), settings=settings
@@ -185,7 +191,8 @@ class SearchPlan:
         """Live through the history again, and return the trials that were cut off."""
         waiting: list[tuple[_Trial, PastTrial]] = []
         for past in sorted(history, key=lambda past: self._index(past.trial_id)):
-            trial = self._place(self._index(past.trial_id), past.role, past.values)
+            seed = self._settings.train.seed if past.seed is None else past.seed
+            trial = self._place(self._index(past.trial_id), past.role, past.values, seed)
             if past.state == "RUNNING":
                 waiting.append((trial, past))
                 continue

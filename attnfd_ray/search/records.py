@@ -14,12 +14,16 @@ State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED", "INFEASIBLE"]
 
 @dataclass(frozen=True, kw_only=True)
 class PastTrial:
-    """A trial of an earlier session, as the store tells it; epochs count from 1, val_miou is a fraction."""
+    """A trial of an earlier session, as the store tells it; epochs count from 1, val_miou is a fraction.
+
+    `seed` is the train.seed it ran with; None: the file's.
+    """
 
     trial_id: str
     role: Role
     values: dict[str, Any]
     state: State
+    seed: int | None = None
     epochs: Sequence[tuple[int, float]] = field(default_factory=tuple)
 
 
