@@ -16,7 +16,8 @@ from attnfd_ray.config.schema import ExperimentSettings
 # what a trial is.
 _PLACE = (
     *("store", "data.root", "data.loader_workers", "data.cache", "data.cache_gib"),
-    *("teacher.min_miou", "tune.trials", "tune.duplicates", "tune.concurrent", "tune.keep_weights"),
+    *("teacher.min_miou", "tune.trials", "tune.baseline_trials", "tune.duplicates", "tune.concurrent"),
+    "tune.keep_weights",
 )
 
 

@@ -180,7 +180,10 @@ class ScalingSettings(Record):
 class TuneSettings(Record):
     """How a search goes about it."""
 
-    trials: Annotated[Positive, Field(description="configurations to try, the baseline not counted")] = 32
+    trials: Annotated[Positive, Field(description="configurations to try, baselines not counted")] = 32
+    baseline_trials: Annotated[
+        int, Field(ge=0, lt=10_000, description="trials of the student alone: lr, weight decay and what else it shares")
+    ] = 0
     sampler: Annotated[str, part("sampler")] = "tpe"
     seed: Seed = 0
     duplicates: Annotated[

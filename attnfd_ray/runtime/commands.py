@@ -46,7 +46,7 @@ def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[st
     summary = quick_check(settings.data)
     sizes = check_networks(settings, summary.num_classes)
     Store.open(settings.store, create=True)
-    trials = settings.tune.trials + 1 if settings.search else 1
+    trials = SearchPlan(settings, search_id="check").counts().planned if settings.search else 1
     with connected():
         room = room_for(settings, sizes, asked=settings.tune.concurrent, trials=trials, patience=patience, say=say)
         images = f"{summary.num_train} train and {summary.num_val} val images, {summary.num_classes} classes"

@@ -13,7 +13,7 @@ from attnfd_ray.errors import StoreError
 from attnfd_ray.report.ranking import order, worths
 from attnfd_ray.report.trials import measured
 from attnfd_ray.store.parts import check_trial_id
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.store.rows import BASELINES, TrialState
 from attnfd_ray.store.store import Store
 
 _WEIGHTS = ("best.safetensors", "last.safetensors")
@@ -54,21 +54,24 @@ def spent(store: Store, search_id: str, *, keep_weights: int | None) -> Iterator
 def keeping_weights(rows: Sequence[Row], keep_weights: int | None) -> set[str]:
     """Return the ids of the trials of one search that keep their weights; None: all do.
 
-    Those are the ones the sampler did not draw, and of those that had their full budget so many for each protocol: the
-    best of the report, which is the best that is not of the baseline's config, then the highest scores of their own.
+    Those are the ones the sampler did not draw, of baselines the best alone once it is known, and of those that had
+    their full budget so many for each protocol: the best of the report, which is the best that is not of a baseline's
+    config, then the highest scores of their own.
     """
     if keep_weights is None:
         return {row["trial_id"] for row in rows}
-    baselines = {row["protocol"]: row["config_hash"] for row in rows if row["role"] == "baseline"}
+    alone = {(row["protocol"], row["config_hash"]) for row in rows if row["role"] in BASELINES}
     complete: defaultdict[str | None, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"])):
         if row["role"] != "confirm" and row["state"] == TrialState.COMPLETE:
             complete[row["protocol"]].append(row)
-    kept = {row["trial_id"] for row in rows if row["role"] != "trial"}
+    kept = {row["trial_id"] for row in rows if row["role"] not in ("trial", "baseline_trial")}
     for protocol, group in complete.items():
         drawn = [row for row in group if row["role"] == "trial"]
-        others = [row for row in _best_config_first(group) if row["config_hash"] != baselines.get(protocol)]
-        best = [row for row in others if row["role"] == "trial"][:1]
+        ranked = _best_config_first(group)
+        best = [row for row in ranked if row["role"] == "trial" and (protocol, row["config_hash"]) not in alone][:1]
+        baselines = [row["trial_id"] for row in ranked if row["role"] in BASELINES]
+        kept = kept - {*baselines[1:]} | {*baselines[:1]}
         kept |= set(list(dict.fromkeys(row["trial_id"] for row in [*best, *drawn]))[:keep_weights])
     return kept
 

@@ -232,6 +232,15 @@ def test_a_search_that_goes_on_counts_what_earlier_sessions_did(board):
     assert drawn(board)[0].startswith("camvid-r18  3/5 done  0 running  1 failed  best 61.00 %  baseline 50.00 %")
 
 
+def test_the_baseline_is_the_best_of_its_own_trials_and_none_of_them_the_best(board):
+    board.begins(Counts(planned=5, best_value=0.4, baseline_value=0.5))
+    for number, score in enumerate((0.6, 0.55), start=1):
+        board.finished(job(f"s-b000{number}", "baseline_trial", optim__lr=0.1), "COMPLETE", metrics(40, score))
+    headline, *rows = drawn(board)
+    assert "best 40.00 %  baseline 60.00 %" in headline
+    assert rows[-2].split() == ["s-b0001", "COMPLETE", "40/40", "60.00", "%", "lr=0.1"]
+
+
 def test_a_log_says_that_a_search_goes_on():
     said = []
     Lines(said.append, every_epoch=False).begins(Counts(planned=5, complete=2, failed=1))

@@ -112,6 +112,7 @@ def test_every_leaf_has_its_dotted_path():
         "data.root",
         "data.loader_workers",
         "tune.trials",
+        "tune.baseline_trials",
         "tune.duplicates",
         "tune.concurrent",
         "tune.keep_weights",

@@ -130,3 +130,14 @@ def test_a_config_with_several_seeds_does_not_win_by_its_luckiest(write):
     assert [line.rank for line in protocol.ranked] == [1, 2, 3, 4, 5, 6]
     assert protocol.best.trial_id == "steady2"
     assert protocol.gain.best_epoch_miou == pytest.approx(0.615 - 0.50)
+
+
+def test_a_trial_says_its_seed_where_its_config_has_several(write):
+    write("base", 0.50, role="baseline")
+    write("one", 0.66, config_hash="one", values={"optim.lr": 0.1}, seed=7)
+    write("two1", 0.56, config_hash="two", values={"optim.lr": 0.2}, seed=7)
+    write("two2", 0.41, config_hash="two", values={"optim.lr": 0.2}, seed=8, state="PRUNED", epochs_done=10)
+    console = Console(width=100, record=True, file=io.StringIO())
+    show(summarise(write.store), console)
+    lines = console.export_text().splitlines()
+    assert [line.split("lr=")[1].strip() for line in lines if "lr=" in line] == ["0.1", "0.2 seed=7", "0.2 seed=8"]

@@ -337,6 +337,21 @@ def test_the_best_of_the_report_is_kept_where_another_config_has_a_luckier_seed(
     assert best.trial_id == "s-0004"
 
 
+def test_of_the_baselines_the_best_alone_keeps_its_weights_once_it_is_known() -> None:
+    rows = [
+        row("s-0000", "RUNNING", 0.1, role="baseline"),
+        row("s-0002", miou=0.9),
+        row("s-b0001", "PRUNED", 0.8, role="baseline_trial"),
+    ]
+    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-0000", "s-0002"}
+    rows[0] = row("s-0000", miou=0.5, role="baseline")
+    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-0000", "s-0002"}
+    rows += [row("s-b0002", miou=0.6, role="baseline_trial"), row("s-b0003", miou=0.4, role="baseline_trial")]
+    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-b0002", "s-0002"}
+    rows += [row("s-0003", miou=0.95, config_hash="s-b0002")]  # drawn as a student alone: no best config
+    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-b0002", "s-0002"}
+
+
 def test_links_are_not_followed(store: Store, tmp_path: Path) -> None:
     outside = end(Store.open(tmp_path / "outside", create=True), f"{SEARCH}-0002", "PRUNED")
     directory = end(store, f"{SEARCH}-0002", "PRUNED")
