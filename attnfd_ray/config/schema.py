@@ -200,7 +200,8 @@ class TuneSettings(Record):
     reduction_factor: Annotated[int, Field(ge=2, description="one trial of so many passes each rung")] = 3
     concurrent: Annotated[CountOrAuto, Field(description="trials at once; auto: what fits")] = "auto"
     keep_weights: Annotated[
-        Positive | None, Field(description="leaders whose weights stay, beside baseline and as written; null: all")
+        Positive | None,
+        Field(description="leaders whose weights stay, beside the best baseline and as written; null: all"),
     ] = 5
 
 

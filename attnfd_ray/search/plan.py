@@ -110,8 +110,7 @@ class SearchPlan:
         trial.best = max(trial.epochs.values())
         if trial.handle is not None and trial.series.advisor is not None:
             decision = trial.series.advisor.judge(trial.handle, epoch, value)
-            # the baseline itself has its whole budget, whatever its tuned trials are worth
-            trial.decision = GO_ON if trial.role == "baseline" else decision
+            trial.decision = GO_ON if decision.stop and self._has_its_whole_budget(trial) else decision
         return trial.decision
 
     def finish(self, trial_id: str, state: State, value: float | None = None) -> None:
@@ -168,6 +167,19 @@ class SearchPlan:
             for index in range(1, self._settings.tune.baseline_trials + 1)
         ]
         return slots
+
+    def _has_its_whole_budget(self, trial: _Trial) -> bool:
+        """Return whether early stopping has no say: for the baseline itself, and for further seeds of a config.
+
+        A mean over seeds counts those that had their whole budget. If the poor ones were stopped, the lucky ones would
+        be left. So no seed is stopped where an earlier one of the same config is complete, or still on its way.
+        """
+        config = _config(trial)
+        return trial.role == "baseline" or any(
+            other.state == "COMPLETE" or (other.state == "RUNNING" and not other.decision.stop)
+            for other in self._trials.values()
+            if other.series is trial.series and other.index < trial.index and _config(other) == config
+        )
 
     def _with(self, *states: State) -> list[_Trial]:
         return [trial for trial in self._trials.values() if trial.state in states]
@@ -251,3 +263,7 @@ def _in_order(pair: tuple[_Slot, PastTrial]) -> tuple[bool, bool, int]:
 
 def _best(trials: Sequence[_Trial]) -> _Trial | None:
     return max(trials, key=lambda trial: trial.best or 0.0, default=None)
+
+
+def _config(trial: _Trial) -> dict[str, Any]:
+    return {path: value for path, value in {**trial.series.written, **trial.values}.items() if path != SEED}

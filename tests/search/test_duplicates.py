@@ -114,3 +114,31 @@ def test_what_an_older_search_skipped_does_not_keep_it_from_repeating_now() -> N
     assert len(more) == 15
     assert {p.seed for p in more} >= {2}
     assert min(p.seed for p in more if p.seed is not None) == 2
+
+
+def test_no_further_seed_of_a_config_is_stopped_where_an_earlier_one_is_complete_or_on_its_way() -> None:
+    """Else only its lucky seeds would be left for its mean."""
+    plan = plan_of([], {"method.reduction_ratio": {"choice": [8, 16]}}, sampler="random", trials=9)
+    _, *found = (plan.next() for _ in range(10))
+    of_config: dict[int, list[Suggestion]] = defaultdict(list)
+    for suggestion in found:
+        assert suggestion
+        of_config[suggestion.values["method.reduction_ratio"]].append(suggestion)
+    (first, second, third, *_), (other, another, *_) = of_config[16], of_config[8]
+    assert not plan.report(first.trial_id, 1, 0.9).stop
+    assert not plan.report(second.trial_id, 1, 0.1).stop  # the first is on its way
+    assert plan.report(other.trial_id, 1, 0.1).stop
+    assert plan.report(another.trial_id, 1, 0.1).stop  # the first of its config will not be complete
+    plan.finish(first.trial_id, "COMPLETE")
+    assert not plan.report(third.trial_id, 1, 0.1).stop
+    assert not plan.report(third.trial_id, 3, 0.1).stop
+
+
+def test_seeds_that_are_searched_are_seeds_of_one_config_too() -> None:
+    search = {"train.seed": {"choice": [1, 2, 3]}, "method.reduction_ratio": {"choice": [16]}}
+    plan = plan_of([], search, sampler="random", trials=3)
+    _, first, second, _ = (plan.next() for _ in range(4))
+    assert first
+    assert second
+    assert not plan.report(first.trial_id, 1, 0.9).stop
+    assert not plan.report(second.trial_id, 1, 0.1).stop
