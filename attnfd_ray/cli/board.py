@@ -73,7 +73,7 @@ class Board:
         for line in self._shown():
             metrics = line.metrics
             epoch = f"{metrics.get('epoch', 0)}/{line.job.settings.train.epochs}"
-            what = metrics.get("failure_kind") or searched(line.job) or line.job.role
+            what = metrics.get("failure_kind") or searched(line.job, self._settings.train.seed) or line.job.role
             table.add_row(line.job.trial_id, line.state, epoch, percent(metrics.get("best_miou")), Text(what))
         return Group(Text(self._headline(), style="bold"), table)
 

@@ -41,8 +41,8 @@ def leaders(rows: Sequence[Row], *, search_id: str, top: int) -> list[TrialLine]
     configs: dict[str | None, TrialLine] = {}
     for line in ranking.rank([trials.line(row) for row in tried if row["protocol"] == baselines[0]["protocol"]]):
         configs.setdefault(line.config_hash, line)  # the best of a config comes first and stays
-    for row in baselines:
-        configs.pop(row["config_hash"], None)
+    for config_hash in _alone(tried):
+        configs.pop(config_hash, None)
     if not configs:
         raise StoreError(f"{search_id}: no config but the baseline was completed; `attnfd-ray tune` goes on with it")
     return [trials.line(baselines[0]), *list(configs.values())[:top]]
@@ -79,8 +79,7 @@ def _confirmation(search_id: str, rows: Sequence[Row]) -> Confirmation:
     used = {row["seed"] for row in tried}
     # a search that went on may have come to a seed that was fresh before
     again = [trials.line(row) for row in rows if row["role"] == "confirm" and row["seed"] not in used]
-    alone = [row["config_hash"] for row in _baselines(tried)]
-    alone += [row["config_hash"] for row in tried if row["role"] in BASELINES]  # those that were stopped early too
+    alone = _alone(tried)
     configs: defaultdict[str | None, list[TrialLine]] = defaultdict(list)
     for line in ranking.rank(again):
         configs[line.config_hash].append(line)
@@ -121,6 +120,11 @@ def _line(
 
 def _scores(lines: Sequence[TrialLine]) -> dict[int, float]:
     return {seed: line.best_val_miou for seed, line in by_seed(lines).items() if line.best_val_miou is not None}
+
+
+def _alone(tried: Sequence[Row]) -> list[str | None]:
+    """Return the configs of the student alone: finished ones first, best first, then those that were stopped early."""
+    return [row["config_hash"] for row in [*_baselines(tried), *(row for row in tried if row["role"] in BASELINES)]]
 
 
 def _baselines(tried: Sequence[Row]) -> list[Row]:

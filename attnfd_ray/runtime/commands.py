@@ -46,7 +46,8 @@ def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[st
     summary = quick_check(settings.data)
     sizes = check_networks(settings, summary.num_classes)
     Store.open(settings.store, create=True)
-    trials = SearchPlan(settings, search_id="check").counts().planned if settings.search else 1
+    is_search = settings.search or settings.tune.baseline_trials
+    trials = SearchPlan(settings, search_id="check").counts().planned if is_search else 1
     with connected():
         room = room_for(settings, sizes, asked=settings.tune.concurrent, trials=trials, patience=patience, say=say)
         images = f"{summary.num_train} train and {summary.num_val} val images, {summary.num_classes} classes"
