@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from attnfd_ray.cli.lines import duration, percent, searched
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Counts
+from attnfd_ray.store.rows import BASELINES
 
 _ROWS_SHOWN = 12
 
@@ -72,7 +73,7 @@ class Board:
         for line in self._shown():
             metrics = line.metrics
             epoch = f"{metrics.get('epoch', 0)}/{line.job.settings.train.epochs}"
-            what = metrics.get("failure_kind") or searched(line.job) or line.job.role
+            what = metrics.get("failure_kind") or searched(line.job, self._settings.train.seed) or line.job.role
             table.add_row(line.job.trial_id, line.state, epoch, percent(metrics.get("best_miou")), Text(what))
         return Group(Text(self._headline(), style="bold"), table)
 
@@ -97,9 +98,13 @@ class Board:
         yield f"{earlier.finished + num_ended}/{planned} done"
         yield f"{len(trials) - num_ended} running"
         yield f"{earlier.failed + sum(line.failed for line in trials)} failed"
-        scores = [line.score for line in trials if line.job.role != "baseline"] + [earlier.best_value]
-        yield f"best {percent(max((score for score in scores if score is not None), default=None))}"
-        baseline = next((line.score for line in trials if line.job.role == "baseline"), earlier.baseline_value)
-        yield f"baseline {percent(baseline)}"
+        scores = [line.score for line in trials if line.job.role not in BASELINES] + [earlier.best_value]
+        yield f"best {percent(_highest(scores))}"
+        baselines = [line.score for line in trials if line.job.role in BASELINES] + [earlier.baseline_value]
+        yield f"baseline {percent(_highest(baselines))}"
         if num_ended:
             yield f"about {duration(elapsed / num_ended * max(0, planned - earlier.finished - num_ended))} left"
+
+
+def _highest(scores: Iterable[float | None]) -> float | None:
+    return max((score for score in scores if score is not None), default=None)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from attnfd_ray.config.values import SEED
 from attnfd_ray.errors import one_line
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Counts
@@ -42,8 +43,8 @@ class JsonLines:
 class Lines:
     """A line for each finished trial, for each epoch of a single run, and for ten epochs of a teacher."""
 
-    def __init__(self, write: Callable[[str], None], *, every_epoch: bool) -> None:
-        self._write, self._every_epoch = write, every_epoch
+    def __init__(self, write: Callable[[str], None], *, every_epoch: bool, seed: int | None = None) -> None:
+        self._write, self._every_epoch, self._seed = write, every_epoch, seed
 
     def stage(self, text: str) -> None:
         self._write(text)
@@ -66,7 +67,9 @@ class Lines:
             )
 
     def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
-        self._write(f"{job.trial_id}  {state:<10} {_outcome(state, metrics)}  {job.role}  {searched(job)}".rstrip())
+        self._write(
+            f"{job.trial_id}  {state:<10} {_outcome(state, metrics)}  {job.role}  {searched(job, self._seed)}".rstrip()
+        )
 
 
 def _outcome(state: str, metrics: dict[str, Any]) -> str:
@@ -77,9 +80,12 @@ def _outcome(state: str, metrics: dict[str, Any]) -> str:
     return f"mIoU {percent(metrics['best_miou'])} at {place}{stopped}"
 
 
-def searched(job: Job) -> str:
-    """Return the values a search chose, by the last word of their paths."""
-    values = (f"{path.rpartition('.')[2]}={_short(value)}" for path, value in job.searched.items())
+def searched(job: Job, seed: int | None = None) -> str:
+    """Return the values a search chose, by the last word of their paths, and the seed where it is not the file's."""
+    chosen = dict(job.searched)
+    if seed is not None and job.role != "teacher" and job.settings.train.seed != seed:
+        chosen |= {SEED: job.settings.train.seed}
+    values = (f"{path.rpartition('.')[2]}={_short(value)}" for path, value in chosen.items())
     return one_line(" ".join(values)) or {"baseline": "no distillation"}.get(job.role, "")
 
 

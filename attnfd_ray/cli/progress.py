@@ -27,4 +27,4 @@ def progress(settings: ExperimentSettings, *, as_json: bool, searching: bool) ->
         with Live(board, console=console, refresh_per_second=2, transient=False):
             yield board
     else:
-        yield Lines(click.echo, every_epoch=not searching)
+        yield Lines(click.echo, every_epoch=not searching, seed=settings.train.seed)

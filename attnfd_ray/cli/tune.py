@@ -19,6 +19,13 @@ from attnfd_ray.cli.options import experiment_options, patience_options, read_se
     "the directory of another store, or STORE:EXPERIMENT.",
 )
 @click.option(
+    "--tune-baseline",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Give the student alone N trials of its own over learning rate, weight decay and what else it shares with the "
+    "search, so that the gain is over a tuned student: short for --set tune.baseline_trials=N.",
+)
+@click.option(
     "--retry",
     type=click.Choice(["failed"]),
     help="Also run again, from their last epoch, the trials that failed; not those whose settings made the loss "
@@ -34,13 +41,17 @@ def tune(
     wait_timeout: float,
     expect_nodes: int,
     warm_start: str | None,
+    tune_baseline: int | None,
     retry: str | None,
 ) -> None:
     """Search the settings of FILE as its `search:` section says.
 
-    The first trial is the student without a teacher, the second the file as written. The same command again goes on
+    The first trial is the student without a teacher, the second the file as written; then come those of
+    --tune-baseline. The same command again goes on
     where it stopped, without repeating what is finished.
     """
+    if tune_baseline is not None:
+        sets = (*sets, f"tune.baseline_trials={tune_baseline}")
     settings = read_settings(file, sets, show=show, as_json=as_json)
     if settings is None:
         return

@@ -16,14 +16,8 @@ from attnfd_ray.config.schema import ExperimentSettings
 # step hangs: no change of what a trial is.
 _PLACE = (
     *("store", "data.root", "data.loader_workers", "data.cache", "data.cache_gib"),
-    *(
-        "teacher.min_miou",
-        "tune.trials",
-        "tune.concurrent",
-        "tune.keep_weights",
-        "tune.max_failures",
-        "train.step_patience_s",
-    ),
+    *("teacher.min_miou", "tune.trials", "tune.baseline_trials", "tune.duplicates", "tune.concurrent"),
+    *("tune.keep_weights", "tune.max_failures", "train.step_patience_s"),
 )
 
 

@@ -184,9 +184,19 @@ class ScalingSettings(Record):
 class TuneSettings(Record):
     """How a search goes about it."""
 
-    trials: Annotated[Positive, Field(description="configurations to try, the baseline not counted")] = 32
+    trials: Annotated[Positive, Field(description="configurations to try, baselines not counted")] = 32
+    baseline_trials: Annotated[
+        int, Field(ge=0, lt=10_000, description="trials of the student alone: lr, weight decay and what else it shares")
+    ] = 0
     sampler: Annotated[str, part("sampler")] = "tpe"
     seed: Seed = 0
+    duplicates: Annotated[
+        Literal["seed", "skip"],
+        Field(
+            description="a config that is drawn again. seed: it runs with the next train.seed; skip: another is drawn, "
+            "which sampler: grid and a search over train.seed always do"
+        ),
+    ] = "seed"
     early_stopping: Annotated[
         str, part("early_stopping"), Field(description="what ends a trial before its last epoch")
     ] = "asha"
@@ -194,7 +204,8 @@ class TuneSettings(Record):
     reduction_factor: Annotated[int, Field(ge=2, description="one trial of so many passes each rung")] = 3
     concurrent: Annotated[CountOrAuto, Field(description="trials at once; auto: what fits")] = "auto"
     keep_weights: Annotated[
-        Positive | None, Field(description="leaders whose weights stay, beside baseline and as written; null: all")
+        Positive | None,
+        Field(description="leaders whose weights stay, beside the best baseline and as written; null: all"),
     ] = 5
     max_failures: Annotated[
         Positive | None,

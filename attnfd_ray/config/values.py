@@ -13,6 +13,8 @@ from attnfd_ray.config.record import refused
 from attnfd_ray.errors import ConfigError
 
 _MANY = 2**31  # no count reaches this: the store keeps them in 32 bits
+NUM_SEEDS = _MANY
+SEED = "train.seed"  # the setting that tells two runs of one config apart
 
 
 def _name(text: str) -> str:
@@ -65,7 +67,7 @@ def part(kind: str) -> AfterValidator:
 Name = Annotated[str, AfterValidator(_name)]
 Positive = Annotated[int, Field(ge=1, lt=_MANY)]
 UpTo4096 = Annotated[int, Field(ge=1, le=4096)]
-Seed = Annotated[int, Field(ge=0, lt=_MANY)]
+Seed = Annotated[int, Field(ge=0, lt=NUM_SEEDS)]
 CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
 NumberInText = BeforeValidator(_number_in)
 # the label of pixels that are neither learned nor scored, in every dataset

@@ -15,40 +15,42 @@ from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from typing import Literal
 
+from attnfd_ray.config.values import NUM_SEEDS, SEED
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report import ranking, trials
 from attnfd_ray.report.records import Confirmation, ConfirmedLine, Estimate, TrialLine
-from attnfd_ray.report.seeds import SEED, by_seed, estimate
+from attnfd_ray.report.seeds import by_seed, estimate
 from attnfd_ray.report.trials import Row
+from attnfd_ray.store.rows import BASELINES
 
 _OFFSET = 1_000_000  # from the experiment's seed: far from the seeds that people, and searches over seeds, take
-_SEEDS = 2**31  # that the settings allow
 _DOUBT = 0.05  # that any of the intervals of the gains misses
 
 
 def leaders(rows: Sequence[Row], *, search_id: str, top: int) -> list[TrialLine]:
-    """Return a search's baseline and, best first by the rule of `ranking.rank`, its `top` best other configs.
+    """Return a search's best baseline and, best first by the rule of `ranking.rank`, its `top` best other configs.
 
     Only trials that had their full budget and were measured like the baseline. Raises StoreError without any.
     """
     tried = [row for row in rows if row["search_id"] == search_id and row["role"] != "confirm"]
-    baseline = _baseline(tried)
-    if baseline is None:
+    baselines = _baselines(tried)
+    if not baselines:
         raise StoreError(
             f"{search_id}: no finished baseline to compare with; `attnfd-ray tune` goes on with the search"
         )
     configs: dict[str | None, TrialLine] = {}
-    for line in ranking.rank([trials.line(row) for row in tried if row["protocol"] == baseline["protocol"]]):
+    for line in ranking.rank([trials.line(row) for row in tried if row["protocol"] == baselines[0]["protocol"]]):
         configs.setdefault(line.config_hash, line)  # the best of a config comes first and stays
-    configs.pop(baseline["config_hash"])
+    for config_hash in _alone(tried):
+        configs.pop(config_hash, None)
     if not configs:
         raise StoreError(f"{search_id}: no config but the baseline was completed; `attnfd-ray tune` goes on with it")
-    return [trials.line(baseline), *list(configs.values())[:top]]
+    return [trials.line(baselines[0]), *list(configs.values())[:top]]
 
 
 def fresh_seeds(first: int, used: Set[int], count: int) -> list[int]:
     """Return the first `count` seeds from a fixed distance after `first` on that were not used."""
-    seeds = (seed % _SEEDS for seed in itertools.count(first + _OFFSET))
+    seeds = (seed % NUM_SEEDS for seed in itertools.count(first + _OFFSET))
     return list(itertools.islice((seed for seed in seeds if seed not in used), count))
 
 
@@ -77,20 +79,21 @@ def _confirmation(search_id: str, rows: Sequence[Row]) -> Confirmation:
     used = {row["seed"] for row in tried}
     # a search that went on may have come to a seed that was fresh before
     again = [trials.line(row) for row in rows if row["role"] == "confirm" and row["seed"] not in used]
-    alone = (_baseline(tried) or {}).get("config_hash")
+    alone = _alone(tried)
     configs: defaultdict[str | None, list[TrialLine]] = defaultdict(list)
     for line in ranking.rank(again):
         configs[line.config_hash].append(line)
-    num_leaders = len({line.config_hash for line in again} - {alone})
+    num_leaders = len({line.config_hash for line in again} - {*alone})
     confidence = 1 - _DOUBT / max(1, num_leaders)
-    baseline = _scores(configs.get(alone, []))
+    # the best of those that were run again: a search that went on may have found a better baseline since
+    baseline = _scores(next((configs[config_hash] for config_hash in alone if config_hash in configs), []))
     lines = [
-        _line(config, {} if config_hash == alone else baseline, confidence, is_baseline=config_hash == alone)
+        _line(config, {} if config_hash in alone else baseline, confidence, is_baseline=config_hash in alone)
         for config_hash, config in configs.items()
     ]
     return Confirmation(
         search_id=search_id,
-        num_tried=len({row["config_hash"] for row in tried} - {alone, None}),
+        num_tried=len({row["config_hash"] for row in tried} - {*alone, None}),
         num_leaders=num_leaders,
         num_seeds=max((line.best_val_miou.num for line in lines), default=0),
         num_missing=sum(not line.full for line in again),
@@ -119,11 +122,18 @@ def _scores(lines: Sequence[TrialLine]) -> dict[int, float]:
     return {seed: line.best_val_miou for seed, line in by_seed(lines).items() if line.best_val_miou is not None}
 
 
-def _baseline(tried: Sequence[Row]) -> Row | None:
-    """Return the search's own finished baseline, else its first student alone; one that stays as the search goes on."""
-    alone = [row for row in tried if trials.line(row).full and (_is_own(row) or row["method"] == "none")]
-    return min(alone, key=lambda row: (not _is_own(row), row["trial_id"]), default=None)
+def _alone(tried: Sequence[Row]) -> list[str | None]:
+    """Return the configs of the student alone: finished ones first, best first, then those that were stopped early."""
+    return [row["config_hash"] for row in [*_baselines(tried), *(row for row in tried if row["role"] in BASELINES)]]
 
 
-def _is_own(row: Row) -> bool:
-    return bool(row["role"] == "baseline")
+def _baselines(tried: Sequence[Row]) -> list[Row]:
+    """Return the search's own finished baselines, best first; without any its first student alone."""
+    full = [row for row in tried if trials.line(row).full]
+    own = {row["trial_id"]: row for row in full if row["role"] in BASELINES}
+    if not own:
+        alone = [row for row in full if row["method"] == "none"]
+        return sorted(alone, key=lambda row: str(row["trial_id"]))[:1]
+    protocol = own[min(own)]["protocol"]
+    ranked = ranking.rank([trials.line(row) for row in own.values() if row["protocol"] == protocol])
+    return [own[line.trial_id] for line in ranked]

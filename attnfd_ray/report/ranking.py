@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence, Set
 from statistics import fmean
 
 from attnfd_ray.report.records import Gain, ProtocolReport, TrialLine
-from attnfd_ray.report.seeds import by_seed, configs, same_config
+from attnfd_ray.report.seeds import by_seed, config_of, configs, same_config
+from attnfd_ray.store.rows import BASELINES, TrialState
 
 
 def rank(lines: Sequence[TrialLine]) -> list[TrialLine]:
     """Return the trials that had their full budget, best first and numbered.
 
-    The rule: highest best_val_miou; of equals the one with fewer parameters, then the earlier trial id.
+    The rule: a config is worth the mean of best_val_miou over its seeds, with one seed that score itself, so that it
+    does not win by its luckiest of many. Of equals the trial with the higher score of its own leads, then the one with
+    fewer parameters, then the earlier trial id.
     """
     full = sorted((line for line in lines if line.full), key=_order)
+    worth = worths((config_of(line), line.seed, line.best_val_miou or 0.0) for line in full)
+    full.sort(key=lambda line: -worth[config_of(line)])
     return [dataclasses.replace(line, rank=place) for place, line in enumerate(full, start=1)]
 
 
+def worths(scores: Iterable[tuple[str, int, float]]) -> dict[str, float]:
+    """Return config -> mean over its seeds, of (config, seed, score); of a seed that ran twice the best counts."""
+    seeds: defaultdict[str, dict[int, float]] = defaultdict(dict)
+    for config, seed, score in scores:
+        seeds[config][seed] = max(score, seeds[config].get(seed, score))
+    return {config: fmean(found.values()) for config, found in seeds.items()}
+
+
 def order(score: float | None, params: int | None, trial_id: str) -> tuple[float, float, str]:
-    """Return what sorts trials by that rule; those without a finite score come last."""
+    """Return what sorts trials by their own scores; those without a finite one come last."""
     lost = 1.0 if score is None or not math.isfinite(score) else -score
     return (lost, math.inf if params is None else params, trial_id)
 
@@ -31,29 +45,32 @@ def _order(line: TrialLine) -> tuple[float, float, str]:
 
 
 def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[TrialLine]) -> ProtocolReport:
-    """Return the ranking of students measured by one protocol, its best config and the gain over the baseline."""
-    ranked = rank([line for line in lines if line.role != "confirm"])
+    """Return the ranking of students measured by one protocol, its best config and the gain over the baseline.
+
+    The baseline is the best of the student alone, as the file has it or tuned; the best config is none of these.
+    """
+    tried = [line for line in lines if line.role != "confirm"]
+    ranked = rank(tried)
     # leaders run again say more of a config, but are no further tries at being the best
     pooled = [*ranked, *rank([line for line in lines if line.role == "confirm"])]
-    baseline = next((line for line in ranked if line.role == "baseline"), None)
-    alone = same_config(baseline, ranked) if baseline else []
-    best = next((line for line in ranked if line not in alone), None)
+    baseline = next((line for line in ranked if line.role in BASELINES), None)
+    alone = {config_of(line) for line in tried if line.role in BASELINES}
+    best = next((line for line in ranked if config_of(line) not in alone), None)
     return ProtocolReport(
         protocol=protocol,
         teacher=teacher,
         baseline=baseline,
         best=best,
-        gain=_gain(best, baseline, ranked, pooled) if best and baseline else None,
+        gain=_gain(best, baseline, pooled, _note_on_choice(tried, alone)) if best and baseline else None,
         configs=configs(pooled),
         ranked=ranked,
         others=sorted((line for line in lines if not line.full), key=_order),
     )
 
 
-def _gain(best: TrialLine, baseline: TrialLine, ranked: Sequence[TrialLine], pooled: Sequence[TrialLine]) -> Gain:
+def _gain(best: TrialLine, baseline: TrialLine, pooled: Sequence[TrialLine], choice: str) -> Gain:
     """Compare means over seeds, those of the leaders run again among them."""
     bests, baselines = (list(by_seed(same_config(line, pooled)).values()) for line in (best, baseline))
-    num_tried = len(ranked) - len(same_config(baseline, ranked))
 
     def difference(score: Callable[[TrialLine], float | None]) -> float | None:
         ours, theirs = [score(line) for line in bests], [score(line) for line in baselines]
@@ -68,21 +85,44 @@ def _gain(best: TrialLine, baseline: TrialLine, ranked: Sequence[TrialLine], poo
         last_epoch_miou=difference(lambda line: line.last_val_miou),
         num_seeds_best=len(bests),
         num_seeds_baseline=len(baselines),
-        note=_note(best, baseline, len(bests), len(baselines), num_tried=num_tried),
+        note=_note(best, baseline, len(bests), len(baselines), choice),
     )
 
 
-def _note(best: TrialLine, baseline: TrialLine, num_best: int, num_baseline: int, *, num_tried: int) -> str:
-    """Say what a difference is worth; the images that chose the best also scored it."""
+def _note(best: TrialLine, baseline: TrialLine, num_best: int, num_baseline: int, choice: str) -> str:
+    """Say what a difference is worth."""
     if num_best == num_baseline == 1:
         note = "1 seed each: not a measure of certainty."
     else:
         note = f"Means over {_seeds(num_best)} of the best config and {_seeds(num_baseline)} of the baseline."
-    if num_tried > 1:
-        note += f" The best of {num_tried} was chosen on the images it is scored on, which flatters it."
+    note += choice
     if best.epochs_total != baseline.epochs_total:
         note += f" Unlike budgets: {best.epochs_total} epochs against the baseline's {baseline.epochs_total}."
     return note
+
+
+def _note_on_choice(tried: Sequence[TrialLine], alone: Set[str]) -> str:
+    """Say of how many each side is the best; the images that chose it also scored it."""
+    ended = [line for line in tried if line.state is not TrialState.RUNNING]
+    sides = (
+        [line for line in ended if config_of(line) not in alone],
+        [line for line in ended if config_of(line) in alone],
+    )
+    (num_ours, num_theirs), (full_ours, full_theirs) = (
+        map(len, sides),
+        (sum(line.full for line in side) for side in sides),
+    )
+    if any(line.role == "baseline_trial" for line in ended):
+        return (
+            " Both were chosen on the images they are scored on, which flatters them: the best of "
+            f"{num_ours} trials ({full_ours} to their end), and the baseline tuned over {num_theirs} ({full_theirs})."
+        )
+    if full_ours > 1:
+        return (
+            f" The best of {full_ours} was chosen on the images it is scored on, which flatters it; "
+            "the baseline is not tuned."
+        )
+    return ""
 
 
 def _seeds(count: int) -> str:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from scipy.special import stdtrit
 
+from attnfd_ray.config.values import SEED
 from attnfd_ray.report.records import ConfigLine, Estimate, TrialLine
-
-SEED = "train.seed"
+from attnfd_ray.store.rows import BASELINES
 
 
 def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
     """Return one line per config, best mean first, or nothing where every config has a single seed.
 
-    The baseline is the student alone, be it a search's own or the method `none`; of several, which differ in more than
-    that, the one with most seeds, and of equals the search's own.
+    The baseline is the student alone, be it a search's own, of which the best counts, or the method `none`; of several,
+    which differ in more than that, the one with most seeds, and of equals the search's own.
     """
     by_config: dict[str, list[TrialLine]] = {}
     for line in ranked:
-        by_config.setdefault(line.config_hash or line.trial_id, []).append(line)
+        by_config.setdefault(config_of(line), []).append(line)
     seeds_of = {config: by_seed(lines) for config, lines in by_config.items()}
     if all(len(seeds) == 1 for seeds in seeds_of.values()):
         return []
     alone = [config for config, lines in by_config.items() if any(map(_is_alone, lines))]
-    baseline = max(alone, key=lambda config: _weight(by_config[config]), default=None)
+    own = [config for config in alone if any(map(_is_own, by_config[config]))]  # best first, as `ranked` is
+    candidates = [config for config in alone if config not in own[1:]]
+    baseline = max(candidates, key=lambda config: _weight(by_config[config]), default=None)
     found = [
         _line(lines, {} if baseline in (None, config) else seeds_of[baseline], is_baseline=config in alone)
         for config, lines in by_config.items()
@@ -36,8 +39,18 @@ def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
 
 def same_config(one: TrialLine, ranked: Sequence[TrialLine]) -> list[TrialLine]:
     """Return the trials of one's config, best first: those of its hash, whatever their seed and role."""
-    known = one.config_hash is not None
-    return [line for line in ranked if line == one or (known and line.config_hash == one.config_hash)]
+    return [line for line in ranked if config_of(line) == config_of(one)]
+
+
+def repeated(lines: Sequence[TrialLine]) -> set[str]:
+    """Return the configs that have several seeds among these."""
+    runs = {(config_of(line), line.seed) for line in lines}
+    return {config for config, count in Counter(config for config, _ in runs).items() if count > 1}
+
+
+def config_of(line: TrialLine) -> str:
+    """Return what the trials of one config share; without a hash a trial is a config of its own."""
+    return line.config_hash or line.trial_id
 
 
 def by_seed(lines: Sequence[TrialLine]) -> dict[int, TrialLine]:
@@ -67,11 +80,15 @@ def _line(lines: Sequence[TrialLine], baseline: Mapping[int, TrialLine], *, is_b
 
 
 def _weight(lines: Sequence[TrialLine]) -> tuple[int, bool]:
-    return len(by_seed(lines)), any(line.role == "baseline" for line in lines)
+    return len(by_seed(lines)), any(map(_is_own, lines))
 
 
 def _is_alone(line: TrialLine) -> bool:
-    return line.role == "baseline" or line.method == "none"
+    return _is_own(line) or line.method == "none"
+
+
+def _is_own(line: TrialLine) -> bool:
+    return line.role in BASELINES
 
 
 def _score(line: TrialLine) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from rich import box
@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from attnfd_ray.config.values import SEED
 from attnfd_ray.report import numbers
 from attnfd_ray.report.records import (
     ClassLine,
@@ -26,9 +27,16 @@ from attnfd_ray.report.records import (
     Report,
     TrialLine,
 )
+from attnfd_ray.report.seeds import config_of, repeated
 from attnfd_ray.store.rows import TrialState
 
-_LABELS = {"baseline": "(baseline)", "as_written": "(as written)", "run": "(train)", "confirm": "(confirm)"}
+_LABELS = {
+    "baseline": "(baseline)",
+    "baseline_trial": "(baseline)",
+    "as_written": "(as written)",
+    "run": "(train)",
+    "confirm": "(confirm)",
+}
 
 
 def show(report: Report, console: Console) -> None:
@@ -76,13 +84,14 @@ def _protocol(report: ProtocolReport, console: Console) -> None:
     if report.configs:
         _title(console, "Over seeds of complete trials (mean, 95 % interval; gains seed by seed)")
         _print(console, _configs(report.configs))
+    several = repeated([*report.ranked, *report.others])
     if report.ranked:
         _title(console, "Ranking (complete, full budget)")
-        _print(console, _ranking(report.ranked))
+        _print(console, _ranking(report.ranked, several))
     if report.others:
         if report.protocol:
             _title(console, "Not ranked")
-        _print(console, _unranked(report.others))
+        _print(console, _unranked(report.others, several))
 
 
 def show_confirmation(confirmation: Confirmation, console: Console) -> None:
@@ -155,21 +164,21 @@ def _without_method(values: Mapping[str, Any]) -> dict[str, Any]:
     return rest | {name: value for name, value in (method or {}).items() if name != "name"}
 
 
-def _ranking(ranked: Iterable[TrialLine]) -> Table:
+def _ranking(ranked: Iterable[TrialLine], several: Set[str]) -> Table:
     table = _table(["#", "Trial"], ["mIoU %", "Best at", "Wall"], ["Values"])
     for line in ranked:
         at = numbers.of(line.best_epoch, line.epochs_total)
         score, wall = numbers.percent(line.best_val_miou), numbers.duration(line.wall_s)
-        _row(table, str(line.rank), line.trial_id, score, at, wall, _values(line))
+        _row(table, str(line.rank), line.trial_id, score, at, wall, _values(line, several))
     return table
 
 
-def _unranked(others: Iterable[TrialLine]) -> Table:
+def _unranked(others: Iterable[TrialLine], several: Set[str]) -> Table:
     table = _table(["State", "Trial"], ["mIoU %", "Done", "Wall"], ["Values"])
     for line in others:
         done = numbers.of(line.epochs_done, line.epochs_total)
         score, wall = numbers.percent(line.best_val_miou), numbers.duration(line.wall_s)
-        _row(table, line.state.lower(), line.trial_id, score, done, wall, _values(line))
+        _row(table, line.state.lower(), line.trial_id, score, done, wall, _values(line, several))
     return table
 
 
@@ -181,8 +190,10 @@ def _failures(failures: Iterable[FailureGroup]) -> Table:
     return table
 
 
-def _values(line: TrialLine) -> str:
-    what = " ".join(part for part in (_LABELS.get(line.role, ""), numbers.assignments(line.values)) if part)
+def _values(line: TrialLine, several: Set[str]) -> str:
+    """Return role, values, the seed where the config has several, and why the trial was stopped."""
+    values = line.values | ({SEED: line.seed} if config_of(line) in several else {})
+    what = " ".join(part for part in (_LABELS.get(line.role, ""), numbers.assignments(values)) if part)
     return "; ".join(part for part in (what, line.stop_reason) if part)
 
 

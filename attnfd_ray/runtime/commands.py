@@ -29,6 +29,8 @@ from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
 from attnfd_ray.store.store import Store
 
+_HISTORY = ["trial_id", "search_id", "role", "searched_json", "state", "seed"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -44,7 +46,8 @@ def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[st
     summary = quick_check(settings.data)
     sizes = check_networks(settings, summary.num_classes)
     Store.open(settings.store, create=True)
-    trials = settings.tune.trials + 1 if settings.search else 1
+    is_search = settings.search or settings.tune.baseline_trials
+    trials = SearchPlan(settings, search_id="check").counts().planned if is_search else 1
     with connected():
         room = room_for(settings, sizes, asked=settings.tune.concurrent, trials=trials, patience=patience, say=say)
         images = f"{summary.num_train} train and {summary.num_val} val images, {summary.num_classes} classes"
@@ -136,8 +139,9 @@ def _history(settings: ExperimentSettings, search_id: str) -> list[PastTrial]:
             role=row["role"],
             values=json.loads(row["searched_json"]),
             state=row["state"],
+            seed=row["seed"],
             epochs=epochs.get(row["trial_id"], ()),
         )
-        for row in store.trials(columns=["trial_id", "search_id", "role", "searched_json", "state"]).to_pylist()
+        for row in store.trials(columns=_HISTORY).to_pylist()
         if row["search_id"] == search_id and row["role"] != "confirm"
     ]

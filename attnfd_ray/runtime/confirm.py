@@ -1,4 +1,4 @@
-"""What `attnfd-ray confirm` does: the leaders of a search and its baseline, run again over seeds that it never used."""
+"""What `attnfd-ray confirm` does: a search's leaders and best baseline, run again over seeds that it never used."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import ray
 
-from attnfd_ray.config.overrides import baseline_of, config_hash, with_values
+from attnfd_ray.config.overrides import config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.config.values import SEED
 from attnfd_ray.errors import RunFailed
 from attnfd_ray.report import trials
 from attnfd_ray.report.confirmed import fresh_seeds, leaders
 from attnfd_ray.report.records import TrialLine
-from attnfd_ray.report.seeds import SEED
 from attnfd_ray.runtime.client import settle
 from attnfd_ray.runtime.commands import Result
 from attnfd_ray.runtime.group import Groups
@@ -25,6 +25,8 @@ from attnfd_ray.runtime.policy import POLICIES, Tally
 from attnfd_ray.runtime.preflight import NO_PATIENCE, Patience
 from attnfd_ray.runtime.records import check_searched
 from attnfd_ray.runtime.session import claimed, room_for, with_teacher, worker_groups
+from attnfd_ray.search.baseline import alone
+from attnfd_ray.store.rows import BASELINES
 from attnfd_ray.store.store import Store
 
 _OVER = ("COMPLETE", "INFEASIBLE")  # what FAILED may do better the next time
@@ -39,7 +41,7 @@ def confirm(
     verbose: bool = False,
     patience: Patience = NO_PATIENCE,
 ) -> Result:
-    """Run the `top` leaders of the latest search, and its baseline, over `seeds` fresh seeds each.
+    """Run the `top` leaders of the latest search, and its best baseline, over `seeds` fresh seeds each.
 
     Goes on where the same command stopped; more leaders or seeds add to what is there. The result's id is the search's.
     Raises ConfigError without a search, StoreError where it has no leader or no baseline.
@@ -80,7 +82,7 @@ def jobs_of(
 
 
 def _job(settings: ExperimentSettings, template: Job, line: TrialLine, seed: int) -> Job:
-    start = baseline_of(settings) if line.role == "baseline" else settings
+    start = alone(settings) if line.role in BASELINES else settings
     assert start is not None, f"{line.trial_id}: method '{settings.method.name}' has no baseline"
     values = {name: value for name, value in line.values.items() if name != SEED}
     again = with_values(start, {**values, SEED: seed})

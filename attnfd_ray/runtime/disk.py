@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from attnfd_ray.errors import StoreError
-from attnfd_ray.report.ranking import order
+from attnfd_ray.report.ranking import order, worths
+from attnfd_ray.report.trials import measured
 from attnfd_ray.store.parts import check_trial_id
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.store.rows import BASELINES, TrialState
 from attnfd_ray.store.store import Store
 
 _WEIGHTS = ("best.safetensors", "last.safetensors")
 # a failed trial may be tried again, and goes on from its state then
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE)
-_COLUMNS = ("search_id", "trial_id", "role", "state", "config_hash", "protocol", "best_val_miou", "student_params")
+_COLUMNS = (
+    *("search_id", "trial_id", "role", "state", "seed", "config_hash", "protocol", "best_val_miou", "student_params"),
+)
 
 Row = Mapping[str, Any]
 
@@ -26,8 +29,9 @@ Row = Mapping[str, Any]
 def tidy(store: Store, search_id: str, *, keep_weights: int | None) -> None:
     """Delete what a search needs no longer, by what the store says of its trials; any process, at any time.
 
-    What is decided on an older view of the store stays right: a trial that was overtaken never leads again. Raises
-    StoreError for what cannot be deleted.
+    What is decided on an older view of the store stays right: a trial that was overtaken never leads again. Only where
+    further seeds lower the mean of a leading config may the next one have lost its weights by then; run it again for
+    them. Raises StoreError for what cannot be deleted.
     """
     for path, _ in spent(store, search_id, keep_weights=keep_weights):
         remove(path)
@@ -50,21 +54,34 @@ def spent(store: Store, search_id: str, *, keep_weights: int | None) -> Iterator
 def keeping_weights(rows: Sequence[Row], keep_weights: int | None) -> set[str]:
     """Return the ids of the trials of one search that keep their weights; None: all do.
 
-    Those are the ones the sampler did not draw, and the best that had their full budget, so many for each protocol, in
-    the order of `report`. One of them is the best that is not of the baseline's config: the best of the report.
+    Those are the ones the sampler did not draw, of baselines the best alone once it is known, and of those that had
+    their full budget so many for each protocol: the best of the report, which is the best that is not of a baseline's
+    config, then the highest scores of their own.
     """
     if keep_weights is None:
         return {row["trial_id"] for row in rows}
-    baselines = {row["protocol"]: row["config_hash"] for row in rows if row["role"] == "baseline"}
-    ranked: defaultdict[str | None, list[Row]] = defaultdict(list)
+    alone = {(row["protocol"], row["config_hash"]) for row in rows if row["role"] in BASELINES}
+    complete: defaultdict[str | None, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"])):
-        if row["role"] == "trial" and row["state"] == TrialState.COMPLETE:
-            ranked[row["protocol"]].append(row)
-    kept = {row["trial_id"] for row in rows if row["role"] != "trial"}
-    for protocol, group in ranked.items():
-        others = [row for row in group if row["config_hash"] != baselines.get(protocol)]
-        kept |= set(list(dict.fromkeys(row["trial_id"] for row in [*others[:1], *group]))[:keep_weights])
+        if row["role"] != "confirm" and row["state"] == TrialState.COMPLETE:
+            complete[row["protocol"]].append(row)
+    kept = {row["trial_id"] for row in rows if row["role"] not in ("trial", "baseline_trial")}
+    for protocol, group in complete.items():
+        drawn = [row for row in group if row["role"] == "trial"]
+        ranked = _best_config_first(group)
+        best = [row for row in ranked if row["role"] == "trial" and (protocol, row["config_hash"]) not in alone][:1]
+        baselines = [row["trial_id"] for row in ranked if row["role"] in BASELINES]
+        kept = kept - {*baselines[1:]} | {*baselines[:1]}
+        kept |= set(list(dict.fromkeys(row["trial_id"] for row in [*best, *drawn]))[:keep_weights])
     return kept
+
+
+def _best_config_first(rows: Sequence[Row]) -> list[Row]:
+    """Return rows with a score, which come in the order of it, by the rule of `report.ranking.rank`."""
+    scored = [row for row in rows if measured(row["best_val_miou"]) is not None]
+    configs = {row["trial_id"]: row["config_hash"] or row["trial_id"] for row in scored}
+    worth = worths((configs[row["trial_id"]], row["seed"], row["best_val_miou"]) for row in scored)
+    return sorted(scored, key=lambda row: -worth[configs[row["trial_id"]]])
 
 
 def run_directory(store: Store, trial_id: str) -> Path | None:

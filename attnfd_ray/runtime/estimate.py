@@ -8,7 +8,7 @@ _BYTES = 4  # of a number in float32
 _STATES = 2  # a checkpoint holds every parameter and its momentum
 _WRITING = 2  # a new checkpoint stands beside the one it replaces until it is whole
 _WEIGHTS = 2  # best and last
-_NOT_DRAWN = 2  # the baseline and the file as written keep their weights, whatever they are worth
+_NOT_DRAWN = 2  # the best baseline and the file as written keep their weights, whatever they are worth
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from how many draws came before it in this process.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -17,16 +18,19 @@ from optuna.trial import TrialState
 from attnfd_ray import registry
 from attnfd_ray.config.overrides import with_values
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.config.values import NUM_SEEDS, SEED
 from attnfd_ray.search.distributions import decode, encode, to_distributions, walk
 from attnfd_ray.search.earlier import check_sampler, learned
 from attnfd_ray.search.early_stopping import INDEX, why
 from attnfd_ray.search.records import GO_ON, Decision, PastTrial, Warmth
 
+_Config = frozenset[tuple[str, Any]]  # what is searched, as Optuna's params
+
 NUM_DRAWS = 50  # for one trial, before the sampler is passed over
 
 
 class Proposal(NamedTuple):
-    """A configuration to try: Optuna's running trial, the searched values, and the settings with them applied."""
+    """A configuration to try: Optuna's running trial, the searched values, and the settings with these and a seed."""
 
     trial: optuna.Trial
     values: dict[str, Any]
@@ -40,25 +44,36 @@ class Advisor:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._settings = settings
         self._distributions = to_distributions(settings.search)
-        self._tried: set[frozenset[tuple[str, Any]]] = set()
+        # seeds by config; a config that is not valid counts as tried too
+        self._tried: dict[_Config, set[int]] = {}
+        self._ruled_out: set[_Config] = set()
+        tune = settings.tune
+        self._repeats = tune.duplicates == "seed" and tune.sampler != "grid" and SEED not in settings.search
         pruner = registry.load("early_stopping", settings.tune.early_stopping)(settings.tune, settings.train.epochs)
         self._study = optuna.create_study(direction="maximize", sampler=self._sampler(0), pruner=pruner)
 
     def propose(self, index: int) -> Proposal | None:
-        """Return the first draw that is new and valid, or None when there is none; the others are told as failed."""
+        """Return the first draw that is valid and has a seed left, or None without any; others are told as failed."""
         for trial in self._candidates(index):
             values = decode(trial.params, self._settings.search)
-            settings = self._validated(values) if self._is_new(values) else None
-            self._note(values)
+            seed = self._free_seed(values)
+            settings = None if seed is None else self._validated({SEED: seed, **values})
+            self._note(values, seed)
             if settings is not None:
                 return Proposal(trial, values, settings)
             self.tell(trial, TrialState.FAIL)
         return None
 
-    def place(self, index: int, values: Mapping[str, Any]) -> optuna.Trial | None:
+    def place(self, index: int, values: Mapping[str, Any], seed: int) -> optuna.Trial | None:
         """Return a running trial with these values, or None where they lie outside the space."""
-        params = self._note(values)
+        params = self._note(values, seed)
         return self._ask(index, params) if params else None
+
+    def rule_out(self, values: Mapping[str, Any]) -> None:
+        """Draw this config never again: it is its settings that cannot run, whatever the seed."""
+        params = encode(values, self._settings.search)
+        if params is not None:
+            self._ruled_out.add(frozenset(params.items()))
 
     def judge(self, trial: optuna.Trial, epoch: int, value: float) -> Decision:
         """Record the finite value of an epoch not seen before, and say whether the trial may go on."""
@@ -79,7 +94,7 @@ class Advisor:
         return warmth
 
     def _candidates(self, index: int) -> Iterator[optuna.Trial]:
-        """Yield what the sampler draws; where it keeps missing, combinations not tried yet until none is left."""
+        """Yield what the sampler draws; where it keeps missing, every combination that may be tried."""
         params: dict[str, Any] = {}
         for attempt in range(NUM_DRAWS):
             self._study.sampler = self._sampler(index, attempt)
@@ -88,7 +103,7 @@ class Advisor:
             params = trial.params
             yield trial
         for combination in walk(self._distributions, self._seed(index), params):
-            if self._is_new(decode(combination, self._settings.search)):
+            if self._free_seed(decode(combination, self._settings.search)) is not None:
                 yield self._ask(index, combination)
 
     def _ask(self, index: int, params: dict[str, Any]) -> optuna.Trial:
@@ -111,16 +126,25 @@ class Advisor:
         digest = hashlib.sha256(f"{self._settings.tune.seed}/{index}/{attempt}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
-    def _is_new(self, values: Mapping[str, Any]) -> bool:
-        """Return whether these lie in the space (a drawn subset may be too small or too large) and were not tried."""
-        params = encode(values, self._settings.search)
-        return params is not None and frozenset(params.items()) not in self._tried
+    def _free_seed(self, values: Mapping[str, Any]) -> int | None:
+        """Return the first seed, from the file's on, that this config has not had, and None where it may not run.
 
-    def _note(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Count these as tried, and return their params; None where they lie outside the space."""
+        It may not where it lies outside the space (a drawn subset may be too small or too large), was ruled out, or was
+        tried already and duplicates are skipped.
+        """
+        params = encode(values, self._settings.search)
+        config = frozenset((params or {}).items())
+        if params is None or config in self._ruled_out or (config in self._tried and not self._repeats):
+            return None
+        used = self._tried.get(config, ())
+        seeds = (seed % NUM_SEEDS for seed in itertools.count(self._settings.train.seed))
+        return next(seed for seed in seeds if seed not in used)
+
+    def _note(self, values: Mapping[str, Any], seed: int | None) -> dict[str, Any] | None:
+        """Count these as tried with this seed, and return their params; None where they lie outside the space."""
         params = encode(values, self._settings.search)
         if params is not None:
-            self._tried.add(frozenset(params.items()))
+            self._tried.setdefault(frozenset(params.items()), set()).update(() if seed is None else (seed,))
         return params
 
     def _validated(self, values: Mapping[str, Any]) -> ExperimentSettings | None:

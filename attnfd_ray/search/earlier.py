@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.search.distributions import encode
-from attnfd_ray.search.records import PastTrial, Warmth
+from attnfd_ray.search.records import BASELINES, PastTrial, Warmth
 
 _NOT_LEARNING = {"cmaes", "grid", "random"}  # from trials that they did not propose themselves
 
@@ -42,7 +42,7 @@ def learned(
         epochs = {
             epoch: score for epoch, score in past.epochs if math.isfinite(score) and epoch <= settings.train.epochs
         }
-        if past.role == "baseline" or past.state not in ("COMPLETE", "PRUNED") or not epochs:
+        if past.role in BASELINES or past.state not in ("COMPLETE", "PRUNED") or not epochs:
             continue
         params = _params(past.values, settings)
         if params is None:

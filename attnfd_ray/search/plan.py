@@ -1,7 +1,8 @@
 """The plan of a search: what to run next, whether to go on with it, and where the search stands. No torch, no ray.
 
-Trial 0 is the baseline (where the method has one), then comes the file as written, then what the sampler draws. The
-number of a trial says its role and seeds its draw, so the plan needs nothing but the history of the store to go on.
+Trial 0 is the baseline (where the method has one), then comes the file as written, then trials that tune the baseline
+(b1, b2, ..., counted apart, so that there may be more of them later), then what the sampler draws. The number of a
+trial says its role and seeds its draw, so the plan needs nothing but the history of the store to go on.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from optuna.trial import TrialState
 
 from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.config.values import SEED
 from attnfd_ray.search.advisor import Advisor
-from attnfd_ray.search.earlier import values_at
-from attnfd_ray.search.records import GO_ON, Counts, Decision, PastTrial, Role, State, Suggestion, Warmth
+from attnfd_ray.search.records import BASELINES, GO_ON, Counts, Decision, PastTrial, Role, State, Suggestion, Warmth
+from attnfd_ray.search.series import Series, baselines, searched
 
 _TOLD: dict[State, TrialState] = {
     "COMPLETE": TrialState.COMPLETE,
@@ -28,6 +30,15 @@ _TOLD: dict[State, TrialState] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Slot:
+    """A trial to come: its number among those of its kind, and what it is."""
+
+    trial_id: str
+    index: int
+    role: Role
+
+
 @dataclass(kw_only=True)
 class _Trial:
     """A trial as this session knows it; `handle` is None where the sampler is told nothing of it."""
@@ -35,7 +46,9 @@ class _Trial:
     trial_id: str
     index: int
     role: Role
+    series: Series
     values: dict[str, Any]
+    seed: int
     handle: optuna.Trial | None
     state: State = "RUNNING"
     epochs: dict[int, float] = field(default_factory=dict)
@@ -63,24 +76,27 @@ class SearchPlan:
         self._search_id = search_id
         self._advisor = Advisor(settings)
         self.warmth = self._advisor.learn(earlier) if earlier else Warmth()
-        self._written = values_at(settings, settings.search)
-        self._baseline = baseline_of(settings)
-        self._roles = self._order()
+        self._main = searched(settings, self._advisor)
+        are_tuned = settings.tune.baseline_trials > 0 or any(past.role == "baseline_trial" for past in history)
+        self._baselines = baselines(settings, are_tuned=are_tuned)
+        self._slots = self._order()
         self._trials: dict[str, _Trial] = {}
-        self._exhausted = False
+        self._exhausted: set[Role] = set()
         self._waiting = self._rebuild(history)
 
     def next(self) -> Suggestion | None:
         """Return what to run next, trials that were cut off first; None when there is nothing more to start."""
         if self._waiting:
             return self._suggestion(self._waiting.pop(0))
-        index = self._free_index()
-        if index is None:
-            return None
-        role = self._roles[index]
-        if role == "trial":
-            return self._sample(index)
-        return self._suggestion(self._place(index, role, self._written if role == "as_written" else {}))
+        while (slot := self._free_slot()) is not None:
+            if slot.role in ("baseline", "as_written"):
+                values = self._main.written if slot.role == "as_written" else {}
+                return self._suggestion(self._place(slot, values, self._settings.train.seed))
+            trial = self._sample(slot)
+            if trial is not None:
+                return self._suggestion(trial)
+            self._exhausted.add(slot.role)
+        return None
 
     def report(self, trial_id: str, epoch: int, value: float) -> Decision:
         """Take the val_miou of an epoch (from 1) and say whether the trial goes on.
@@ -92,8 +108,9 @@ class SearchPlan:
             return trial.decision
         trial.epochs[epoch] = value
         trial.best = max(trial.epochs.values())
-        if trial.handle is not None:
-            trial.decision = self._advisor.judge(trial.handle, epoch, value)
+        if trial.handle is not None and trial.series.advisor is not None:
+            decision = trial.series.advisor.judge(trial.handle, epoch, value)
+            trial.decision = GO_ON if decision.stop and self._has_its_whole_budget(trial) else decision
         return trial.decision
 
     def finish(self, trial_id: str, state: State, value: float | None = None) -> None:
@@ -110,73 +127,102 @@ class SearchPlan:
             state = "FAILED"
         trial.state = state
         trial.best = max(filter(math.isfinite, scores), default=None)
-        if trial.handle is not None:
-            self._advisor.tell(trial.handle, _TOLD[state], trial.best if state == "COMPLETE" else None)
+        if trial.handle is not None and trial.series.advisor is not None:
+            if state == "INFEASIBLE":
+                trial.series.advisor.rule_out({**trial.series.written, **trial.values})
+            trial.series.advisor.tell(trial.handle, _TOLD[state], trial.best if state == "COMPLETE" else None)
 
     @property
     def is_done(self) -> bool:
         """Return whether nothing runs and nothing is left to start, as far as `next` has found out."""
-        return not self._with("RUNNING") and (self._exhausted or self._free_index() is None)
+        return not self._with("RUNNING") and self._free_slot() is None
 
     def counts(self) -> Counts:
         """Return where the search stands; failed trials have no say in what is best."""
-        scores = {
-            trial.trial_id: trial.best
-            for trial in self._with("RUNNING", "COMPLETE", "PRUNED")
-            if trial.best is not None and trial.role != "baseline"
-        }
-        best = max(scores, key=scores.__getitem__, default=None)
+        scored = [trial for trial in self._with("RUNNING", "COMPLETE", "PRUNED") if trial.best is not None]
+        best = _best([trial for trial in scored if trial.role not in BASELINES])
+        baseline = _best([trial for trial in scored if trial.role in BASELINES])
         return Counts(
-            planned=max(len(self._roles), len(self._trials)),
+            planned=len({slot.trial_id for slot in self._slots} | self._trials.keys()),
             running=len(self._with("RUNNING")),
             complete=len(self._with("COMPLETE")),
             pruned=len(self._with("PRUNED")),
             failed=len(self._with("FAILED", "INFEASIBLE")),
-            best_value=None if best is None else scores[best],
-            best_trial_id=best,
-            baseline_value=next((trial.best for trial in self._trials.values() if trial.role == "baseline"), None),
+            best_value=best.best if best else None,
+            best_trial_id=best.trial_id if best else None,
+            baseline_value=baseline.best if baseline else None,
         )
 
-    def _order(self) -> list[Role]:
-        """Return the role of each trial by its number."""
-        first: list[Role] = ["as_written"] if self._baseline in (None, self._settings) else ["baseline", "as_written"]
-        return first + ["trial"] * (self._settings.tune.trials - 1 if self._settings.search else 0)
+    def _order(self) -> list[_Slot]:
+        """Return the trials of the whole search in the order they are begun."""
+        has_own = baseline_of(self._settings) not in (None, self._settings)
+        first: list[Role] = ["baseline", "as_written"] if has_own else ["as_written"]
+        drawn: list[Role] = ["trial"] * (self._settings.tune.trials - 1 if self._settings.search else 0)
+        slots = [
+            _Slot(trial_id=f"{self._search_id}-{index:04d}", index=index, role=role)
+            for index, role in enumerate(first + drawn)
+        ]
+        slots[len(first) : len(first)] = [
+            _Slot(trial_id=f"{self._search_id}-b{index:04d}", index=index, role="baseline_trial")
+            for index in range(1, self._settings.tune.baseline_trials + 1)
+        ]
+        return slots
+
+    def _has_its_whole_budget(self, trial: _Trial) -> bool:
+        """Return whether early stopping has no say: for the baseline itself, and for further seeds of a config.
+
+        A mean over seeds counts those that had their whole budget. If the poor ones were stopped, the lucky ones would
+        be left. So no seed is stopped where an earlier one of the same config is complete, or still on its way.
+        """
+        config = _config(trial)
+        return trial.role == "baseline" or any(
+            other.state == "COMPLETE" or (other.state == "RUNNING" and not other.decision.stop)
+            for other in self._trials.values()
+            if other.series is trial.series and other.index < trial.index and _config(other) == config
+        )
 
     def _with(self, *states: State) -> list[_Trial]:
         return [trial for trial in self._trials.values() if trial.state in states]
 
-    def _free_index(self) -> int | None:
-        """Return the lowest number not given yet; one handed out but lost before it was stored is given again."""
-        given = {trial.index for trial in self._trials.values()}
-        return next((index for index in range(len(self._roles)) if index not in given), None)
+    def _free_slot(self) -> _Slot | None:
+        """Return the first trial not given yet; one handed out but lost before it was stored is given again."""
+        free = (slot for slot in self._slots if slot.trial_id not in self._trials)
+        return next((slot for slot in free if slot.role not in self._exhausted), None)
 
-    def _sample(self, index: int) -> Suggestion | None:
-        proposal = None if self._exhausted else self._advisor.propose(index)
+    def _series_of(self, role: Role) -> Series:
+        return self._baselines if role in BASELINES else self._main
+
+    def _sample(self, slot: _Slot) -> _Trial | None:
+        advisor = self._series_of(slot.role).advisor
+        proposal = advisor.propose(slot.index) if advisor else None
         if proposal is None:
-            self._exhausted = True
             return None
-        return self._suggestion(self._add(index, "trial", proposal.values, proposal.trial), proposal.settings)
+        return self._add(slot, proposal.values, proposal.settings.train.seed, proposal.trial)
 
-    def _place(self, index: int, role: Role, values: dict[str, Any]) -> _Trial:
-        """Take up a trial the sampler did not draw; it is told of it if it lies in the space, the baseline apart."""
+    def _place(self, slot: _Slot, values: dict[str, Any], seed: int) -> _Trial:
+        """Take up a trial the sampler did not draw now; it is told of it if it lies in the space."""
+        series = self._series_of(slot.role)
         # A setting searched only since the trial ran had the file's value then: the space may grow and keep history.
-        handle = None if role == "baseline" else self._advisor.place(index, {**self._written, **values})
-        return self._add(index, role, values, handle)
+        written = {**series.written, **values}
+        return self._add(
+            slot, values, seed, series.advisor.place(slot.index, written, seed) if series.advisor else None
+        )
 
-    def _add(self, index: int, role: Role, values: dict[str, Any], handle: optuna.Trial | None) -> _Trial:
-        trial_id = f"{self._search_id}-{index:04d}"
-        assert trial_id not in self._trials, f"{trial_id} stands in the history twice"
-        trial = self._trials[trial_id] = _Trial(
-            trial_id=trial_id, index=index, role=role, values=dict(values), handle=handle
+    def _add(self, slot: _Slot, values: dict[str, Any], seed: int, handle: optuna.Trial | None) -> _Trial:
+        assert slot.trial_id not in self._trials, f"{slot.trial_id} stands in the history twice"
+        trial = self._trials[slot.trial_id] = _Trial(
+            trial_id=slot.trial_id,
+            index=slot.index,
+            role=slot.role,
+            series=self._series_of(slot.role),
+            values=dict(values),
+            seed=seed,
+            handle=handle,
         )
         return trial
 
-    def _suggestion(self, trial: _Trial, settings: ExperimentSettings | None = None) -> Suggestion:
-        if trial.role == "baseline":
-            settings = self._baseline
-        elif settings is None:
-            settings = with_values(self._settings, trial.values)
-        assert settings is not None, f"{trial.trial_id}: method '{self._settings.method.name}' has no baseline"
+    def _suggestion(self, trial: _Trial) -> Suggestion:
+        settings = with_values(trial.series.settings, {SEED: trial.seed, **trial.values})
         return Suggestion(
             trial_id=trial.trial_id, index=trial.index, role=trial.role, values=dict(trial.values), settings=settings
         )
@@ -184,8 +230,9 @@ class SearchPlan:
     def _rebuild(self, history: Sequence[PastTrial]) -> list[_Trial]:
         """Live through the history again, and return the trials that were cut off."""
         waiting: list[tuple[_Trial, PastTrial]] = []
-        for past in sorted(history, key=lambda past: self._index(past.trial_id)):
-            trial = self._place(self._index(past.trial_id), past.role, past.values)
+        for slot, past in sorted(((self._slot_of(past), past) for past in history), key=_in_order):
+            seed = self._settings.train.seed if past.seed is None else past.seed
+            trial = self._place(slot, past.values, seed)
             if past.state == "RUNNING":
                 waiting.append((trial, past))
                 continue
@@ -203,7 +250,20 @@ class SearchPlan:
             trial.decision = GO_ON
             self.report(trial.trial_id, epoch, value)
 
-    def _index(self, trial_id: str) -> int:
-        search_id, _, number = trial_id.rpartition("-")
-        assert search_id == self._search_id, f"{trial_id} is not of search {self._search_id}"
-        return int(number)
+    def _slot_of(self, past: PastTrial) -> _Slot:
+        search_id, _, number = past.trial_id.rpartition("-")
+        assert search_id == self._search_id, f"{past.trial_id} is not of search {self._search_id}"
+        return _Slot(trial_id=past.trial_id, index=int(number.removeprefix("b")), role=past.role)
+
+
+def _in_order(pair: tuple[_Slot, PastTrial]) -> tuple[bool, bool, int]:
+    slot, _ = pair
+    return (slot.role == "trial", slot.role == "baseline_trial", slot.index)
+
+
+def _best(trials: Sequence[_Trial]) -> _Trial | None:
+    return max(trials, key=lambda trial: trial.best or 0.0, default=None)
+
+
+def _config(trial: _Trial) -> dict[str, Any]:
+    return {path: value for path, value in {**trial.series.written, **trial.values}.items() if path != SEED}

@@ -8,18 +8,23 @@ from typing import Any, Literal
 
 from attnfd_ray.config.schema import ExperimentSettings
 
-Role = Literal["baseline", "as_written", "trial"]
+Role = Literal["baseline", "as_written", "baseline_trial", "trial"]
+BASELINES: tuple[Role, ...] = ("baseline", "baseline_trial")  # the student alone
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED", "INFEASIBLE"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PastTrial:
-    """A trial of an earlier session, as the store tells it; epochs count from 1, val_miou is a fraction."""
+    """A trial of an earlier session, as the store tells it; epochs count from 1, val_miou is a fraction.
+
+    `seed` is the train.seed it ran with; None: the file's.
+    """
 
     trial_id: str
     role: Role
     values: dict[str, Any]
     state: State
+    seed: int | None = None
     epochs: Sequence[tuple[int, float]] = field(default_factory=tuple)
 
 
@@ -58,7 +63,7 @@ GO_ON = Decision(stop=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Where a search stands; scores are best val_miou so far, and the baseline's is not among `best_value`."""
+    """Where a search stands; scores are best val_miou so far, and those of baselines are not among `best_value`."""
 
     planned: int = 0
     running: int = 0

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 
 from attnfd_ray.store.schema import SCHEMA_VERSION
 
-Role = Literal["teacher", "baseline", "as_written", "trial", "run", "confirm"]
+Role = Literal["teacher", "baseline", "as_written", "baseline_trial", "trial", "run", "confirm"]
+BASELINES: tuple[Role, ...] = ("baseline", "baseline_trial")  # a search's student alone: as the file has it, and tuned
 
 
 class TrialState(StrEnum):

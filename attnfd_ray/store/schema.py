@@ -20,7 +20,7 @@ _BOTH = [
     ("attempt", _INT),  # 1-based; a later one supersedes
     ("seed", _INT),
     ("method", _TEXT),
-    ("role", _TEXT),  # teacher | baseline | as_written | trial | run | confirm
+    ("role", _TEXT),  # teacher | baseline | as_written | baseline_trial | trial | run | confirm
     ("time_utc", pa.timestamp("us", tz="UTC")),  # when the row was written
 ]
 

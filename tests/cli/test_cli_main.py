@@ -139,6 +139,13 @@ def test_show_prints_the_resolved_file_and_runs_nothing(run, monkeypatch, tmp_pa
     assert list(tmp_path.iterdir()) == [tmp_path / "exp.yaml"]
 
 
+def test_tune_baseline_is_a_setting_by_another_name(run, monkeypatch):
+    monkeypatch.setenv("CAMVID_ROOT", "/camvid")
+    shown = run("tune", "exp.yaml", "--show", "--set", "tune.baseline_trials=3", "--tune-baseline", "8").out
+    assert yaml.safe_load(shown)["tune"]["baseline_trials"] == 8
+    assert yaml.safe_load(run("tune", "exp.yaml", "--show").out)["tune"]["baseline_trials"] == 0
+
+
 def test_what_show_prints_is_a_file_for_the_same_settings(run, monkeypatch, tmp_path):
     monkeypatch.setenv("CAMVID_ROOT", "/c\u00e4mvid #1")
     (tmp_path / "shown.yaml").write_text(run("train", "exp.yaml", "--show").out, encoding="utf-8")

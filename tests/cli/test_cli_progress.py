@@ -1,5 +1,6 @@
 """What a running command shows: JSON lines, lines for a log, and the table on a terminal."""
 
+import dataclasses
 import io
 import json
 import threading
@@ -230,6 +231,31 @@ def test_a_single_run_is_not_counted_either(clock):
 def test_a_search_that_goes_on_counts_what_earlier_sessions_did(board):
     board.begins(Counts(planned=5, complete=2, failed=1, best_value=0.61, baseline_value=0.5))
     assert drawn(board)[0].startswith("camvid-r18  3/5 done  0 running  1 failed  best 61.00 %  baseline 50.00 %")
+
+
+def test_the_baseline_is_the_best_of_its_own_trials_and_none_of_them_the_best(board):
+    board.begins(Counts(planned=5, best_value=0.4, baseline_value=0.5))
+    for number, score in enumerate((0.6, 0.55), start=1):
+        board.finished(job(f"s-b000{number}", "baseline_trial", optim__lr=0.1), "COMPLETE", metrics(40, score))
+    headline, *rows = drawn(board)
+    assert "best 40.00 %  baseline 60.00 %" in headline
+    assert rows[-2].split() == ["s-b0001", "COMPLETE", "40/40", "60.00", "%", "lr=0.1"]
+
+
+def again(trial_id, role="trial"):
+    """A job that differs from the file in its seed."""
+    settings = experiment(train={"epochs": 40, "seed": 2})
+    return dataclasses.replace(job(trial_id, role, optim__lr=0.1), settings_json=settings.model_dump_json())
+
+
+def test_another_seed_than_the_file_s_is_told(board):
+    board.started(again("s-0005"))
+    assert drawn(board)[-1].endswith("lr=0.1 seed=2")
+    said = []
+    listener = Lines(said.append, every_epoch=False, seed=1)
+    for each in (again("s-0005"), job("s-0001", optim__lr=0.1), again("t", "teacher")):
+        listener.finished(each, "COMPLETE", metrics(40, 0.5))
+    assert [line.rpartition("  ")[2] for line in said] == ["lr=0.1 seed=2", "lr=0.1", "lr=0.1"]
 
 
 def test_a_log_says_that_a_search_goes_on():

@@ -108,12 +108,12 @@ def test_every_leaf_has_its_dotted_path():
 @pytest.mark.parametrize(
     "path",
     [
-        *("store", "data.root", "data.loader_workers"),
-        *("tune.trials", "tune.concurrent", "tune.keep_weights", "tune.max_failures", "train.step_patience_s"),
+        *("store", "data.root", "data.loader_workers", "tune.trials", "tune.baseline_trials", "tune.duplicates"),
+        *("tune.concurrent", "tune.keep_weights", "tune.max_failures", "train.step_patience_s"),
     ],
 )
 def test_where_and_how_long_are_no_differences(settings, path):
-    value = "/elsewhere" if path in ("store", "data.root") else 6
+    value = {"store": "/elsewhere", "data.root": "/elsewhere", "tune.duplicates": "skip"}.get(path, 6)
     old, new = (each.model_dump(mode="json") for each in (settings, with_values(settings, {path: value})))
     assert old != new
     assert differences(old, new) == []

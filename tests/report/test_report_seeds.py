@@ -115,3 +115,29 @@ def test_the_table_names_methods_and_says_how_sure(compared):
     assert "55.00 ± 4.97" in text
     assert "+3.00 ± 0.00" in text
     assert "none (baseline)" in text
+
+
+def test_a_config_with_several_seeds_does_not_win_by_its_luckiest(write):
+    write("base", 0.50, role="baseline")
+    write("lucky1", 0.66, config_hash="lucky")
+    write("lucky2", 0.56, config_hash="lucky", seed=2)
+    write("lucky2-again", 0.50, config_hash="lucky", seed=2)  # a seed counts once, by its best
+    write("steady1", 0.61, config_hash="steady")
+    write("steady2", 0.62, config_hash="steady", seed=2)
+    (protocol,) = summarise(write.store).shown.protocols
+    ranked = ["steady2", "steady1", "lucky1", "lucky2", "lucky2-again", "base"]
+    assert [line.trial_id for line in protocol.ranked] == ranked
+    assert [line.rank for line in protocol.ranked] == [1, 2, 3, 4, 5, 6]
+    assert protocol.best.trial_id == "steady2"
+    assert protocol.gain.best_epoch_miou == pytest.approx(0.615 - 0.50)
+
+
+def test_a_trial_says_its_seed_where_its_config_has_several(write):
+    write("base", 0.50, role="baseline")
+    write("one", 0.66, config_hash="one", values={"optim.lr": 0.1}, seed=7)
+    write("two1", 0.56, config_hash="two", values={"optim.lr": 0.2}, seed=7)
+    write("two2", 0.41, config_hash="two", values={"optim.lr": 0.2}, seed=8, state="PRUNED", epochs_done=10)
+    console = Console(width=100, record=True, file=io.StringIO())
+    show(summarise(write.store), console)
+    lines = console.export_text().splitlines()
+    assert [line.split("lr=")[1].strip() for line in lines if "lr=" in line] == ["0.1", "0.2 seed=7", "0.2 seed=8"]

@@ -24,7 +24,7 @@ Protocol: val 360x480, no flips
 
   Gain over the baseline: +2.33 points, +2.33 at the last epoch. 1 seed each:
   not a measure of certainty. The best of 4 was chosen on the images it is
-  scored on, which flatters it.
+  scored on, which flatters it; the baseline is not tuned.
 
 Ranking (complete, full budget)
   #   Trial   mIoU %   Best at         Wall   Values

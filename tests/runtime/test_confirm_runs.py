@@ -16,7 +16,7 @@ from attnfd_ray.errors import DataError, RunFailed, StoreError
 from attnfd_ray.runtime import confirm
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.runtime.policy import Tally
-from attnfd_ray.store.rows import Role, TrialRow, TrialState
+from attnfd_ray.store.rows import BASELINES, Role, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
 Settings = Callable[[], ExperimentSettings]
@@ -35,7 +35,7 @@ def template(settings: ExperimentSettings) -> Job:
 
 def row(settings: ExperimentSettings, role: Role, score: float, **values: Any) -> dict[str, Any]:
     """Return a complete trial of the search, as the store tells it."""
-    start = baseline_of(settings) if role == "baseline" else settings
+    start = baseline_of(settings) if role in BASELINES else settings
     assert start is not None
     trial = TrialRow(
         experiment="tiny", search_id="tiny.search1", trial_id=f"{role}-{score}", seed=values.get("train.seed", 0),
@@ -67,6 +67,20 @@ def test_every_config_runs_on_the_same_fresh_seeds_seed_after_seed(jobs: Callabl
     ]
     assert [job.searched for job in found[:2]] == [{}, {"method.loss_weight": 3.0}]
     assert {(job.role, job.search_id) for job in found} == {("confirm", "tiny.search1")}
+
+
+def test_the_best_baseline_runs_again_with_its_own_values(settings: Settings) -> None:
+    made = settings()
+    rows = [
+        row(made, "baseline", 0.5),
+        row(made, "baseline_trial", 0.55, **{"optim.lr": 0.1}),
+        row(made, "baseline_trial", 0.53, **{"optim.lr": 0.2}),
+        row(made, "trial", 0.7, **{"method.loss_weight": 3.0}),
+    ]
+    alone, leader = confirm.jobs_of(made, template(made), rows, top=9, seeds=1)
+    assert (alone.settings.method.loss_weight, alone.settings.optim.lr) == (0.0, 0.1)  # type: ignore[attr-defined]
+    assert (leader.settings.method.loss_weight, leader.settings.optim.lr) == (3.0, 0.02)  # type: ignore[attr-defined]
+    assert (alone.searched, alone.settings.train.seed) == ({"optim.lr": 0.1}, 1_000_001)
 
 
 def test_more_leaders_or_seeds_add_to_the_same_runs(jobs: Callable[..., list[Job]]) -> None:

@@ -321,6 +321,37 @@ def test_the_best_of_the_report_is_always_among_the_kept_and_what_was_dropped_ne
     assert num_of_baseline_config > 100, "seeds of the baseline's own config lead now and then, and are not the best"
 
 
+def test_the_best_of_the_report_is_kept_where_another_config_has_a_luckier_seed() -> None:
+    rows = [
+        row("s-0000", role="baseline", config_hash="b"),
+        row("s-0002", miou=0.7, config_hash="lucky"),
+        row("s-0003", miou=0.3, config_hash="lucky", seed=2),
+        row("s-0004", miou=0.6, config_hash="steady"),
+        row("s-0005", miou=0.6, config_hash="steady", seed=2),
+    ]
+    found = [each.to_dict() for each in rows]
+    assert keeping_weights(found, 1) == {"s-0000", "s-0004"}
+    assert keeping_weights(found, 2) == {"s-0000", "s-0004", "s-0002"}
+    best = ranking.compare("p", None, [line({**each, "searched_json": "{}"}) for each in found]).best
+    assert best is not None
+    assert best.trial_id == "s-0004"
+
+
+def test_of_the_baselines_the_best_alone_keeps_its_weights_once_it_is_known() -> None:
+    rows = [
+        row("s-0000", "RUNNING", 0.1, role="baseline"),
+        row("s-0002", miou=0.9),
+        row("s-b0001", "PRUNED", 0.8, role="baseline_trial"),
+    ]
+    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-0000", "s-0002"}
+    rows[0] = row("s-0000", miou=0.5, role="baseline")
+    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-0000", "s-0002"}
+    rows += [row("s-b0002", miou=0.6, role="baseline_trial"), row("s-b0003", miou=0.4, role="baseline_trial")]
+    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-b0002", "s-0002"}
+    rows += [row("s-0003", miou=0.95, config_hash="s-b0002")]  # drawn as a student alone: no best config
+    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-b0002", "s-0002"}
+
+
 def test_links_are_not_followed(store: Store, tmp_path: Path) -> None:
     outside = end(Store.open(tmp_path / "outside", create=True), f"{SEARCH}-0002", "PRUNED")
     directory = end(store, f"{SEARCH}-0002", "PRUNED")

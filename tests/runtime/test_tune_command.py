@@ -33,7 +33,7 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
         "method.layers": {"subset": ["stage4", "aspp", "decoder"]},
         "method.loss_weight": {"float": [0.1, 10.0], "log": True},
     }
-    tree["tune"] = {"trials": 5, "grace_epochs": 2, "keep_weights": 1}
+    tree["tune"] = {"trials": 5, "grace_epochs": 2, "keep_weights": 1, "baseline_trials": 2}
     file = write(tree, tmp_path)
     process = attnfd_ray.start("tune", file)
     wait_until("two finished trials", lambda: len(finished(tree["store"])) >= 2)
@@ -46,7 +46,8 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
     done = [name for name, row in before.items() if row["state"] != "RUNNING"]
     assert all(after[name]["attempt"] == before[name]["attempt"] for name in done if before[name]["role"] != "teacher")
     students = [row for row in after.values() if row["role"] != "teacher"]
-    assert [row["role"] for row in students] == ["baseline", "as_written"] + ["trial"] * 4
+    roles = sorted(row["role"] for row in students)
+    assert roles == ["as_written", "baseline", "baseline_trial", "baseline_trial"] + ["trial"] * 4
     assert {row["state"] for row in students} <= {"COMPLETE", "PRUNED"}
     rows = Store.open(tree["store"], create=False).epochs(columns=["trial_id", "epoch"]).to_pylist()
     pairs = [(row["trial_id"], row["epoch"]) for row in rows]
@@ -55,8 +56,9 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
     retold = {event["trial_id"] for event in events if event["event"] == "finished" and event["role"] != "teacher"}
     assert retold.isdisjoint(name for name in done)
     drawn = [row for row in students if row["role"] == "trial" and row["state"] == "COMPLETE"]
-    leaders = sorted(drawn, key=lambda row: (-row["best_val_miou"], row["trial_id"]))[:1]
-    keeping = {row["trial_id"] for row in students if row["role"] != "trial"} | {row["trial_id"] for row in leaders}
+    alone = [row for row in students if row["role"].startswith("baseline") and row["state"] == "COMPLETE"]
+    leaders = [min(rows, key=lambda row: (-row["best_val_miou"], row["trial_id"])) for rows in (drawn, alone)]
+    keeping = {row["trial_id"] for row in [*leaders, *students] if row in leaders or row["role"] == "as_written"}
     runs = Path(tree["store"]) / "runs"
     files = {path.relative_to(runs).as_posix() for path in runs.glob("tiny.search1-*/**/*") if path.is_file()}
     assert files == {f"{name}/{which}.safetensors" for name in keeping for which in ("best", "last")}
@@ -67,6 +69,7 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
     report = attnfd_ray("report", tree["store"])
     assert report.returncode == 0
     assert "Gain over the baseline" in report.stdout
+    assert "the baseline tuned over 3" in " ".join(report.stdout.split())
 
 
 BROKEN_METHOD = """

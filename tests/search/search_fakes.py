@@ -60,6 +60,7 @@ def past(suggestion: Suggestion, state: str = "COMPLETE", scores: list[float] | 
         role=suggestion.role,
         values=suggestion.values,
         state=state,  # type: ignore[arg-type]
+        seed=suggestion.settings.train.seed,
         epochs=list(enumerate(scores, start=1)),
     )
 

@@ -53,15 +53,15 @@ def test_without_a_loss_weight_to_take_away_there_is_no_separate_baseline(method
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "gp", "cmaes"])
-def test_no_configuration_is_run_twice(sampler: str) -> None:
-    found = all_of(plan_of(SMALL, sampler=sampler, trials=8))
+def test_no_configuration_is_run_twice_where_duplicates_are_skipped(sampler: str) -> None:
+    found = all_of(plan_of(SMALL, sampler=sampler, trials=8, duplicates="skip"))
     values = [str(s.values) for s in found[1:]]
     assert len(values) == len(set(values)) == 8
 
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
 def test_a_finite_space_ends_when_all_of_it_was_tried_even_if_trials_says_more(sampler: str) -> None:
-    plan = plan_of(SMALL, sampler=sampler, trials=50)
+    plan = plan_of(SMALL, sampler=sampler, trials=50, duplicates="skip")
     assert len({str(s.values) for s in all_of(plan) if s.role != "baseline"}) == 9
     assert plan.is_done
     assert plan.next() is None
@@ -69,7 +69,9 @@ def test_a_finite_space_ends_when_all_of_it_was_tried_even_if_trials_says_more(s
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "cmaes"])
 def test_the_steps_of_a_float_are_each_tried_once(sampler: str) -> None:
-    found = all_of(plan_of({"optim.momentum": {"float": [0.1, 0.9], "step": 0.1}}, sampler=sampler, trials=30))
+    found = all_of(
+        plan_of({"optim.momentum": {"float": [0.1, 0.9], "step": 0.1}}, sampler=sampler, trials=30, duplicates="skip")
+    )
     momenta = [s.settings.optim.momentum for s in found[1:]]
     assert sorted(momenta) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
@@ -101,7 +103,7 @@ def test_a_subset_the_sampler_hardly_ever_hits_is_kept_within_its_bounds(sampler
 def test_values_that_are_not_valid_together_are_passed_over() -> None:
     # Images of a batch must be shared evenly over the parts: 4 x 2 and 5 x 3, not 4 x 3.
     search = {"train.accumulate": {"choice": [1, 2, 3, 4, 5]}, "train.batch_size": {"choice": [8, 15]}}
-    _, *drawn = all_of(plan_of(search, sampler="random", trials=40))[1:]
+    _, *drawn = all_of(plan_of(search, sampler="random", trials=40, duplicates="skip"))[1:]
     assert sorted(tuple(s.values.values()) for s in drawn) == [(1, 8), (1, 15), (2, 8), (3, 15), (4, 8), (5, 15)]
 
 
