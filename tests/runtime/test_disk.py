@@ -251,6 +251,14 @@ def test_state_goes_with_the_end_of_a_trial_unless_it_may_go_on(store: Store, st
     assert left(directory) == kept
 
 
+@pytest.mark.parametrize("state", ["COMPLETE", "INFEASIBLE", "FAILED"])
+def test_the_log_of_a_failure_stays_whatever_became_of_the_trial(store: Store, state: str) -> None:
+    log = end(store, f"{SEARCH}-0002", state) / "failure.log"
+    log.write_text("Traceback")
+    tidy(store, SEARCH, keep_weights=1)
+    assert log.read_text() == "Traceback"
+
+
 @pytest.mark.parametrize(
     "facts",
     [{"role": "run", "search_id": None}, {"role": "teacher", "search_id": None}, {"search_id": "tiny.search2"}],

@@ -1,0 +1,158 @@
+"""A disk that is full, and one that cannot be written: on a real file system of a few MiB, with real Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import CommandLine, write
+from processes import wait_until
+
+from attnfd_ray.store.store import Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+METHOD = """
+import time
+from pathlib import Path
+from attnfd_ray.distill.attnfd import AttnFD
+
+GO = Path(__file__).with_name("go")
+
+
+class Patient(AttnFD):
+    class Settings(AttnFD.Settings):
+        name: str
+
+    forwards = 0
+
+    def forward(self, student, teacher, labels):
+        self.forwards += 1
+        while self.forwards > 3 and not GO.exists():  # in its second epoch
+            time.sleep(0.05)
+        return super().forward(student, teacher, labels)
+"""
+
+
+class Disk:
+    """A small file system in memory."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        place.mkdir()
+        self._mount("-t", "tmpfs", "-o", "size=64m", "tmpfs")
+
+    def fill(self) -> None:
+        """Take every byte that is left."""
+        with (self.place / "filling").open("wb", buffering=0) as file:
+            for size in (2**20, 2**12, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"\0" * size)
+        assert shutil.disk_usage(self.place).free == 0
+
+    def grow(self) -> None:
+        self._mount("-o", "remount,size=128m")
+
+    def refuse(self) -> None:
+        """Let nothing be written any more, though files are open; `allow` is the way back."""
+        self._mount("--bind", str(self.place))
+        self._mount("-o", "remount,bind,ro")
+
+    def allow(self) -> None:
+        # what is still held goes with whoever holds it
+        subprocess.run(["umount", "--lazy", self.place], check=True, capture_output=True, timeout=30)
+
+    def close(self) -> None:
+        while os.path.ismount(self.place):
+            self.allow()
+
+    def _mount(self, *how: str) -> None:
+        subprocess.run(["mount", *how, self.place], check=True, capture_output=True, timeout=30)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    try:
+        made = Disk(tmp_path / "disk")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs the right to mount a file system: {error}")
+    yield made
+    made.close()
+
+
+def rows_of(store: str) -> tuple[dict[str, str], list[tuple[str, int]]]:
+    """Return the state of every student, and every (trial, epoch) that has a row, resolved."""
+    opened = Store.open(store, create=False)
+    students = [row for row in opened.trials().to_pylist() if row["role"] != "teacher"]
+    epochs = opened.epochs(columns=["trial_id", "epoch"]).to_pylist()
+    return (
+        {row["trial_id"]: row["state"] for row in students},
+        sorted((row["trial_id"], row["epoch"]) for row in epochs if not row["trial_id"].startswith("teacher")),
+    )
+
+
+def test_a_full_disk_and_one_that_refuses_stop_the_search_and_lose_nothing(
+    disk: Disk, attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "patient.py").write_text(METHOD, encoding="utf-8")
+    go, store = tmp_path / "go", str(disk.place / "results")
+    tree |= {"store": store, "search": {"optim.lr": {"choice": [0.02, 0.01, 0.005]}}}
+    tree["method"] = {"name": "patient:Patient", "layers": ["aspp"], "reduction_ratio": 4}
+    tree["train"]["epochs"] = 2
+    tree["tune"] = {"trials": 2, "sampler": "grid", "early_stopping": "none", "concurrent": 1}
+    file = write(tree, tmp_path)
+
+    def stopped(*arguments: str, last: str, by: Callable[[], None]) -> str:
+        """Start the search, spoil the disk when trial `last` is in its second epoch, and return what it says."""
+        process = attnfd_ray.start("tune", file, *arguments, PYTHONPATH=str(tmp_path))
+        saved = Path(store) / "runs" / last / "best.safetensors"  # the last that the first epoch leaves
+        wait_until(f"{last} to be in its second epoch", saved.exists, patience_s=240)
+        by()
+        go.touch()
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 2, said
+        assert len(said.splitlines()) == 1, said
+        line = said.strip()
+        go.unlink()
+        return line
+
+    # the baseline's method is none, and waits for nobody
+    line = stopped(last="tiny.search1-0001", by=disk.fill)
+    assert line.startswith(store)
+    assert "cannot be written" in line
+    assert "No space left on device" in line
+    states, before = rows_of(store)
+    assert states == {"tiny.search1-0000": "COMPLETE", "tiny.search1-0001": "RUNNING"}
+    disk.grow()
+    go.touch()
+    again = attnfd_ray("tune", file, PYTHONPATH=str(tmp_path))
+    assert (again.returncode, again.stderr) == (0, "")
+    states, after = rows_of(store)
+    assert set(states.values()) == {"COMPLETE"}
+    assert set(before) < set(after)
+    assert after == sorted((trial, epoch) for trial in states for epoch in (1, 2))
+
+    go.unlink()
+    more = ("--set", "tune.trials=3")
+    line = stopped(*more, last="tiny.search1-0003", by=disk.refuse)
+    assert line.startswith(store)
+    assert "cannot be written" in line
+    assert "Read-only file system" in line
+    refused = attnfd_ray("tune", file, *more, PYTHONPATH=str(tmp_path))
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    assert "cannot be written: no permission, or the file system is read-only" in refused.stderr
+    disk.allow()
+    go.touch()
+    again = attnfd_ray("tune", file, *more, PYTHONPATH=str(tmp_path))
+    assert (again.returncode, again.stderr) == (0, "")
+    states, epochs = rows_of(store)
+    assert set(states.values()) == {"COMPLETE"}
+    assert epochs == sorted((trial, epoch) for trial in states for epoch in (1, 2))
