@@ -25,9 +25,12 @@ from attnfd_ray.runtime.session import (
 from attnfd_ray.runtime.tuner import search
 from attnfd_ray.runtime.warm_start import earlier_trials
 from attnfd_ray.search.earlier import check_sampler
+from attnfd_ray.search.objectives import MEASURED, measures
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
 from attnfd_ray.store.store import Store
+
+_OF_A_TRIAL = ("trial_id", "search_id", "role", "searched_json", "state")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,8 @@ def tune(
         check_sampler(settings)
     with claimed(settings, "search", fresh=fresh) as (search_id, template, sizes):
         # what a killed command did not come to
-        tidy(Store.open(settings.store, create=False), search_id, keep_weights=settings.tune.keep_weights)
+        store, aims = Store.open(settings.store, create=False), settings.tune.metrics
+        tidy(store, search_id, keep_weights=settings.tune.keep_weights, metrics=aims)
         history = _history(settings, search_id)
         if retry_failed:
             history = [replace(past, state="RUNNING") if past.state == "FAILED" else past for past in history]
@@ -137,7 +141,8 @@ def _history(settings: ExperimentSettings, search_id: str) -> list[PastTrial]:
             values=json.loads(row["searched_json"]),
             state=row["state"],
             epochs=epochs.get(row["trial_id"], ()),
+            measures=measures(row),
         )
-        for row in store.trials(columns=["trial_id", "search_id", "role", "searched_json", "state"]).to_pylist()
+        for row in store.trials(columns=[*_OF_A_TRIAL, *MEASURED]).to_pylist()
         if row["search_id"] == search_id and row["role"] != "confirm"
     ]

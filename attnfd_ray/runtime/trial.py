@@ -11,6 +11,7 @@ import ray
 from ray import tune
 
 from attnfd_ray.runtime.jobs import Event
+from attnfd_ray.search.objectives import measures
 
 # Tune wants a bundle that asks for something; a processor's share would never be free beside groups that take them all.
 RESOURCES = {"memory": 1.0}
@@ -30,7 +31,7 @@ def trial(config: dict[str, Any]) -> None:
         over = event.kind != "epoch"
         if event.kind == "failed":
             tune.report({"failure_kind": event.failure_kind, "failure_text": event.failure_text})
-        elif event.metrics["epoch"] > seen:
+        elif event.metrics["epoch"] > seen or measures(event.metrics):
             # Tune counts iterations itself, and wrongly after a restart, unless it is told
             tune.report({**event.metrics, "training_iteration": event.metrics["epoch"]})
             seen = event.metrics["epoch"]

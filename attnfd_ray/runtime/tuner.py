@@ -21,6 +21,7 @@ from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
 from attnfd_ray.runtime.trial import RESOURCES, trial
+from attnfd_ray.search.objectives import measures
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import State, Suggestion
 from attnfd_ray.store.store import Store
@@ -118,7 +119,7 @@ class _Bridge:
                 self.tidy()
         else:
             state = "COMPLETE" if epoch >= of else "PRUNED"
-        self.plan.finish(job.trial_id, state, metrics.get("best_miou"))
+        self.plan.finish(job.trial_id, state, metrics.get("best_miou"), measures(metrics))
         self.listener.finished(job, state, metrics)
 
     def tidy(self) -> None:
@@ -126,7 +127,8 @@ class _Bridge:
         settings, search_id = self.template.settings, self.template.search_id
         assert search_id is not None, "a search has an id"
         try:
-            tidy(Store.open(settings.store, create=False), search_id, keep_weights=settings.tune.keep_weights)
+            store, tune = Store.open(settings.store, create=False), settings.tune
+            tidy(store, search_id, keep_weights=tune.keep_weights, metrics=tune.metrics)
         except StoreError as error:
             self.fatal = self.fatal or error
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from attnfd_ray.config.metrics import LATENCY
 from attnfd_ray.config.overrides import digest
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings
 from attnfd_ray.data.dataset import SegmentationDataset, data_hash, open_dataset, refresh
@@ -32,7 +33,9 @@ from attnfd_ray.models.files import load_weights
 from attnfd_ray.runtime.book import Book
 from attnfd_ray.runtime.failures import describe
 from attnfd_ray.runtime.jobs import Event, Job
-from attnfd_ray.train import distributed
+from attnfd_ray.search.objectives import measures
+from attnfd_ray.store.rows import TrialRow
+from attnfd_ray.train import distributed, latency
 from attnfd_ray.train.distributed import from_first_worker, rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
 from attnfd_ray.train.loop import Run
@@ -203,9 +206,19 @@ class Worker:
 
         outcome = run.run(report)
         if book is not None:
-            book.write_end(outcome, train_set.class_names)
-            self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last)))
+            timed = None
+            if LATENCY in settings.tune.metrics and not outcome.stopped_early:
+                timed = latency.measure(
+                    outcome.best_weights, settings, val_set, readers=run.readers, device=self.device
+                )
+            row = book.write_end(outcome, train_set.class_names, timed)
+            self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last) | _aimed_at(settings, row)))
             book.tidy()
+
+
+def _aimed_at(settings: ExperimentSettings, row: TrialRow) -> dict[str, float]:
+    """Return what no epoch tells of a trial that ended, where its search aims at it."""
+    return {name: value for name, value in measures(vars(row)).items() if name in settings.tune.metrics}
 
 
 def _lost_a_peer(error: Exception) -> bool:

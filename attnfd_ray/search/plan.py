@@ -7,7 +7,7 @@ number of a trial says its role and seeds its draw, so the plan needs nothing bu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.search.advisor import Advisor
 from attnfd_ray.search.earlier import values_at
+from attnfd_ray.search.objectives import worth
 from attnfd_ray.search.records import GO_ON, Counts, Decision, PastTrial, Role, State, Suggestion, Warmth
 
 _TOLD: dict[State, TrialState] = {
@@ -96,10 +97,13 @@ class SearchPlan:
             trial.decision = self._advisor.judge(trial.handle, epoch, value)
         return trial.decision
 
-    def finish(self, trial_id: str, state: State, value: float | None = None) -> None:
+    def finish(
+        self, trial_id: str, state: State, value: float | None = None, measures: Mapping[str, float] | None = None
+    ) -> None:
         """End a trial, once: a second end changes nothing.
 
-        A complete trial is worth its best epoch, or `value` if that is more. Complete with nothing finite is FAILED.
+        A complete trial is worth its best epoch, or `value` if that is more, and what of `measures` the search aims at.
+        Complete with any of it missing or not finite is FAILED.
         """
         trial = self._trials[trial_id]
         assert state != "RUNNING", f"{trial_id}: RUNNING is no end"
@@ -108,10 +112,11 @@ class SearchPlan:
         scores = [score for score in (trial.best, value) if score is not None]
         if state == "COMPLETE" and not (scores and all(map(math.isfinite, scores))):
             state = "FAILED"
-        trial.state = state
         trial.best = max(filter(math.isfinite, scores), default=None)
+        values = worth(self._settings.tune.metrics, trial.best, measures or {}) if state == "COMPLETE" else None
+        trial.state = state = "FAILED" if state == "COMPLETE" and values is None else state
         if trial.handle is not None:
-            self._advisor.tell(trial.handle, _TOLD[state], trial.best if state == "COMPLETE" else None)
+            self._advisor.tell(trial.handle, _TOLD[state], values)
 
     @property
     def is_done(self) -> bool:
@@ -191,7 +196,7 @@ class SearchPlan:
                 continue
             self._replay(trial, past)
             last_value = max(past.epochs)[1] if past.epochs else None
-            self.finish(trial.trial_id, past.state, last_value)
+            self.finish(trial.trial_id, past.state, last_value, past.measures)
         # Last, because the epoch such a trial was cut off at is judged again, by all that is known.
         for trial, past in waiting:
             self._replay(trial, past)

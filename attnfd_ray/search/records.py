@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,13 +14,17 @@ State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED", "INFEASIBLE"]
 
 @dataclass(frozen=True, kw_only=True)
 class PastTrial:
-    """A trial of an earlier session, as the store tells it; epochs count from 1, val_miou is a fraction."""
+    """A trial of an earlier session, as the store tells it; epochs count from 1, val_miou is a fraction.
+
+    `measures` are what else a metric may ask for: `student_params`, `latency_ms`.
+    """
 
     trial_id: str
     role: Role
     values: dict[str, Any]
     state: State
     epochs: Sequence[tuple[int, float]] = field(default_factory=tuple)
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
