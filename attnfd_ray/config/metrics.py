@@ -9,11 +9,12 @@ from pydantic import BeforeValidator
 from attnfd_ray.config.record import refused
 
 MIOU = "val_miou"
+PARAMS = "student_params"
 LATENCY = "latency_ms"
 # metric -> whether more of it is better; but for the first, settings of the student that change it
-METRICS = {MIOU: True, "student_params": False, LATENCY: False}
+METRICS = {MIOU: True, PARAMS: False, LATENCY: False}
 _SIZE = ("student", "student.arch", "student.backbone", "student.width")
-CHANGED_BY = {"student_params": _SIZE, LATENCY: (*_SIZE, "student.output_stride")}
+CHANGED_BY = {PARAMS: _SIZE, LATENCY: (*_SIZE, "student.output_stride")}
 
 
 def _metric(value: Any) -> Any:

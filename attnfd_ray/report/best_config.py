@@ -21,10 +21,11 @@ def write_best_config(store: Store, report: Report, path: Path, *, trial_id: str
 
     Raises StoreError when there is no such trial, when the file holds anything else, or when it cannot be written.
     """
-    chosen = trial_id or (report.shown and report.shown.best_trial_id)
+    best = report.shown.best_trial_id if report.shown else None
+    chosen = trial_id or best
     if report.shown is None or chosen is None:
         raise StoreError(f"{report.store}: no best config yet: no trial was completed with its full budget")
-    text = best_config(store, report.shown.experiment, chosen, is_best=chosen == report.shown.best_trial_id)
+    text = best_config(store, report.shown.experiment, chosen, is_best=chosen == best)
     try:
         if not path.exists():
             write_whole(path, text.encode())

@@ -19,6 +19,7 @@ from attnfd_ray.runtime.session import (
     check_networks,
     claimed,
     room_for,
+    searched_students,
     with_teacher,
     worker_groups,
 )
@@ -50,10 +51,11 @@ def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[st
     trials = settings.tune.trials + 1 if settings.search else 1
     with connected():
         room = room_for(settings, sizes, asked=settings.tune.concurrent, trials=trials, patience=patience, say=say)
+        student = "largest student" if any(searched_students(settings)) else "student"
         images = f"{summary.num_train} train and {summary.num_val} val images, {summary.num_classes} classes"
         return [
             f"data: {images}, data_hash {summary.data_hash}",
-            f"networks: {sizes.student / 1e6:.2f} M parameters in the student, {sizes.learned / 1e6:.2f} M learned",
+            f"networks: {sizes.student / 1e6:.2f} M parameters in the {student}, {sizes.learned / 1e6:.2f} M learned",
             *arithmetic(settings, room, sizes, trials=trials),
             f"nodes: {len(alive_resources(room.nodes))} can read the data and write the store, with the same versions",
             "go",

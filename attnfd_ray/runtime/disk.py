@@ -59,7 +59,8 @@ def keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metr
 
     Those are the ones the sampler did not draw, and the best that had their full budget, so many for each protocol, in
     the order of `report`. One of them is the best that is not of the baseline's config: the best of the report. With
-    several metrics the trials on their front come before the others.
+    several metrics the trials on their front come before the others; of a front that is longer than `keep_weights` one
+    may move up whose weights are gone, and stays without.
     """
     if keep_weights is None:
         return {row["trial_id"] for row in rows}

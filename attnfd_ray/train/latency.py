@@ -3,7 +3,7 @@
 Batch 1, the first image of the val split in the size the network sees it in when scored (whole, or a window of it), the
 precision and memory layout of training. Twice the same network differs by some per cent, by more where other trials
 share the processor; unlike sizes, precisions, devices and numbers of threads, which `Latency.protocol` names, tell
-nothing of each other.
+nothing of each other. A report keeps them apart; a sampler takes them as they come, so give a search like devices.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from attnfd_ray.train.evaluate import autocast
 from attnfd_ray.train.loop import memory_layout
 
 _WARM_UP = 5  # forwards before the first that counts: libraries choose their kernels in them
-_FORWARDS = 30
+_FORWARDS = 30  # at least, and as many as a second holds: a busy moment then passes
+_AT_LEAST_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +55,23 @@ def measure(
     load_weights(network, weights, num_classes=dataset.num_classes)
     network = network.eval().to(device).to(memory_format=memory_layout(settings.train, device))
     image_1CHW = _image(dataset, settings.data, readers, device)
-    times_s = []
-    for _ in range(_WARM_UP + _FORWARDS):
+
+    def forward_s() -> float:
         start = clock()
         with torch.inference_mode(), autocast(device, settings.train):
             network(image_1CHW)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times_s.append(clock() - start)
+        return clock() - start
+
+    for _ in range(_WARM_UP):
+        forward_s()
+    times_s: list[float] = []
+    while len(times_s) < _FORWARDS or sum(times_s) < _AT_LEAST_S:
+        times_s.append(forward_s())
     height, width = image_1CHW.shape[-2:]
-    return Latency(
-        ms=1000 * median(times_s[_WARM_UP:]), protocol=f"{height}x{width} {settings.train.precision} on {where(device)}"
-    )
+    protocol = f"{height}x{width} {settings.train.precision} on {where(device)}"
+    return Latency(ms=1000 * median(times_s), protocol=protocol)
 
 
 def where(device: torch.device) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from attnfd_ray.cli import cli
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report.best_config import write_best_config
 from attnfd_ray.report.front import on_front
@@ -147,3 +149,12 @@ def test_the_settings_of_any_trial_can_be_written_under_a_name_that_says_which(s
     assert "experiment: camvid-best\n" in (tmp_path / "t4.yaml").read_text(encoding="utf-8")
     with pytest.raises(StoreError, match=r"experiment 'camvid' has no trial 't55'; did you mean 't5'\?"):
         write_best_config(sized.store, report, tmp_path / "t55.yaml", trial_id="t55")
+
+
+def test_the_command_line_takes_a_trial_with_the_file_its_settings_go_to(sized, tmp_path: Path) -> None:
+    said = CliRunner().invoke(cli, ["report", "results", "--best-config", "t5.yaml", "--trial", "t5"])
+    assert (said.exit_code, "t5.yaml: the settings of trial t5" in said.output) == (0, True)
+    assert "experiment: camvid-t5" in (tmp_path / "t5.yaml").read_text(encoding="utf-8")
+    alone = CliRunner().invoke(cli, ["report", "results", "--trial", "t5"])
+    assert alone.exit_code == 2
+    assert "--trial says whose settings --best-config FILE writes: give both" in alone.output

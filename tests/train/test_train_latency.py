@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,23 @@ from train_runs import CPU, SIZE, make_run, plain
 from attnfd_ray.models.deeplabv3plus import DeepLabV3Plus
 from attnfd_ray.train.latency import Latency, measure, where
 
+THIRTY = [0.1 * k for k in range(1, 31)]
 
-def ticks() -> Iterator[float]:
-    """Yield the starts and ends of forwards that take 9 s five times, then 1, 2, ... 30 ms."""
+
+def ticks(durations_s: Sequence[float]) -> Iterator[float]:
+    """Yield the starts and ends of forwards that take 9 s five times, then so long."""
     now = 0.0
-    for duration_s in [9.0] * 5 + [0.001 * k for k in range(1, 31)]:
+    for duration_s in [9.0] * 5 + list(durations_s):
         yield now
         now += duration_s
         yield now
 
 
-def timed(toys: Path, directory: Path, **changes: Any) -> Latency:
+def timed(toys: Path, directory: Path, durations_s: Sequence[float] = THIRTY, **changes: Any) -> Latency:
     settings = plain(toys, train__epochs=1, **changes)
     run = make_run(settings, directory)
     weights = run.run(lambda _: False).best_weights
-    clock = ticks()
+    clock = ticks(durations_s)
     found = measure(weights, settings, run.val_set, readers=run.readers, device=CPU, clock=lambda: next(clock))
     assert next(clock, None) is None, "every forward was timed"
     return found
@@ -35,8 +37,12 @@ def timed(toys: Path, directory: Path, **changes: Any) -> Latency:
 
 def test_it_is_the_median_of_thirty_forwards_after_five_that_do_not_count(toys: Path, tmp_path: Path) -> None:
     found = timed(toys, tmp_path)
-    assert found.ms == pytest.approx(15.5)
+    assert found.ms == pytest.approx(1550)
     assert found.protocol == f"{SIZE}x{SIZE} fp32 on {where(CPU)}"
+
+
+def test_fast_ones_are_timed_for_a_second(toys: Path, tmp_path: Path) -> None:
+    assert timed(toys, tmp_path, [0.25 / 8] * 8 + [0.75 / 48] * 48).ms == pytest.approx(750 / 48)
 
 
 @pytest.mark.parametrize(
