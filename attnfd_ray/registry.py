@@ -66,6 +66,7 @@ TABLES: dict[str, dict[str, str]] = {
         "cmaes": "attnfd_ray.search.samplers:cmaes",
         "gp": "attnfd_ray.search.samplers:gp",
         "grid": "attnfd_ray.search.samplers:grid",
+        "nsga2": "attnfd_ray.search.samplers:nsga2",
         "random": "attnfd_ray.search.samplers:random",
         "tpe": "attnfd_ray.search.samplers:tpe",
     },

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from attnfd_ray.cli.lines import duration, percent, searched
+from attnfd_ray.cli.lines import duration, measured, percent, searched
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Counts
@@ -74,7 +74,8 @@ class Board:
             metrics = line.metrics
             epoch = f"{metrics.get('epoch', 0)}/{line.job.settings.train.epochs}"
             what = metrics.get("failure_kind") or searched(line.job, self._settings.train.seed) or line.job.role
-            table.add_row(line.job.trial_id, line.state, epoch, percent(metrics.get("best_miou")), Text(what))
+            score = percent(metrics.get("best_miou")) + measured(metrics)
+            table.add_row(line.job.trial_id, line.state, epoch, score, Text(what))
         return Group(Text(self._headline(), style="bold"), table)
 
     def _shown(self) -> list[_Line]:

@@ -16,12 +16,15 @@ import click
     type=click.Path(path_type=Path),
     help="Also write the best trial's settings as a YAML file for `attnfd-ray train`.",
 )
+@click.option("--trial", metavar="TRIAL", help="With --best-config: this trial's settings instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document; mIoU are fractions 0..1 there.")
-def report(store: str, experiment: str | None, best_config: Path | None, as_json: bool) -> None:
-    """Say what STORE holds: teacher, baseline, best config, ranking, failures and cost.
+def report(store: str, experiment: str | None, best_config: Path | None, trial: str | None, as_json: bool) -> None:
+    """Say what STORE holds: teacher, baseline, best config, front, ranking, failures and cost.
 
     STORE defaults to $ATTNFD_STORE, else ./results.
     """
+    if trial and not best_config:
+        raise click.UsageError("--trial says whose settings --best-config FILE writes: give both")
     from rich.console import Console
 
     from attnfd_ray.report.best_config import write_best_config
@@ -37,5 +40,5 @@ def report(store: str, experiment: str | None, best_config: Path | None, as_json
     else:
         show(summary, Console())
     if best_config:
-        trial_id = write_best_config(results, summary, best_config)
+        trial_id = write_best_config(results, summary, best_config, trial_id=trial)
         click.echo(f"{best_config}: the settings of trial {trial_id}", err=True)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attnfd_ray import registry
+from attnfd_ray.config.metrics import CHANGED_BY
 
 if TYPE_CHECKING:
     from attnfd_ray.config.schema import (
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         ScalingSettings,
         TeacherSettings,
         TrainSettings,
+        TuneSettings,
     )
 
 Finding = tuple[tuple[str, ...], str]
@@ -97,6 +99,25 @@ def _layers(name: str, method: MethodSettings, network: ModelSettings | None) ->
             return
 
 
+def _metrics(tune: TuneSettings, search: Mapping[str, Any]) -> Iterator[Finding]:
+    if len(tune.metrics) == 1:
+        return
+    for metric in tune.metrics:
+        paths = CHANGED_BY.get(metric)
+        if paths and search.keys().isdisjoint(paths):
+            yield (
+                ("tune", "metric"),
+                f"{metric} is the same for every trial: needs one of {', '.join(paths[1:])} in search:",
+            )
+    if tune.early_stopping != "none":
+        yield (
+            ("tune", "early_stopping"),
+            f"'{tune.early_stopping}' compares trials by one value; needs none, or leave it out, with several metrics",
+        )
+    if why := {"cmaes": "follows one value", "gp": "takes minutes a draw with several metrics"}.get(tune.sampler):
+        yield ("tune", "sampler"), f"'{tune.sampler}' {why}; needs tpe, nsga2, random or grid"
+
+
 _RULES: list[tuple[Callable[..., Iterator[Finding]], tuple[str, ...]]] = [
     (_evaluation, ("data",)),
     (_batch, ("train", "scaling")),
@@ -107,4 +128,5 @@ _RULES: list[tuple[Callable[..., Iterator[Finding]], tuple[str, ...]]] = [
     (_teacher_needed, ("method", "teacher")),
     (partial(_layers, "student"), ("method", "student")),
     (partial(_layers, "teacher"), ("method", "teacher")),
+    (_metrics, ("tune", "search")),
 ]

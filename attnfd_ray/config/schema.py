@@ -6,11 +6,13 @@ once made; `config.overrides` makes changed copies.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from attnfd_ray import registry
+from attnfd_ray.config.metrics import Metric
 from attnfd_ray.config.networks import fits, with_defaults
 from attnfd_ray.config.record import Record as Record
 from attnfd_ray.config.record import broken, refused, shown
@@ -188,6 +190,9 @@ class TuneSettings(Record):
     baseline_trials: Annotated[
         int, Field(ge=0, lt=10_000, description="trials of the student alone: lr, weight decay and what else it shares")
     ] = 0
+    metric: Annotated[
+        Metric, Field(description="what to aim at; a list: trials that none beats in one without losing in another")
+    ] = "val_miou"
     sampler: Annotated[str, part("sampler")] = "tpe"
     seed: Seed = 0
     duplicates: Annotated[
@@ -198,7 +203,9 @@ class TuneSettings(Record):
         ),
     ] = "seed"
     early_stopping: Annotated[
-        str, part("early_stopping"), Field(description="what ends a trial before its last epoch")
+        str,
+        part("early_stopping"),
+        Field(description="what ends a trial before its last epoch; none where there are several metrics"),
     ] = "asha"
     grace_epochs: Annotated[Positive, Field(description="no trial is stopped before this epoch")] = 1
     reduction_factor: Annotated[int, Field(ge=2, description="one trial of so many passes each rung")] = 3
@@ -211,6 +218,19 @@ class TuneSettings(Record):
         Positive | None,
         Field(description="failed trials that stop a search, those of one call; null: none. See docs/failures.md"),
     ] = 3
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_for_several_metrics(cls, settings: Any) -> Any:
+        """Stop nothing early where a list of metrics is all that is said: curves are compared by one value."""
+        if isinstance(settings, Mapping) and isinstance(settings.get("metric"), list | tuple):
+            return {"early_stopping": "none"} | dict(settings)
+        return settings
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What the search aims at, one or several."""
+        return (self.metric,) if isinstance(self.metric, str) else self.metric
 
 
 class ExperimentSettings(Record):

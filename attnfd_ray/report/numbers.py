@@ -13,6 +13,11 @@ def percent(fraction: float | None) -> str:
     return NONE if fraction is None else f"{100 * fraction:.2f}"
 
 
+def decimals(value: float | None, places: int) -> str:
+    """Return a number with so many places after the point."""
+    return NONE if value is None else f"{value:.{places}f}"
+
+
 def points(difference: float | None) -> str:
     """Return a difference of fractions in percentage points, always with its sign: 0.012 as `+1.20`."""
     return NONE if difference is None else f"{100 * difference:+.2f}"

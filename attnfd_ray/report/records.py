@@ -34,6 +34,9 @@ class TrialLine:
     student_params: int | None
     wall_s: float | None
     test_miou: float | None = None
+    failure_kind: str | None = None
+    latency_ms: float | None = None
+    latency_protocol: str | None = None
     rank: int | None = None
 
     @property
@@ -120,11 +123,24 @@ class ClassLine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Front:
+    """Trials that none dominates in the metrics that their search aimed at, best mIoU first, each with its rank.
+
+    `latency_protocol` says how all of them were timed, None where latency was no metric.
+    """
+
+    metrics: list[str]
+    latency_protocol: str | None
+    num_dominated: int
+    lines: list[TrialLine]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProtocolReport:
     """Trials measured alike: `ranked` ones had their full budget, `others` had not. None: no score yet.
 
     `configs` are the ranked ones over their seeds, best mean first; empty where no config has two. `classes` are in the
-    dataset's order; empty where their names are not known.
+    dataset's order; empty where their names are not known. `fronts` are there where a search had several metrics.
     """
 
     protocol: str | None
@@ -136,6 +152,7 @@ class ProtocolReport:
     ranked: list[TrialLine]
     others: list[TrialLine]
     classes: list[ClassLine] = field(default_factory=list)
+    fronts: list[Front] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

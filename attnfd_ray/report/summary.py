@@ -13,6 +13,7 @@ from attnfd_ray.errors import StoreError
 from attnfd_ray.report import ranking, trials
 from attnfd_ray.report.classes import class_lines
 from attnfd_ray.report.confirmed import confirmations
+from attnfd_ray.report.front import fronts, metrics_of
 from attnfd_ray.report.records import (
     Cost,
     ExperimentLine,
@@ -59,8 +60,9 @@ def _experiment(store: Store, name: str, by_experiment: Mapping[str, Sequence[di
     teachers = [row for row in rows if row["role"] == "teacher"]
     students = [row for row in rows if row["role"] != "teacher"]
     teachers += [row for row in elsewhere if row["role"] == "teacher" and row["teacher_hash"] in hashes]
+    metrics = metrics_of(students)
     protocols = [
-        dataclasses.replace(protocol, classes=class_lines(store, protocol))
+        dataclasses.replace(protocol, classes=class_lines(store, protocol), fronts=fronts(protocol.ranked, metrics))
         for protocol in _protocols(students, teachers)
     ]
     best = next((protocol.best for protocol in protocols if protocol.best), None)

@@ -22,6 +22,7 @@ from attnfd_ray.report.records import (
     ExperimentLine,
     ExperimentReport,
     FailureGroup,
+    Front,
     Gain,
     ProtocolReport,
     Report,
@@ -85,6 +86,11 @@ def _protocol(report: ProtocolReport, console: Console) -> None:
         _title(console, "Over seeds of complete trials (mean, 95 % interval; gains seed by seed)")
         _print(console, _configs(report.configs))
     several = repeated([*report.ranked, *report.others])
+    for front in report.fronts:
+        _title(console, f"Front: {_counted_front(front)}")
+        _print(console, _front(front, several))
+        console.print()
+        _say(console, _how_to_use(front), indent=2)
     if report.ranked:
         _title(console, "Ranking (complete, full budget)")
         _print(console, _ranking(report.ranked, several))
@@ -173,12 +179,35 @@ def _ranking(ranked: Iterable[TrialLine], several: Set[str]) -> Table:
     return table
 
 
+def _counted_front(front: Front) -> str:
+    metrics = f"{', '.join(front.metrics[:-1])} and {front.metrics[-1]}"
+    return f"{numbers.counted(len(front.lines), 'trial')} not dominated in {metrics}, {front.num_dominated} dominated"
+
+
+def _front(front: Front, several: Set[str]) -> Table:
+    timed = front.latency_protocol is not None
+    table = _table(["#", "Trial"], ["mIoU %", "Params, M", *(["Latency, ms"] if timed else [])], ["Values"])
+    for line in front.lines:
+        latency = [numbers.decimals(line.latency_ms, 2)] if timed else []
+        params = None if line.student_params is None else line.student_params / 1e6
+        cells = [numbers.percent(line.best_val_miou), numbers.decimals(params, 3), *latency]
+        _row(table, str(line.rank), line.trial_id, *cells, _values(line, several))
+    return table
+
+
+def _how_to_use(front: Front) -> str:
+    timed = f"Latency of one image, {front.latency_protocol}. " if front.latency_protocol else ""
+    return f"{timed}Settings of any: attnfd-ray report --best-config FILE --trial TRIAL."
+
+
 def _unranked(others: Iterable[TrialLine], several: Set[str]) -> Table:
     table = _table(["State", "Trial"], ["mIoU %", "Done", "Wall"], ["Values"])
     for line in others:
         done = numbers.of(line.epochs_done, line.epochs_total)
         score, wall = numbers.percent(line.best_val_miou), numbers.duration(line.wall_s)
-        _row(table, line.state.lower(), line.trial_id, score, done, wall, _values(line, several))
+        # a trial that Ctrl-C stopped is still to be done, but nobody is at it
+        state = "interrupted" if line.failure_kind == "INTERRUPTED" else line.state.lower()
+        _row(table, state, line.trial_id, score, done, wall, _values(line, several))
     return table
 
 

@@ -16,6 +16,7 @@ TRIAL_COLUMNS = (
     "experiment", "search_id", "trial_id", "role", "method", "seed", "state", "stop_reason", "failure_kind",
     "failure_text", "config_hash", "searched_json", "best_val_miou", "best_epoch", "last_val_miou", "epochs_done",
     "epochs_total", "protocol", "test_miou", "student_params", "teacher_hash", "wall_s", "peak_mem_mib", "time_utc",
+    "config_json", "latency_ms", "latency_protocol",
 )  # fmt: skip
 EPOCH_COLUMNS = (
     "experiment", "trial_id", "epoch", "epochs_total", "val_miou", "protocol", "images_per_s", "wall_s",
@@ -68,4 +69,7 @@ def line(row: Row) -> TrialLine:
         student_params=row["student_params"],
         wall_s=row["wall_s"],
         test_miou=row["test_miou"],
+        failure_kind=row["failure_kind"],
+        latency_ms=row["latency_ms"],
+        latency_protocol=row["latency_protocol"],
     )

@@ -19,6 +19,7 @@ from attnfd_ray.runtime.versions import versions
 from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 from attnfd_ray.train.evaluate import for_test, protocol
+from attnfd_ray.train.latency import Latency
 from attnfd_ray.train.records import EpochRecord, Outcome
 
 
@@ -53,7 +54,7 @@ class Book:
         row = TrialRow(**self.facts, state=TrialState.RUNNING, failure_kind=INTERRUPTED, failure_text=text)
         self.store.append_trial(row)
 
-    def write_end(self, outcome: Outcome, class_names: Sequence[str]) -> None:
+    def write_end(self, outcome: Outcome, class_names: Sequence[str], latency: Latency | None = None) -> TrialRow:
         last, test = outcome.last, outcome.test
         tested = {f"test_{name}": value for name, value in dataclasses.asdict(test).items()} if test else {}
         if test:
@@ -69,17 +70,21 @@ class Book:
             last_val_miou=last.val_miou,
             epochs_done=last.epoch,
             student_params=outcome.student_params,
+            latency_ms=latency.ms if latency else None,
+            latency_protocol=latency.protocol if latency else None,
             checkpoint=str(outcome.best_weights),
             wall_s=self.earlier_wall_s + self.epochs_wall_s,
             peak_mem_mib=peak_mem_mib(torch.device(self.facts["device"].split(" ")[0])),
         )
         self.store.append_trial(row)
         self.store.compact(self.job.trial_id)
+        return row
 
     def tidy(self) -> None:
         """Make room for the group's next trial, now that the end of this one is written and told."""
         if self.job.search_id is not None:
-            tidy(self.store, self.job.search_id, keep_weights=self.job.settings.tune.keep_weights)
+            tune = self.job.settings.tune
+            tidy(self.store, self.job.search_id, keep_weights=tune.keep_weights, metrics=tune.metrics)
 
 
 def facts(job: Job, device: torch.device, attempt: int) -> dict[str, Any]:

@@ -19,17 +19,19 @@ from attnfd_ray.runtime.session import (
     check_networks,
     claimed,
     room_for,
+    searched_students,
     with_teacher,
     worker_groups,
 )
 from attnfd_ray.runtime.tuner import search
 from attnfd_ray.runtime.warm_start import earlier_trials
 from attnfd_ray.search.earlier import check_sampler
+from attnfd_ray.search.objectives import MEASURED, measures
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
 from attnfd_ray.store.store import Store
 
-_HISTORY = ["trial_id", "search_id", "role", "searched_json", "state", "seed"]
+_HISTORY = ("trial_id", "search_id", "role", "searched_json", "state", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +52,11 @@ def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[st
     trials = SearchPlan(settings, search_id="check").counts().planned if is_search else 1
     with connected():
         room = room_for(settings, sizes, asked=settings.tune.concurrent, trials=trials, patience=patience, say=say)
+        student = "largest student" if any(searched_students(settings)) else "student"
         images = f"{summary.num_train} train and {summary.num_val} val images, {summary.num_classes} classes"
         return [
             f"data: {images}, data_hash {summary.data_hash}",
-            f"networks: {sizes.student / 1e6:.2f} M parameters in the student, {sizes.learned / 1e6:.2f} M learned",
+            f"networks: {sizes.student / 1e6:.2f} M parameters in the {student}, {sizes.learned / 1e6:.2f} M learned",
             *arithmetic(settings, room, sizes, trials=trials),
             f"nodes: {len(alive_resources(room.nodes))} can read the data and write the store, with the same versions",
             "go",
@@ -101,7 +104,8 @@ def tune(
         check_sampler(settings)
     with claimed(settings, "search", fresh=fresh) as (search_id, template, sizes):
         # what a killed command did not come to
-        tidy(Store.open(settings.store, create=False), search_id, keep_weights=settings.tune.keep_weights)
+        store, aims = Store.open(settings.store, create=False), settings.tune.metrics
+        tidy(store, search_id, keep_weights=settings.tune.keep_weights, metrics=aims)
         history = _history(settings, search_id)
         if retry_failed:
             history = [replace(past, state="RUNNING") if past.state == "FAILED" else past for past in history]
@@ -141,7 +145,8 @@ def _history(settings: ExperimentSettings, search_id: str) -> list[PastTrial]:
             state=row["state"],
             seed=row["seed"],
             epochs=epochs.get(row["trial_id"], ()),
+            measures=measures(row),
         )
-        for row in store.trials(columns=_HISTORY).to_pylist()
+        for row in store.trials(columns=[*_HISTORY, *MEASURED]).to_pylist()
         if row["search_id"] == search_id and row["role"] != "confirm"
     ]

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.errors import StoreError
+from attnfd_ray.report.front import Metrics, on_front
 from attnfd_ray.report.ranking import order, worths
 from attnfd_ray.report.trials import measured
 from attnfd_ray.store.parts import check_trial_id
@@ -20,27 +22,30 @@ _WEIGHTS = ("best.safetensors", "last.safetensors")
 # a failed trial may be tried again, and goes on from its state then
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE)
 _COLUMNS = (
-    *("search_id", "trial_id", "role", "state", "seed", "config_hash", "protocol", "best_val_miou", "student_params"),
-)
+    "search_id", "trial_id", "role", "state", "seed", "config_hash", "protocol", "best_val_miou", "student_params",
+    "latency_ms", "latency_protocol",
+)  # fmt: skip
 
 Row = Mapping[str, Any]
 
 
-def tidy(store: Store, search_id: str, *, keep_weights: int | None) -> None:
+def tidy(store: Store, search_id: str, *, keep_weights: int | None, metrics: Metrics = (MIOU,)) -> None:
     """Delete what a search needs no longer, by what the store says of its trials; any process, at any time.
 
     What is decided on an older view of the store stays right: a trial that was overtaken never leads again. Only where
     further seeds lower the mean of a leading config may the next one have lost its weights by then; run it again for
     them. Raises StoreError for what cannot be deleted.
     """
-    for path, _ in spent(store, search_id, keep_weights=keep_weights):
+    for path, _ in spent(store, search_id, keep_weights=keep_weights, metrics=metrics):
         remove(path)
 
 
-def spent(store: Store, search_id: str, *, keep_weights: int | None) -> Iterator[tuple[Path, str]]:
+def spent(
+    store: Store, search_id: str, *, keep_weights: int | None, metrics: Metrics = (MIOU,)
+) -> Iterator[tuple[Path, str]]:
     """Yield what a search needs no longer, and why: files and directories of its trials whose end is in the store."""
     rows = [row for row in store.trials(columns=_COLUMNS).to_pylist() if row["search_id"] == search_id]
-    kept = keeping_weights(rows, keep_weights)
+    kept = keeping_weights(rows, keep_weights, metrics)
     for row in rows:
         directory = run_directory(store, row["trial_id"])
         if row["state"] not in _OVER or directory is None:
@@ -51,12 +56,13 @@ def spent(store: Store, search_id: str, *, keep_weights: int | None) -> Iterator
             yield from _there(store, [directory / name for name in _WEIGHTS], "weights of a trial that does not lead")
 
 
-def keeping_weights(rows: Sequence[Row], keep_weights: int | None) -> set[str]:
+def keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metrics = (MIOU,)) -> set[str]:
     """Return the ids of the trials of one search that keep their weights; None: all do.
 
     Those are the ones the sampler did not draw, of baselines the best alone once it is known, and of those that had
     their full budget so many for each protocol: the best of the report, which is the best that is not of a baseline's
-    config, then the highest scores of their own.
+    config, then, with several metrics, the trials on their front, then the highest scores of their own. Of a front that
+    is longer than `keep_weights` one may move up whose weights are gone, and stays without.
     """
     if keep_weights is None:
         return {row["trial_id"] for row in rows}
@@ -72,7 +78,8 @@ def keeping_weights(rows: Sequence[Row], keep_weights: int | None) -> set[str]:
         best = [row for row in ranked if row["role"] == "trial" and (protocol, row["config_hash"]) not in alone][:1]
         baselines = [row["trial_id"] for row in ranked if row["role"] in BASELINES]
         kept = kept - {*baselines[1:]} | {*baselines[:1]}
-        kept |= set(list(dict.fromkeys(row["trial_id"] for row in [*best, *drawn]))[:keep_weights])
+        wanted = [*best, *on_front(drawn, metrics), *drawn]
+        kept |= set(list(dict.fromkeys(row["trial_id"] for row in wanted))[:keep_weights])
     return kept
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.config.schema import TuneSettings
 from attnfd_ray.errors import StoreError
 from attnfd_ray.runtime.disk import is_own, partial_files, remove, spent
@@ -73,7 +74,8 @@ def _of_search(store: Store, file: Path) -> Found:
     yield from _sessions(store, file.stem)
     for directory in _children(store, "runs", re.escape(file.stem) + _TRIAL):
         yield from _half_written(store, directory)
-    yield from spent(store, file.stem, keep_weights=_keep_weights(file))
+    tune = _tune(file)
+    yield from spent(store, file.stem, keep_weights=tune.keep_weights, metrics=tune.metrics)
 
 
 def _of_run(store: Store, file: Path) -> Found:
@@ -107,11 +109,12 @@ def _children(store: Store, room: str, names: str) -> list[Path]:
     return [path for path in found if re.fullmatch(names, path.name) and is_own(store, path) and path.is_dir()]
 
 
-def _keep_weights(file: Path) -> int | None:
-    """Return how many leaders a search keeps; one that was started before there was such a setting keeps all."""
+def _tune(file: Path) -> TuneSettings:
+    """Return what a search keeps weights by; one that was started before there was `keep_weights` keeps all."""
     try:
         tune = json.loads(file.read_text(encoding="utf-8"))["tune"]
-        return TuneSettings.model_validate({"keep_weights": tune.get("keep_weights")}).keep_weights
+        known = {"keep_weights": tune.get("keep_weights"), "metric": tune.get("metric", MIOU)}
+        return TuneSettings.model_validate(known)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # pydantic's is a ValueError
         raise StoreError(
             f"{file}: cannot be read as settings; restore it, or move it away to leave its search alone"

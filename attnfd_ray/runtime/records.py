@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from attnfd_ray.config.overrides import differences
 from attnfd_ray.config.schema import ExperimentSettings
@@ -88,7 +89,7 @@ def _write(settings: ExperimentSettings, file: Path) -> None:
 
 
 def _check_same(settings: ExperimentSettings, file: Path) -> None:
-    old = json.loads(file.read_text(encoding="utf-8"))
+    old = _as_read_now(json.loads(file.read_text(encoding="utf-8")))
     changed = differences(old, settings.model_dump(mode="json"))
     if changed:
         more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
@@ -97,3 +98,11 @@ def _check_same(settings: ExperimentSettings, file: Path) -> None:
             f"({'; '.join(changed[:_SHOWN])}{more}); "
             "give the changed file another experiment name, or start over with --fresh"
         )
+
+
+def _as_read_now(old: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of any version with what was added since at its default, which is how it was without it."""
+    try:
+        return ExperimentSettings.model_validate(old).model_dump(mode="json")
+    except ValueError:  # pydantic's: what they hold this version refuses, and the difference shows it
+        return old

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
+from attnfd_ray.config.metrics import CHANGED_BY, PARAMS
+from attnfd_ray.config.overrides import with_values
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.config.spaces import Space
 from attnfd_ray.data.check import quick_check
 from attnfd_ray.data.image_cache import forget_memory
 from attnfd_ray.distill.method import build_method, method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import ClusterError, ConfigError
-from attnfd_ray.models import build_model, load_weights
+from attnfd_ray.errors import AttnFDError, ClusterError, ConfigError
+from attnfd_ray.models import SegmentationModel, build_model, load_weights
 from attnfd_ray.runtime.client import without_broker
 from attnfd_ray.runtime.cluster import connected
 from attnfd_ray.runtime.environment import LOOPBACK, on_loopback, ray_in_use
@@ -108,7 +114,10 @@ def with_teacher(
 
 
 def check_networks(settings: ExperimentSettings, num_classes: int) -> Sizes:
-    """Build both networks and the method once: weights or gates that do not fit are told before anything starts."""
+    """Build both networks and the method once: weights or gates that do not fit are told before anything starts.
+
+    Where the student is searched, the sizes are those of the largest there is.
+    """
     student = build_model(settings.student, num_classes=num_classes)
     teacher = None
     if settings.teacher is not None and method_class(settings).needs_teacher:
@@ -116,6 +125,31 @@ def check_networks(settings: ExperimentSettings, num_classes: int) -> Sizes:
         if settings.teacher.checkpoint:
             load_weights(network, Path(settings.teacher.checkpoint), num_classes=num_classes)
         teacher = FrozenTeacher(network)
+    sizes = [_sizes(settings, student, teacher)]
+    for other in searched_students(settings):
+        with contextlib.suppress(AttnFDError):  # what cannot be built is told when its trial comes
+            sizes.append(_sizes(other, build_model(other.student, num_classes=num_classes), teacher))
+    return Sizes(student=max(size.student for size in sizes), learned=max(size.learned for size in sizes))
+
+
+def searched_students(settings: ExperimentSettings) -> Iterator[ExperimentSettings]:
+    """Yield the settings with every student that is searched, of a range of widths the widest; no ImageNet weights."""
+    paths = [path for path in CHANGED_BY[PARAMS] if path in settings.search]
+    for values in itertools.product(*(_largest(settings.search[path]) for path in paths)) if paths else ():
+        try:
+            other = with_values(settings, dict(zip(paths, values, strict=True)) | {"student.pretrained": "none"})
+        except ValueError:  # pydantic's: these do not go together, and no trial has them
+            continue
+        yield other
+
+
+def _largest(space: Space) -> list[Any]:
+    """Return the values of a space, of numbers the greatest."""
+    values = space.examples()
+    return [max(values)] if all(isinstance(value, int | float) for value in values) else values
+
+
+def _sizes(settings: ExperimentSettings, student: SegmentationModel, teacher: FrozenTeacher | None) -> Sizes:
     method, _ = build_method(settings, student, teacher)
     counts = [sum(parameter.numel() for parameter in module.parameters()) for module in (student, method)]
     return Sizes(student=counts[0], learned=sum(counts))

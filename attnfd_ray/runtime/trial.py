@@ -11,6 +11,7 @@ import ray
 from ray import tune
 
 from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.search.objectives import measures
 
 _SHARE = 0.0001  # of a resource that a node has one of, and nobody else asks for
 _HEAD = "node:__internal_head__"
@@ -47,7 +48,7 @@ def _follow(job: Job, broker: Any) -> None:
         over = event.kind != "epoch"
         if event.kind == "failed":
             tune.report({"failure_kind": event.failure_kind, "failure_text": event.failure_text})
-        elif event.metrics["epoch"] > seen:
+        elif event.metrics["epoch"] > seen or measures(event.metrics):
             # Tune counts iterations itself, and wrongly after a restart, unless it is told
             tune.report({**event.metrics, "training_iteration": event.metrics["epoch"]})
             seen = event.metrics["epoch"]

@@ -22,6 +22,7 @@ from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
 from attnfd_ray.runtime.policy import POLICIES, Tally
 from attnfd_ray.runtime.trial import resources, trial
+from attnfd_ray.search.objectives import measures
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import State, Suggestion
 from attnfd_ray.store.store import Store
@@ -138,7 +139,7 @@ class _Bridge:
         else:
             state = "COMPLETE" if metrics.get("epoch", 0) >= job.settings.train.epochs else "PRUNED"
         if state != "RUNNING":
-            self.plan.finish(job.trial_id, state, metrics.get("best_miou"))
+            self.plan.finish(job.trial_id, state, metrics.get("best_miou"), measures(metrics))
         self.listener.finished(job, "UNFINISHED" if state == "RUNNING" else state, metrics)
 
     def _failed(self, job: Job, kind: str, text: str) -> State:
@@ -160,7 +161,8 @@ class _Bridge:
         settings, search_id = self.template.settings, self.template.search_id
         assert search_id is not None, "a search has an id"
         try:
-            tidy(Store.open(settings.store, create=False), search_id, keep_weights=settings.tune.keep_weights)
+            store, tune = Store.open(settings.store, create=False), settings.tune
+            tidy(store, search_id, keep_weights=tune.keep_weights, metrics=tune.metrics)
         except StoreError as error:
             self._end(error)
 

@@ -11,13 +11,14 @@ from typing import Any
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
+from attnfd_ray.search.objectives import MEASURED, measures
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
 from attnfd_ray.store import marker
 from attnfd_ray.store.aside import write_whole
 from attnfd_ray.store.store import Store
 
-_COLUMNS = ["experiment", "search_id", "trial_id", "role", "state", "searched_json", "config_json"]
+_COLUMNS = ["experiment", "search_id", "trial_id", "role", "state", "searched_json", "config_json", *MEASURED]
 
 
 def earlier_trials(
@@ -75,6 +76,7 @@ def _read(settings: ExperimentSettings, source: str, *, but: str) -> list[PastTr
             values=_values(row, settings),
             state=row["state"],
             epochs=sorted(epochs.get(row["trial_id"], ())),
+            measures=measures(row),
         )
         for row in sorted(rows, key=lambda row: row["trial_id"])
     ]

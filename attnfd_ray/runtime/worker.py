@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from attnfd_ray.config.metrics import LATENCY
 from attnfd_ray.config.overrides import digest
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings
 from attnfd_ray.data.dataset import SegmentationDataset, data_hash, open_dataset, refresh
@@ -35,7 +36,9 @@ from attnfd_ray.runtime.failures import describe, is_out_of_memory, keep_trace
 from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
 from attnfd_ray.runtime.policy import POLICIES
 from attnfd_ray.runtime.watchdog import Watchdog
-from attnfd_ray.train import distributed
+from attnfd_ray.search.objectives import measures
+from attnfd_ray.store.rows import TrialRow
+from attnfd_ray.train import distributed, latency
 from attnfd_ray.train.distributed import from_first_worker, rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
 from attnfd_ray.train.loop import Run
@@ -226,8 +229,13 @@ class Worker:
             book.write_interrupted(told.failure_text)
             self._push(job, told)
         else:
-            book.write_end(outcome, train_set.class_names)
-            self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last)))
+            timed = None
+            if LATENCY in settings.tune.metrics and not outcome.stopped_early:
+                timed = latency.measure(
+                    outcome.best_weights, settings, val_set, readers=run.readers, device=self.device
+                )
+            row = book.write_end(outcome, train_set.class_names, timed)
+            self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last) | _aimed_at(settings, row)))
             book.tidy()
 
     def _watchdog(self, job: Job) -> Watchdog:
@@ -240,6 +248,11 @@ class Worker:
         patience_s = job.settings.train.step_patience_s
         patience_s = math.inf if patience_s is None or self._late is None else patience_s
         return Watchdog(patience_s, late, step_s=job.step_s)
+
+
+def _aimed_at(settings: ExperimentSettings, row: TrialRow) -> dict[str, float]:
+    """Return what no epoch tells of a trial that ended, where its search aims at it."""
+    return {name: value for name, value in measures(vars(row)).items() if name in settings.tune.metrics}
 
 
 def _lost_a_peer(error: Exception) -> bool:

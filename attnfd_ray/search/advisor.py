@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.samplers import BaseSampler, CmaEsSampler
+from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from attnfd_ray import registry
+from attnfd_ray.config.metrics import METRICS
 from attnfd_ray.config.overrides import with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.values import NUM_SEEDS, SEED
@@ -38,7 +40,7 @@ class Proposal(NamedTuple):
 
 
 class Advisor:
-    """The sampler and the early stopping of one search, which maximises."""
+    """The sampler and the early stopping of one search."""
 
     def __init__(self, settings: ExperimentSettings) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -50,7 +52,13 @@ class Advisor:
         tune = settings.tune
         self._repeats = tune.duplicates == "seed" and tune.sampler != "grid" and SEED not in settings.search
         pruner = registry.load("early_stopping", settings.tune.early_stopping)(settings.tune, settings.train.epochs)
-        self._study = optuna.create_study(direction="maximize", sampler=self._sampler(0), pruner=pruner)
+        aims = [StudyDirection.MAXIMIZE if METRICS[name] else StudyDirection.MINIMIZE for name in settings.tune.metrics]
+        self._study = optuna.create_study(directions=aims, sampler=self._sampler(0), pruner=pruner)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What a complete trial is told to be worth."""
+        return self._settings.tune.metrics
 
     def propose(self, index: int) -> Proposal | None:
         """Return the first draw that is valid and has a seed left, or None without any; others are told as failed."""
@@ -77,14 +85,16 @@ class Advisor:
 
     def judge(self, trial: optuna.Trial, epoch: int, value: float) -> Decision:
         """Record the finite value of an epoch not seen before, and say whether the trial may go on."""
+        if len(self._settings.tune.metrics) > 1:  # Optuna takes no curves then, and nothing is stopped
+            return GO_ON
         trial.report(value, epoch)
         if epoch >= self._settings.train.epochs or not trial.should_prune():
             return GO_ON
         return Decision(True, why(self._study, self._study.get_trials(deepcopy=False)[trial.number]))
 
-    def tell(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
-        """Finish a trial; `value` belongs to COMPLETE alone: Optuna takes a pruned one's last reported."""
-        self._study.tell(trial, value, state)
+    def tell(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
+        """Finish a trial; `values` belong to COMPLETE alone: Optuna takes a pruned one's last reported."""
+        self._study.tell(trial, values, state)
 
     def learn(self, earlier: Iterable[PastTrial]) -> Warmth:
         """Take up trials of an earlier search, before any of this one. Raises ConfigError where it would be in vain."""
@@ -110,9 +120,10 @@ class Advisor:
         self._study.sampler = sampler = self._sampler(index)
         self._study.enqueue_trial(params, {INDEX: index})
         trial = self._study.ask(self._distributions)
-        if isinstance(sampler, CmaEsSampler):
-            # It keeps its state in the trials it proposed, and Optuna lets it propose only what is not given. So it
-            # proposes here, in vain but for the state: a rebuilt search would start from the middle of the space.
+        if isinstance(sampler, CmaEsSampler | NSGAIISampler):
+            # They keep their state in the trials they proposed, and Optuna lets them propose only what is not given. So
+            # they do here, in vain but for the state: a rebuilt search would start from the middle of the space, or
+            # with a first generation.
             _ = trial.relative_params
         return trial
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.values import SEED
@@ -38,7 +39,7 @@ def tuned(settings: ExperimentSettings) -> ExperimentSettings:
         value = getattr(getattr(settings, section), name)
         if value > 0 and not space.keys() & {section, path}:
             space[path] = _around(value, factors, finite=settings.tune.sampler == "grid")
-    return with_values(start, {"search": space})
+    return with_values(start, {"search": space, "tune.metric": MIOU})  # its size is no choice
 
 
 def _is_shared(path: str) -> bool:

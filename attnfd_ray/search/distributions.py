@@ -100,6 +100,8 @@ def _decode(params: Mapping[str, Any], path: str, space: Space) -> Any:
             return choices[_labels(choices).index(params[path])]
         case FloatRange(ends=(low, _), step=float(step)):
             return _float_at(low, step, round((params[path] - low) / step))
+        case FloatRange():
+            return float(params[path])  # some samplers draw numpy's
         case Subset(subset=members):
             return [member for member in members if params[f"{path}[{member}]"]]
     return params[path]

@@ -14,17 +14,23 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from attnfd_ray.config.metrics import LATENCY
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.search.distributions import encode
+from attnfd_ray.search.objectives import worth
 from attnfd_ray.search.records import BASELINES, PastTrial, Warmth
 
-_NOT_LEARNING = {"cmaes", "grid", "random"}  # from trials that they did not propose themselves
+_NOT_LEARNING = {"cmaes", "grid", "nsga2", "random"}  # from trials that they did not propose themselves
 
 
 def check_sampler(settings: ExperimentSettings) -> None:
-    """Raise ConfigError where the sampler would not heed earlier trials."""
+    """Raise ConfigError where the sampler would not heed earlier trials, or could not compare them."""
     name = settings.tune.sampler
+    if LATENCY in settings.tune.metrics:
+        raise ConfigError(
+            f"tune.metric: {LATENCY} of earlier trials may be another machine's; leave --warm-start or {LATENCY} out"
+        )
     if name in _NOT_LEARNING:
         raise ConfigError(f"tune.sampler: '{name}' learns nothing from a warm start; needs tpe or gp")
 
@@ -34,7 +40,8 @@ def learned(
 ) -> tuple[list[FrozenTrial], Warmth]:
     """Return the earlier trials that lie in this space as Optuna's, and how many do and do not.
 
-    What was not searched then takes the file's own value; what is not searched now must have it.
+    What was not searched then takes the file's own value; what is not searched now must have it. Several metrics learn
+    from those alone that ran as long as one does here: of one stopped early Optuna would take nothing.
     """
     found: list[FrozenTrial] = []
     outside = 0
@@ -49,7 +56,9 @@ def learned(
             outside += 1
         else:
             is_whole = max(past.epochs)[0] >= settings.train.epochs
-            found.append(_frozen(params, distributions, epochs, is_whole=is_whole))
+            values = worth(settings.tune.metrics, max(epochs.values()), past.measures) if is_whole else None
+            if values or (not is_whole and len(settings.tune.metrics) == 1):
+                found.append(_frozen(params, distributions, epochs, values))
     return found, Warmth(taken=len(found), outside=outside)
 
 
@@ -75,18 +84,17 @@ def _frozen(
     params: dict[str, Any],
     distributions: Mapping[str, BaseDistribution],
     epochs: Mapping[int, float],
-    *,
-    is_whole: bool,
+    values: list[float] | None,
 ) -> FrozenTrial:
-    """Return a complete trial, worth its best epoch, if it ran as long as one does here, else one stopped early.
+    """Return a complete trial with its values, its best epoch among them, or without any one stopped early.
 
     Of its curve only what TPE ranks a stopped trial by is kept.
     """
     last = max(epochs)
     return create_trial(
-        state=TrialState.COMPLETE if is_whole else TrialState.PRUNED,
-        value=max(epochs.values()) if is_whole else epochs[last],
+        state=TrialState.COMPLETE if values else TrialState.PRUNED,
+        values=values or [epochs[last]],
         params=params,
         distributions=dict(distributions),
-        intermediate_values={} if is_whole else {last: epochs[last]},
+        intermediate_values={} if values else {last: epochs[last]},
     )

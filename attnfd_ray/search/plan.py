@@ -8,7 +8,7 @@ trial says its role and seeds its draw, so the plan needs nothing but the histor
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.values import SEED
 from attnfd_ray.search.advisor import Advisor
+from attnfd_ray.search.objectives import worth
 from attnfd_ray.search.records import BASELINES, GO_ON, Counts, Decision, PastTrial, Role, State, Suggestion, Warmth
 from attnfd_ray.search.series import Series, baselines, searched
 
@@ -113,10 +114,13 @@ class SearchPlan:
             trial.decision = GO_ON if decision.stop and self._has_its_whole_budget(trial) else decision
         return trial.decision
 
-    def finish(self, trial_id: str, state: State, value: float | None = None) -> None:
+    def finish(
+        self, trial_id: str, state: State, value: float | None = None, measures: Mapping[str, float] | None = None
+    ) -> None:
         """End a trial, once: a second end changes nothing.
 
-        A complete trial is worth its best epoch, or `value` if that is more. Complete with nothing finite is FAILED.
+        A complete trial is worth its best epoch, or `value` if that is more, and what of `measures` the search aims at.
+        Complete with any of it missing or not finite is FAILED.
         """
         trial = self._trials[trial_id]
         assert state != "RUNNING", f"{trial_id}: RUNNING is no end"
@@ -125,12 +129,13 @@ class SearchPlan:
         scores = [score for score in (trial.best, value) if score is not None]
         if state == "COMPLETE" and not (scores and all(map(math.isfinite, scores))):
             state = "FAILED"
-        trial.state = state
         trial.best = max(filter(math.isfinite, scores), default=None)
+        values = worth(trial.series.metrics, trial.best, measures or {}) if state == "COMPLETE" else None
+        trial.state = state = "FAILED" if state == "COMPLETE" and values is None else state
         if trial.handle is not None and trial.series.advisor is not None:
             if state == "INFEASIBLE":
                 trial.series.advisor.rule_out({**trial.series.written, **trial.values})
-            trial.series.advisor.tell(trial.handle, _TOLD[state], trial.best if state == "COMPLETE" else None)
+            trial.series.advisor.tell(trial.handle, _TOLD[state], values)
 
     @property
     def is_done(self) -> bool:
@@ -238,7 +243,7 @@ class SearchPlan:
                 continue
             self._replay(trial, past)
             last_value = max(past.epochs)[1] if past.epochs else None
-            self.finish(trial.trial_id, past.state, last_value)
+            self.finish(trial.trial_id, past.state, last_value, past.measures)
         # Last, because the epoch such a trial was cut off at is judged again, by all that is known.
         for trial, past in waiting:
             self._replay(trial, past)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED", "INFEASIBLE"]
 class PastTrial:
     """A trial of an earlier session, as the store tells it; epochs count from 1, val_miou is a fraction.
 
-    `seed` is the train.seed it ran with; None: the file's.
+    `seed` is the train.seed it ran with; None: the file's. `measures` are what else a metric may ask for:
+    `student_params`, `latency_ms`.
     """
 
     trial_id: str
@@ -26,6 +27,7 @@ class PastTrial:
     state: State
     seed: int | None = None
     epochs: Sequence[tuple[int, float]] = field(default_factory=tuple)
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,15 @@ from typing import Any
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.search.distributions import num_values, walk
 
 NUM_STARTUP_TRIALS = 8  # drawn at random before a model of the results is worth having
+# Parents of a generation of nsga2, and how many trials make one. Fixed, for a search may be given more trials later.
+POPULATION = 8
 
 Distributions = Mapping[str, BaseDistribution]
 
@@ -48,6 +50,11 @@ def cmaes(seed: int, distributions: Distributions) -> BaseSampler:
         warnings.simplefilter("ignore", ExperimentalWarning)
         # Of 3 trials early stopping leaves 1 complete: without the pruned ones a generation takes 3 times as long.
         return CmaEsSampler(seed=seed, warn_independent_sampling=False, consider_pruned_trials=True)
+
+
+def nsga2(seed: int, distributions: Distributions) -> BaseSampler:
+    """NSGA-II: generations of 8 bred from the front of those before; learns from complete trials only."""
+    return NSGAIISampler(seed=seed, population_size=POPULATION)
 
 
 def grid(seed: int, distributions: Distributions) -> BaseSampler:

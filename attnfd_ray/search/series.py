@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.search.advisor import Advisor
 from attnfd_ray.search.baseline import alone, tuned
@@ -21,6 +22,11 @@ class Series:
     settings: ExperimentSettings
     written: dict[str, Any]
     advisor: Advisor | None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What its trials are told to be worth; the student alone has nothing but its mIoU to choose by."""
+        return (MIOU,) if self.advisor is None else self.advisor.metrics
 
 
 def searched(settings: ExperimentSettings, advisor: Advisor) -> Series:

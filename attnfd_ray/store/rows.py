@@ -103,6 +103,8 @@ class TrialRow(_Row):
     epochs_total: int | None = None
     protocol: str | None = None
     student_params: int | None = None
+    latency_ms: float | None = None
+    latency_protocol: str | None = None
     teacher_hash: str | None = None
     data_hash: str | None = None
     class_names: Sequence[str] | None = None

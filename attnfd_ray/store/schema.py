@@ -64,6 +64,8 @@ TRIALS = pa.schema(
         ("epochs_total", _INT),
         ("protocol", _TEXT),
         ("student_params", _INT),
+        ("latency_ms", _FLOAT),  # median forward of the student, one image; null unless a search aims at it
+        ("latency_protocol", _TEXT),  # size, precision, device and threads; unlike ones are never compared
         ("teacher_hash", _TEXT),  # of the teacher learnt from; a teacher's row carries its own
         ("data_hash", _TEXT),
         ("class_names", pa.list_(_TEXT)),  # in the order of class_iou

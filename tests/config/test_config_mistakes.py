@@ -152,7 +152,7 @@ def test_a_message_is_one_line_whatever_it_quotes(file):
     assert problems == [
         f"exp.yaml:6: a\\nb: unknown key 'a\\nb'; there is: {TOP_KEYS}",
         'exp.yaml:7: train.epochs: needs a whole number, got "1\\n\\u001b[31m2"',
-        "exp.yaml:8: tune.sampler: unknown sampler 'x\\r\\ny'; there is: cmaes, gp, grid, random, tpe",
+        "exp.yaml:8: tune.sampler: unknown sampler 'x\\r\\ny'; there is: cmaes, gp, grid, nsga2, random, tpe",
     ]
 
 

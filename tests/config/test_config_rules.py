@@ -121,3 +121,63 @@ def test_layers_of_someones_own_network_are_known_only_once_it_is_built(file, mo
     assert file.load().student.arch == "own_network:Net"
     file.write(student="{arch: 'own_network:Named'}", method="{name: attnfd, layers: [stage4]}")
     assert file.problems() == ["exp.yaml:5: method.layers: the student has no layer 'stage4'; there is: left, right"]
+
+
+SIZED = "search: {student.width: {choice: [0.5, 1.0]}}\n"
+BOTH = "tune: {metric: [val_miou, student_params]"
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (
+            f"{SIZED}{BOTH}, early_stopping: asha}}",
+            "early_stopping: 'asha' compares trials by one value; needs none, or leave it out, with several metrics",
+        ),
+        (
+            f"{SIZED}{BOTH}, sampler: cmaes}}",
+            "sampler: 'cmaes' follows one value; needs tpe, nsga2, random or grid",
+        ),
+        (
+            f"{SIZED}{BOTH}, sampler: gp}}",
+            "sampler: 'gp' takes minutes a draw with several metrics; needs tpe, nsga2, random or grid",
+        ),
+        (
+            f"search: {{student.output_stride: {{choice: [8, 16]}}}}\n{BOTH}}}",
+            "metric: student_params is the same for every trial: needs {} in search:".format(
+                "one of student.arch, student.backbone, student.width"
+            ),
+        ),
+        (
+            "search: {optim.lr: {float: [0.1, 1]}}\ntune: {metric: [val_miou, latency_ms]}",
+            "metric: latency_ms is the same for every trial: needs {} in search:".format(
+                "one of student.arch, student.backbone, student.width, student.output_stride"
+            ),
+        ),
+    ],
+)
+def test_several_metrics_need_a_student_that_varies_no_early_stopping_and_a_sampler_for_them(file, more, problem):
+    file.write(more)
+    assert file.problems() == [f"exp.yaml:7: tune.{problem}"]
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        *("latency_ms", "[val_miou]", "[student_params, latency_ms]", "[val_miou, speed]", "[val_miou, val_miou]"),
+        *("[val_miou, student_params, student_params]", "7", "[]"),
+    ],
+)
+def test_a_metric_is_miou_alone_or_a_list_of_it_and_others(file, metric):
+    file.write(f"tune: {{metric: {metric}}}")
+    assert file.problem().startswith(
+        "exp.yaml:6: tune.metric: needs val_miou, or a list of it and one or more of student_params, latency_ms, got "
+    )
+
+
+def test_nothing_is_stopped_early_where_several_metrics_are_asked_and_that_is_shown(file):
+    file.write(SIZED)
+    assert file.load().tune.early_stopping == "asha"
+    tune = file.load("tune.metric=[latency_ms, val_miou]").tune
+    assert (tune.early_stopping, tune.metrics) == ("none", ("latency_ms", "val_miou"))
+    assert tune.model_dump()["early_stopping"] == "none"

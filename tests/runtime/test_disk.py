@@ -360,6 +360,17 @@ def test_of_the_baselines_the_best_alone_keeps_its_weights_once_it_is_known() ->
     assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-b0002", "s-0002"}
 
 
+def test_weights_of_the_front_come_before_those_of_the_ranking_within_as_many_as_are_kept() -> None:
+    aims = ("val_miou", "student_params")
+    sizes = [("best", 0.9, 30), ("second", 0.8, 31), ("third", 0.7, 20), ("fourth", 0.6, 21), ("small", 0.2, 1)]
+    rows = [row(name, miou=miou, student_params=params).to_dict() for name, miou, params in sizes]
+    rows += [row("s-0000", role="baseline", miou=0.95, student_params=1, config_hash="b").to_dict()]
+    assert keeping_weights(rows, 3, aims) == {"s-0000", "best", "third", "small"}
+    assert keeping_weights(rows, 2, aims) == {"s-0000", "best", "third"}
+    assert keeping_weights(rows, 4, aims) == {"s-0000", "best", "second", "third", "small"}
+    assert keeping_weights(rows, 3) == {"s-0000", "best", "second", "third"}
+
+
 def test_links_are_not_followed(store: Store, tmp_path: Path) -> None:
     outside = end(Store.open(tmp_path / "outside", create=True), f"{SEARCH}-0002", "PRUNED")
     directory = end(store, f"{SEARCH}-0002", "PRUNED")

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 from command_line import CommandLine, write
 
-from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
 from attnfd_ray.errors import CapacityError
+from attnfd_ray.models import build_model
 from attnfd_ray.runtime import preflight, probe
 from attnfd_ray.runtime.capacity import GroupShape
 from attnfd_ray.runtime.estimate import Sizes, disk_bytes, wall_s
 from attnfd_ray.runtime.preflight import NO_PATIENCE, Patience, Room, find_room, lacking_disk
 from attnfd_ray.runtime.probe import NodeFacts, disagreements, look
+from attnfd_ray.runtime.session import check_networks, searched_students
 
 Settings = Callable[[], ExperimentSettings]
 
@@ -142,6 +144,25 @@ def test_the_sums_are_those_worked_by_hand() -> None:
     assert disk_bytes(sizes, trials=50, concurrent=3, keep_weights=None) == 3 * 2 * 12_000 + 50 * 8_000
     assert disk_bytes(sizes, trials=1, concurrent=3, keep_weights=5) == 2 * 12_000 + 8_000
     assert wall_s(2.0, epochs=50, trials=10, concurrent=3) == 2.0 * 50 * 4
+
+
+def test_a_student_that_is_searched_is_reckoned_with_at_its_largest(tree: dict[str, Any], settings: Settings) -> None:
+    tree |= {"method": {"name": "none"}, "teacher": None}
+    alone = check_networks(settings(), num_classes=12)
+    tree["search"] = {
+        "student.backbone": {"choice": ["mobilenet_v2", "resnet34", "resnet18"]},
+        "student.width": {"float": [0.125, 0.25]},
+        "optim.lr": {"float": [0.1, 1.0]},
+    }
+    largest = ModelSettings(backbone="resnet34", width=0.25)
+    params = sum(parameter.numel() for parameter in build_model(largest, num_classes=12).parameters())
+    assert check_networks(settings(), num_classes=12) == Sizes(student=params, learned=params)
+    assert params > alone.student
+    assert {(each.student.backbone, each.student.width) for each in searched_students(settings())} == {
+        (backbone, 0.25) for backbone in ("mobilenet_v2", "resnet34", "resnet18")
+    }
+    tree["search"] = {"optim.lr": {"float": [0.1, 1.0]}}
+    assert check_networks(settings(), num_classes=12) == alone
 
 
 def test_a_disk_without_room_is_a_line_with_the_sum(settings: Settings, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +45,18 @@ def test_more_trials_and_another_place_of_the_data_are_the_same_experiment(
     tree["tune"] = {"trials": 99}
     tree["data"]["root"] = str(tmp_path_factory.mktemp("elsewhere"))
     assert claim_id(settings(), "search", fresh=False) == "tiny.search1"
+
+
+def test_what_a_newer_version_added_is_no_difference(settings: Make) -> None:
+    claim_id(settings(), "search", fresh=False)
+    file = Path(settings().store) / "experiments/tiny.search1.json"
+    old = json.loads(file.read_text())
+    del old["tune"]["metric"]
+    file.write_text(json.dumps(old))
+    assert claim_id(settings(), "search", fresh=False) == "tiny.search1"
+    file.write_text(json.dumps(old | {"gone": 1}))
+    with pytest.raises(ConfigError, match="gone: 1 -> absent"):
+        claim_id(settings(), "search", fresh=False)
 
 
 def test_two_commands_cannot_work_on_one_experiment_at_once(settings: Make) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from command_line import CommandLine, write
@@ -20,20 +22,30 @@ Make = Callable[[], ExperimentSettings]
 SPACE = {"method.loss_weight": {"float": [0.1, 10], "log": True}}
 
 
-def add(root: str | Path, experiment: str, *, weight: float = 1.0, number: int = 2, role: Any = "trial") -> None:
+def add(
+    root: str | Path,
+    experiment: str,
+    *,
+    weight: float = 1.0,
+    number: int = 2,
+    role: Any = "trial",
+    epochs: int = 2,
+    config: dict[str, Any] | None = None,
+    **facts: Any,
+) -> None:
     """Append a trial of two epochs, which searched the weight, with momentum 0.5."""
     trial_id = f"{experiment}.search1-{number:04d}"
     who: dict[str, Any] = {"experiment": experiment, "search_id": f"{experiment}.search1", "trial_id": trial_id}
     who |= {"seed": 1, "method": "attnfd", "role": role}
     store = Store.open(root, create=True)
-    for epoch in (1, 2):
+    for epoch in range(1, epochs + 1):
         store.append_epoch(EpochRow(**who, epoch=epoch, epochs_total=4, val_miou=epoch / 10))
     store.append_trial(
         TrialRow(
             **who,
-            state=TrialState.PRUNED,
+            **{"state": TrialState.PRUNED, **facts},
             searched_json=json.dumps({"method.loss_weight": weight}),
-            config_json=json.dumps({"optim": {"momentum": 0.5}}),
+            config_json=json.dumps({"optim": {"momentum": 0.5}, **(config or {})}),
         )
     )
 
@@ -52,6 +64,16 @@ def make(tree: dict[str, Any], settings: Make) -> Make:
     Store.open(tree["store"], create=True)
     (Path(tree["store"]) / "experiments").mkdir()
     return settings
+
+
+def test_sizes_of_the_trials_are_known_where_the_search_aims_at_them(tree: dict[str, Any], make: Make) -> None:
+    tree["search"] = SPACE | {"student.width": {"float": [0.1, 1]}}
+    tree["tune"] = {"metric": ["val_miou", "student_params"]}
+    whole = {"state": TrialState.COMPLETE, "student_params": 1234, "config": {"student": {"width": 0.5}}, "epochs": 4}
+    add(make().store, "old", **whole)
+    (past,) = earlier_trials(make(), "tiny.search1", "old", has_begun=False)
+    assert (past.measures, past.values["student.width"]) == ({"student_params": 1234}, 0.5)
+    assert earlier_trials(make(), "tiny.search1", None, has_begun=True) == [replace(past, epochs=ANY)]
 
 
 def test_an_experiment_of_the_same_store_is_named_alone(make: Make) -> None:

@@ -16,10 +16,12 @@ from PIL import Image
 from attnfd_ray.config.overrides import teacher_experiment, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.check import quick_check
+from attnfd_ray.models import build_model
 from attnfd_ray.runtime.client import settle
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.runtime.policy import failure
 from attnfd_ray.runtime.worker import GroupMustRestart, Worker
+from attnfd_ray.search.objectives import measures
 from attnfd_ray.store.store import Store
 
 Make = Callable[[], ExperimentSettings]
@@ -114,6 +116,25 @@ def test_a_dataset_that_does_not_open_leaves_a_failed_row_and_a_line_for_each_fa
     assert (trial_row(settings())["state"], trial_row(settings())["failure_kind"]) == ("FAILED", "DATA")
     error = failure("t1", "DATA", event.failure_text or "")
     assert [line.count(name) for line, name in zip(error.problems, ("missing", "empty"), strict=True)] == [1, 1]
+
+
+def test_what_a_search_aims_at_is_said_at_the_end_and_timed_only_then(
+    tree: dict[str, Any], settings: Make, tmp_path: Path
+) -> None:
+    tree |= {"method": {"name": "none"}, "teacher": None, "search": {"student.width": {"choice": [0.125, 0.25]}}}
+    aims = [("val_miou", []), (["val_miou", "student_params"], ["student_params"])]
+    for metric, said in [*aims, (["latency_ms", "val_miou"], ["latency_ms"])]:
+        tree |= {"tune": {"metric": metric}, "train": {"epochs": 1, "batch_size": 8}}
+        tree["store"] = str(tmp_path / f"store{len(said)}{metric[0]}")
+        *_, done = work(job(settings())).events
+        row = trial_row(settings())
+        assert measures(done.metrics) == {name: row[name] for name in said}
+        assert row["student_params"] == sum(
+            parameter.numel() for parameter in build_model(settings().student, num_classes=12).parameters()
+        )
+        assert (row["latency_ms"] is not None) == (row["latency_protocol"] is not None) == (said == ["latency_ms"])
+    assert row["latency_protocol"].startswith("32x32 fp32 on ")
+    assert 0 < row["latency_ms"] < 1000
 
 
 def test_a_stopped_job_says_why_and_at_which_epoch(alone: ExperimentSettings) -> None:

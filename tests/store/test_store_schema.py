@@ -15,8 +15,8 @@ EPOCH_COLUMNS = (
 TRIAL_COLUMNS = (
     f"{BOTH} state stop_reason failure_kind failure_text config_json config_hash searched_json best_val_miou "
     "best_epoch last_val_miou test_miou test_pixel_acc test_class_acc test_class_iou test_protocol epochs_done "
-    "epochs_total protocol student_params teacher_hash data_hash class_names checkpoint git_commit versions host "
-    "device wall_s peak_mem_mib"
+    "epochs_total protocol student_params latency_ms latency_protocol teacher_hash data_hash class_names "
+    "checkpoint git_commit versions host device wall_s peak_mem_mib"
 )
 
 
