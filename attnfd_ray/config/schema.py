@@ -216,7 +216,7 @@ class TuneSettings(Record):
     ] = 5
     max_failures: Annotated[
         Positive | None,
-        Field(description="failed trials that stop a search, those of one call; null: none. See docs/failures.md"),
+        Field(description="so many failed trials of one call stop it; null: any number is borne; see docs/failures.md"),
     ] = 3
 
     @model_validator(mode="before")

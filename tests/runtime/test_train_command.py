@@ -115,7 +115,7 @@ def test_more_workers_than_there_is_room_for_are_refused_with_the_sum(
     )
 
 
-def test_a_broken_image_deep_in_the_set_ends_a_search_with_one_line(
+def test_a_broken_image_deep_in_the_set_ends_a_search_when_it_was_met_three_times(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     root = tmp_path / "broken"
@@ -126,9 +126,15 @@ def test_a_broken_image_deep_in_the_set_ends_a_search_with_one_line(
     tree["search"] = {"optim.lr": {"float": [0.01, 0.1]}}
     done = attnfd_ray("tune", write(tree | {"teacher": None, "method": {"name": "none"}}, tmp_path))
     assert done.returncode == 2
-    assert done.stderr == (
-        f"{mask}: mask values 77 are no class; needed are 0..11 or 255: check that data.name is what data.root holds\n"
+    what, stopped = done.stderr.splitlines()
+    assert what == (
+        f"{mask}: mask values 77 are no class; needed are 0..11 or 255: check that data.name is what data.root holds"
     )
+    assert stopped.startswith(
+        "stopped: 3 of this command's trials failed (3 DATA), which is tune.max_failures, the first"
+    )
+    rows = Store.open(tree["store"], create=False).trials(columns=["state"]).to_pylist()
+    assert [row["state"] for row in rows].count("FAILED") == 3
 
 
 @pytest.mark.parametrize("times", [1, 2])
