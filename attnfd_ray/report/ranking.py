@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence, Set
 from statistics import fmean
 
+from attnfd_ray.report.numbers import counted
 from attnfd_ray.report.records import Gain, ProtocolReport, TrialLine
 from attnfd_ray.report.seeds import by_seed, config_of, configs, same_config
 from attnfd_ray.store.rows import BASELINES, TrialState
@@ -115,7 +116,8 @@ def _note_on_choice(tried: Sequence[TrialLine], alone: Set[str]) -> str:
     if any(line.role == "baseline_trial" for line in ended):
         return (
             " Both were chosen on the images they are scored on, which flatters them: the best of "
-            f"{num_ours} trials ({full_ours} to their end), and the baseline tuned over {num_theirs} ({full_theirs})."
+            f"{counted(num_ours, 'trial')} ({full_ours} to their end), and the baseline tuned over "
+            f"{num_theirs} ({full_theirs})."
         )
     if full_ours > 1:
         return (

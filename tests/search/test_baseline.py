@@ -16,6 +16,11 @@ from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial, Suggestion
 
 EPOCHS = 9
+FEW = {
+    "optim.lr": {"choice": [0.1, 0.2]},
+    "optim.weight_decay": {"choice": [0.0, 5e-4]},
+    "method.reduction_ratio": {"choice": [4, 8]},
+}
 
 
 def settings_of(search: dict[str, Any] | None = None, **tune: Any) -> ExperimentSettings:
@@ -137,16 +142,50 @@ def test_a_search_cut_anywhere_goes_on_as_one_never_cut(sampler: str) -> None:
 
 
 def test_configs_drawn_again_are_other_seeds_after_a_cut_too() -> None:
-    few = {
-        "optim.lr": {"choice": [0.1, 0.2]},
-        "optim.weight_decay": {"choice": [0.0, 5e-4]},
-        "method.reduction_ratio": {"choice": [4, 8]},
-    }
-    whole = continued(plan_of([], few, sampler="random", baseline_trials=9))
+    whole = continued(plan_of([], FEW, sampler="random", baseline_trials=9))
     tried = [(str(p.values), p.seed) for p in whole if p.role == "baseline_trial"]
     assert len(set(tried)) == len(tried) == 9 > len({values for values, _ in tried})
     for k in range(len(whole) + 1):
-        assert continued(plan_of(whole[:k], few, sampler="random", baseline_trials=9)) == whole[k:]
+        assert continued(plan_of(whole[:k], FEW, sampler="random", baseline_trials=9)) == whole[k:]
+
+
+@pytest.mark.parametrize(("sampler", "early_stopping"), [("tpe", "asha"), ("random", "hyperband"), ("cmaes", "median")])
+def test_however_often_it_is_killed_no_config_has_a_seed_twice_and_all_trials_end(
+    sampler: str, early_stopping: str
+) -> None:
+    """Three trials side by side; a kill forgets what was not stored, and now and then a trial just handed out."""
+    rng, stored, num_kills = random.Random(0), dict[str, tuple[Suggestion, str, list[float]]](), 0
+
+    def rebuilt() -> SearchPlan:
+        history = [past(*row) for row in stored.values()]
+        return plan_of(history, FEW, sampler=sampler, early_stopping=early_stopping, trials=20, baseline_trials=8)
+
+    plan, live = rebuilt(), dict[str, Suggestion]()
+    while not plan.is_done or live:
+        while len(live) < 3 and (suggestion := plan.next()) is not None:
+            if rng.random() < 0.1:
+                plan, live, num_kills = rebuilt(), {}, num_kills + 1
+                continue
+            known = stored.setdefault(suggestion.trial_id, (suggestion, "RUNNING", []))
+            assert known[:2] == (suggestion, "RUNNING")
+            live[suggestion.trial_id] = suggestion
+        trial_id = rng.choice(sorted(live))
+        suggestion, _, curve = stored[trial_id]
+        if len(curve) < EPOCHS:
+            curve.append(scores(suggestion)[len(curve)])
+        stop = plan.report(trial_id, len(curve), curve[-1]).stop
+        if stop or len(curve) == EPOCHS:
+            state = "PRUNED" if stop else "COMPLETE"
+            plan.finish(trial_id, state, curve[-1])  # type: ignore[arg-type]
+            stored[trial_id] = (live.pop(trial_id), state, curve)
+    assert num_kills > 0
+    assert len(stored) == 1 + 20 + 8
+    runs = [
+        (s.role == "baseline_trial", str(s.values), s.settings.train.seed)
+        for s, _, _ in stored.values()
+        if s.role in ("baseline_trial", "trial")
+    ]
+    assert len(set(runs)) == len(runs) == 8 + 19
 
 
 def test_those_that_were_cut_off_come_again_in_order() -> None:
