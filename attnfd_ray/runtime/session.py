@@ -44,7 +44,7 @@ def claimed(settings: ExperimentSettings, command: str, *, fresh: bool) -> Itera
     """Check what can be checked without workers, then hold the experiment; yield its id, a job to fill in, sizes."""
     check_lasting(settings)
     summary = quick_check(settings.data)
-    sizes = check_networks(settings, summary.num_classes)
+    sizes = check_networks(settings, summary.num_classes, searching=command == "search")
     Store.open(settings.store, create=True)
     with locked(settings, command):
         run_id = claim_id(settings, command, fresh=fresh)
@@ -113,10 +113,10 @@ def with_teacher(
     return dataclasses.replace(job, teacher_file=teacher.file, teacher_hash=teacher.hash)
 
 
-def check_networks(settings: ExperimentSettings, num_classes: int) -> Sizes:
+def check_networks(settings: ExperimentSettings, num_classes: int, *, searching: bool = True) -> Sizes:
     """Build both networks and the method once: weights or gates that do not fit are told before anything starts.
 
-    Where the student is searched, the sizes are those of the largest there is.
+    A search that varies the student may draw the largest there is, and the sizes are that one's.
     """
     student = build_model(settings.student, num_classes=num_classes)
     teacher = None
@@ -126,7 +126,7 @@ def check_networks(settings: ExperimentSettings, num_classes: int) -> Sizes:
             load_weights(network, Path(settings.teacher.checkpoint), num_classes=num_classes)
         teacher = FrozenTeacher(network)
     sizes = [_sizes(settings, student, teacher)]
-    for other in searched_students(settings):
+    for other in searched_students(settings) if searching else ():
         with contextlib.suppress(AttnFDError):  # what cannot be built is told when its trial comes
             sizes.append(_sizes(other, build_model(other.student, num_classes=num_classes), teacher))
     return Sizes(student=max(size.student for size in sizes), learned=max(size.learned for size in sizes))

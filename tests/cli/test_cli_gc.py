@@ -66,10 +66,12 @@ def store(tmp_path: Path) -> Path:
     return root
 
 
-def append(store: Store, trial_id: str, state: str, *, search_id: str | None = None, role: str = "trial") -> None:
-    facts: Any = {"experiment": "e", "seed": 1, "method": "kd", "search_id": search_id}
+def append(
+    store: Store, trial_id: str, state: str, *, search_id: str | None = None, role: str = "trial", **more: Any
+) -> None:
+    facts: Any = {"experiment": "e", "seed": 1, "method": "kd", "search_id": search_id, "best_val_miou": 0.5}
     facts["role"] = "baseline" if trial_id.endswith("0000") else role
-    store.append_trial(TrialRow(trial_id=trial_id, state=TrialState(state), best_val_miou=0.5, **facts))
+    store.append_trial(TrialRow(trial_id=trial_id, state=TrialState(state), **facts | more))
 
 
 def gc(*arguments: str | Path) -> Result:
@@ -141,6 +143,26 @@ def test_a_search_that_keeps_all_or_knows_of_no_such_setting_keeps_all_weights(
     (store / "experiments/e.search1.json").write_text(json.dumps({"tune": tune}))
     gc(store)
     assert there(store) == STAY | {f"runs/e.search1-0003/{name}.safetensors" for name in ("best", "last")}
+
+
+def test_of_a_search_with_several_metrics_the_front_keeps_its_weights(store: Path) -> None:
+    results = Store.open(store, create=False)
+    for number, miou, params in (("0006", 0.9, 9), ("0007", 0.8, 9), ("0008", 0.1, 1)):
+        append(
+            results,
+            f"e.search1-{number}",
+            "COMPLETE",
+            search_id="e.search1",
+            best_val_miou=miou,
+            student_params=params,
+        )
+        (store / f"runs/e.search1-{number}").mkdir()
+        (store / f"runs/e.search1-{number}/best.safetensors").write_bytes(MIB)
+    tune = {"keep_weights": 2, "metric": ["val_miou", "student_params"]}
+    (store / "experiments/e.search1.json").write_text(json.dumps({"tune": tune}))
+    assert gc(store).exit_code == 0
+    left = [path.parent.name for path in sorted(store.glob("runs/e.search1-000[678]/best.safetensors"))]
+    assert left == ["e.search1-0006", "e.search1-0008"]
 
 
 def test_links_lead_nowhere(store: Path, tmp_path: Path) -> None:

@@ -154,6 +154,19 @@ def test_a_searched_method_is_told_by_its_name():
     assert searched(job("s-0002", method={"name": "kd", "temperature": 4.0}, train__seed=2)) == "method=kd seed=2"
 
 
+def test_what_a_search_aims_at_beside_miou_is_told_with_the_score(board):
+    told = metrics(40, 0.6) | {"student_params": 263_400, "latency_ms": 3.125}
+    said, events = [], []
+    one = job("s-0002", optim__lr=0.1)
+    Lines(said.append, every_epoch=False).finished(one, "COMPLETE", told)
+    assert said == ["s-0002  COMPLETE   mIoU 60.00 % at 39/40, 0.263 M, 3.12 ms  trial  lr=0.1"]
+    JsonLines(events.append).finished(one, "COMPLETE", told)
+    assert (json.loads(events[0])["student_params"], json.loads(events[0])["latency_ms"]) == (263_400, 3.125)
+    board.started(one)
+    board.finished(one, "COMPLETE", told)
+    assert "60.00 %, 0.263 M, 3.12 ms" in "\n".join(drawn(board))
+
+
 def test_a_teacher_has_ten_lines_in_a_search():
     said = []
     lines = Lines(said.append, every_epoch=False)

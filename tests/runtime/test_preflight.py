@@ -158,6 +158,7 @@ def test_a_student_that_is_searched_is_reckoned_with_at_its_largest(tree: dict[s
     params = sum(parameter.numel() for parameter in build_model(largest, num_classes=12).parameters())
     assert check_networks(settings(), num_classes=12) == Sizes(student=params, learned=params)
     assert params > alone.student
+    assert check_networks(settings(), num_classes=12, searching=False) == alone
     assert {(each.student.backbone, each.student.width) for each in searched_students(settings())} == {
         (backbone, 0.25) for backbone in ("mobilenet_v2", "resnet34", "resnet18")
     }
