@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from attnfd_ray.store import marker, parts, resolve
 from attnfd_ray.store.rows import EpochRow, TrialRow
 from attnfd_ray.store.schema import EPOCHS, TRIALS
 
-# A part may go while it is read, merged into another by `compact`; then the directory is listed again.
-_READ_TRIES = 5
+# A part may go while it is read, merged into another by `compact`; then the directory is listed again, after a while.
+_READ_AGAIN_S = (0.0, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Store:
@@ -110,7 +111,8 @@ class Store:
 
     def _rows(self, directory: Path, schema: pa.Schema, trial_id: str | None) -> pa.Table:
         """Return every row there is, unresolved."""
-        for _ in range(_READ_TRIES):
+        for pause_s in _READ_AGAIN_S:
+            time.sleep(pause_s)
             found = [part for part in parts.find(directory) if not trial_id or parts.trial_of(part) in (trial_id, None)]
             try:
                 rows = parts.join(parts.read(found, schema.names), schema)
