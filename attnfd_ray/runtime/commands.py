@@ -77,7 +77,7 @@ def train(
             listener.stage(f"{run_id} is complete: nothing left to train")
             return Result(store=settings.store, id=run_id)
         room = partial(room_for, settings, sizes, asked=1, trials=1, patience=patience, say=listener.stage)
-        with worker_groups(settings, template, room, verbose=verbose) as groups:
+        with worker_groups(settings, template, room, listener.stage, verbose=verbose) as groups:
             job = with_teacher(settings, groups, template, listener)
             listener.started(job)
             event = run_job(groups.broker, job, lambda metrics: listener.epoch(job, metrics))
@@ -119,7 +119,7 @@ def tune(
         listener.begins(plan.counts())
         asked, left = settings.tune.concurrent, plan.counts().planned - plan.counts().finished
         room = partial(room_for, settings, sizes, asked=asked, trials=left, patience=patience, say=listener.stage)
-        with worker_groups(settings, template, room, verbose=verbose) as groups:
+        with worker_groups(settings, template, room, listener.stage, verbose=verbose) as groups:
             template = replace(template, search_id=search_id)
             job = with_teacher(settings, groups, template, listener, searching=True)
             search(plan, groups, job, listener)

@@ -60,7 +60,7 @@ def confirm(
         listener.begins(Counts(planned=len(jobs), complete=len(jobs) - len(left)))
         asked = settings.tune.concurrent
         room = partial(room_for, settings, sizes, asked=asked, trials=len(left), patience=patience, say=listener.stage)
-        with worker_groups(settings, template, room, verbose=verbose) as groups:
+        with worker_groups(settings, template, room, listener.stage, verbose=verbose) as groups:
             taught = with_teacher(settings, groups, template, listener, searching=True)
             file, teacher_hash = taught.teacher_file, taught.teacher_hash
             left = [dataclasses.replace(job, teacher_file=file, teacher_hash=teacher_hash) for job in left]

@@ -11,6 +11,9 @@ import sys
 import threading
 from collections.abc import MutableMapping
 
+# How long a worker group that is lost waits for room, and how often, before its command ends.
+START_S, START_TRIES = 120, 4
+
 # Silence, speed and safety of Ray itself; a user who set one of these has a reason to.
 _ALWAYS = {
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -18,7 +21,7 @@ _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(START_S),
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it ends with exit code 130
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports why, and no score
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

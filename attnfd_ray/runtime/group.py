@@ -18,9 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnfd_ray.runtime.broker import Broker
 from attnfd_ray.runtime.capacity import GroupShape
-from attnfd_ray.runtime.environment import THREAD_NAME
+from attnfd_ray.runtime.environment import START_TRIES, THREAD_NAME
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.runtime.loopback import LoopbackConfig, LoopbackTrainer
+from attnfd_ray.runtime.nodes import alive
 
 # Ranks above 0 wait in a broadcast while rank 0 waits for work: often enough to stay far from its time-out.
 _PATIENCE_S = 20.0
@@ -62,12 +63,6 @@ def work(config: dict[str, Any]) -> None:
                 worker.do(job)
 
 
-def nodes_alive() -> set[str]:
-    """Return the ids of the cluster's nodes that are there."""
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return {node["NodeID"] for node in nodes if node["Alive"]}
-
-
 class Groups:
     """The worker groups of one command and the broker that serves them; `close` ends them all."""
 
@@ -79,7 +74,7 @@ class Groups:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.broker = actor.options(
             name=name, namespace=self.namespace, num_cpus=0, max_concurrency=1000, scheduling_strategy=here
-        ).remote(count, nodes_alive)
+        ).remote(count, alive)
         self._closing = False
         self._threads = [
             threading.Thread(target=self._run, args=(index,), name=f"{THREAD_NAME}-{index}", daemon=True)
@@ -131,7 +126,9 @@ class Groups:
                 run_config=ray.train.RunConfig(
                     name=f"group-{index}",
                     storage_path=str(self.storage),
-                    failure_config=ray.train.FailureConfig(max_failures=_MAX_REBUILDS, controller_failure_limit=3),
+                    failure_config=ray.train.FailureConfig(
+                        max_failures=_MAX_REBUILDS, controller_failure_limit=START_TRIES - 1
+                    ),
                     logging_config=ray.train.LoggingConfig(log_level="INFO" if self.verbose else "CRITICAL"),
                 ),
             )

@@ -11,7 +11,10 @@ __all__ = ["Counts", "Listener"]
 
 
 class Listener(Protocol):
-    """Called in the driver, from one thread at a time. `metrics` are those of `train.records.EpochRecord`."""
+    """Called in the driver, from one thread at a time; `stage` from any.
+
+    `metrics` are those of `train.records.EpochRecord`.
+    """
 
     def stage(self, text: str) -> None:
         """Something begins that is no trial."""

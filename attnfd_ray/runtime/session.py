@@ -32,6 +32,7 @@ from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.interrupt import stoppable
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
+from attnfd_ray.runtime.nodes import watched
 from attnfd_ray.runtime.preflight import Patience, Room, Say, find_room, lacking_disk, problems_of_nodes
 from attnfd_ray.runtime.records import claim_id, locked
 from attnfd_ray.runtime.teacher import ready_teacher
@@ -64,9 +65,9 @@ def claimed(settings: ExperimentSettings, command: str, *, fresh: bool) -> Itera
 
 @contextmanager
 def worker_groups(
-    settings: ExperimentSettings, template: Job, find: Callable[[], Room], *, verbose: bool
+    settings: ExperimentSettings, template: Job, find: Callable[[], Room], say: Say, *, verbose: bool
 ) -> Iterator[Groups]:
-    """Start as many worker groups as fit, and take their traces away at the end."""
+    """Start as many worker groups as fit, tell of nodes that go, and take their traces away at the end."""
     name = f"{template.trial_id}-{uuid.uuid4().hex[:8]}"
     # Ray wants a directory that every node sees; nothing in it is needed once the command is over
     storage = Path(settings.store) / "ray" / name
@@ -82,6 +83,7 @@ def worker_groups(
                     room.shape, count=room.groups, name=name, storage=storage, verbose=verbose, local=local
                 ) as groups,
                 stoppable(groups.interrupt),
+                watched(say),
             ):
                 yield groups
     except ray.exceptions.RayActorError as error:

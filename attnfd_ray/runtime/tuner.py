@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from attnfd_ray.errors import AttnFDError, RunFailed, StoreError
+from attnfd_ray.errors import AttnFDError, Interrupted, RunFailed, StoreError
 from attnfd_ray.runtime.client import settle, without_broker
 from attnfd_ray.runtime.disk import tidy
 from attnfd_ray.runtime.group import Groups
@@ -73,7 +73,8 @@ class _PlanStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._bridge.fatal is not None
+        # after Ctrl-C each trial ends by itself, when its epoch is over and saved
+        return self._bridge.fatal is not None and not isinstance(self._bridge.fatal, Interrupted)
 
 
 class _Bridge:
@@ -83,6 +84,7 @@ class _Bridge:
         self.plan, self.groups, self.template, self.listener = plan, groups, template, listener
         self.jobs: dict[str, Job] = {}
         self.heard: dict[str, int] = {}
+        self.pruned: set[str] = set()
         self.fatal: AttnFDError | None = None
         self.tally = Tally(template.settings.tune.max_failures, again="attnfd-ray tune FILE --retry failed")
 
@@ -125,6 +127,7 @@ class _Bridge:
         self.listener.epoch(job, metrics)
         decision = self.plan.report(job.trial_id, metrics["epoch"], metrics["val_miou"])
         if decision.stop:
+            self.pruned.add(tune_id)
             self._ask("cancel", job.trial_id, decision.reason or "stopped early")
         return decision.stop
 
@@ -136,8 +139,10 @@ class _Bridge:
             if error:
                 self._ask("cancel", job.trial_id, metrics["failure_text"])
             state = self._failed(job, metrics["failure_kind"], metrics["failure_text"])
-        else:
-            state = "COMPLETE" if metrics.get("epoch", 0) >= job.settings.train.epochs else "PRUNED"
+        elif tune_id in self.pruned:
+            state = "PRUNED"
+        else:  # what Tune ended with the search is still to be done
+            state = "COMPLETE" if metrics.get("epoch", 0) >= job.settings.train.epochs else "RUNNING"
         if state != "RUNNING":
             self.plan.finish(job.trial_id, state, metrics.get("best_miou"), measures(metrics))
         self.listener.finished(job, "UNFINISHED" if state == "RUNNING" else state, metrics)
