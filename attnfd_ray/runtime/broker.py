@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
@@ -28,7 +29,7 @@ class _Desk:
     losses: Counter[str] = field(default_factory=Counter)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    def lost(self, *, with_node: bool) -> Event | None:
+    def lost(self, nodes: Mapping[str, str], *, with_node: bool) -> Event | None:
         """Note that the group of the job died; return how the job ends by that, or None where it is begun again."""
         kind, text = "NODE_LOST" if with_node else "WORKER_LOST", self.hung
         if text:
@@ -36,20 +37,21 @@ class _Desk:
         self.losses[kind] += 1
         if POLICIES[kind].again(self.losses[kind]):
             return None
-        text = text or f"its workers died {self.losses[kind]} times without finishing an epoch"
+        logs = f"; their logs: {', '.join(sorted(nodes.values()))}" if nodes else ""
+        text = text or f"its workers died {self.losses[kind]} times without finishing an epoch{logs}"
         return Event(kind="failed", failure_kind=kind, failure_text=text)
 
 
 class Broker:
     """Jobs, groups and events; every method may be called by many at once.
 
-    `alive` returns the ids of the nodes that are there; a group says on which it runs.
+    `alive` returns the ids of the nodes that are there; a group says on which it runs, and where each keeps its logs.
     """
 
     def __init__(self, groups: int, alive: Callable[[], set[str]] = set) -> None:
         self._groups_left = groups
         self._alive = alive
-        self._nodes: dict[int, set[str]] = {}
+        self._nodes: dict[int, Mapping[str, str]] = {}
         self._waiting: deque[str] = deque()
         self._desks: dict[str, _Desk] = {}
         self._held: dict[int, str] = {}
@@ -109,18 +111,20 @@ class Broker:
 
     # What a group calls.
 
-    async def take(self, group: int, *, patience_s: float, nodes: Sequence[str] = ()) -> Job | Literal["idle", "over"]:
+    async def take(
+        self, group: int, *, patience_s: float, nodes: Mapping[str, str] = MappingProxyType({})
+    ) -> Job | Literal["idle", "over"]:
         """Return the next job, "idle" when there was none for `patience_s`, "over" when there will be none.
 
         A group that asks while it holds a job has been rebuilt after a loss, and gets the same job again, as often as
         the policy of that failure has it.
         """
-        before, self._nodes[group] = self._nodes.get(group, set()), set(nodes)
+        before, self._nodes[group] = self._nodes.get(group, {}), nodes
         if (held := self._held.get(group)) is not None:
             desk = self._desks[held]
             if self._interrupted:
                 await self.push(group, held, Event.interrupted())
-            elif (end := desk.lost(with_node=not before <= self._alive())) is None:
+            elif (end := desk.lost(before, with_node=not before.keys() <= self._alive())) is None:
                 return desk.job
             else:
                 await self.push(group, held, end)

@@ -21,7 +21,7 @@ from attnfd_ray.runtime.capacity import GroupShape
 from attnfd_ray.runtime.environment import START_TRIES, THREAD_NAME
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.runtime.loopback import LoopbackConfig, LoopbackTrainer
-from attnfd_ray.runtime.nodes import alive
+from attnfd_ray.runtime.nodes import alive, place_of_logs
 
 # Ranks above 0 wait in a broadcast while rank 0 waits for work: often enough to stay far from its time-out.
 _PATIENCE_S = 20.0
@@ -50,7 +50,7 @@ def work(config: dict[str, Any]) -> None:
         with contextlib.suppress(ray.exceptions.RayError):  # unheard it is a worker lost
             ray.get(broker.late.remote(group, job.trial_id, text, step_s=step_s), timeout=_TELLING_S)
 
-    nodes = from_every_worker(ray.get_runtime_context().get_node_id())
+    nodes = dict(from_every_worker((ray.get_runtime_context().get_node_id(), place_of_logs())))
     with contextlib.closing(Worker(ray.train.torch.get_device(), push, late)) as worker:
         while True:
             job: Any = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -22,6 +24,12 @@ def names_of_alive() -> dict[str, str]:
 def alive() -> set[str]:
     """Return the ids of the nodes that are there."""
     return set(names_of_alive())
+
+
+def place_of_logs() -> str:
+    """Return host:directory of what Ray keeps of this node's processes; there it stays when they are gone."""
+    node: Any = ray._private.worker._global_node  # no public name leads there
+    return f"{socket.gethostname()}:{node.get_logs_dir_path()}"
 
 
 @contextmanager

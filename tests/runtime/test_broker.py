@@ -187,12 +187,14 @@ def test_a_node_that_is_gone_costs_a_job_nothing() -> None:
         broker = Broker(groups=1, alive=lambda: there)
         await broker.submit(job())
         for lost in range(2 * MAX_LOSSES):
-            assert await broker.take(0, nodes=["n0", f"n{lost + 1}"], patience_s=1) == job()
+            assert await broker.take(0, nodes={"n0": "logs", f"n{lost + 1}": "logs"}, patience_s=1) == job()
             there.remove(f"n{lost + 1}")
             there.add(f"n{lost + 2}")
         for _ in range(MAX_LOSSES):  # the first of these is after the loss of a node, and free too
-            assert await broker.take(0, nodes=["n0"], patience_s=1) == job()
-        assert await broker.take(0, nodes=["n0"], patience_s=0.01) == "idle"
+            assert await broker.take(0, nodes={"n0": "here:/logs"}, patience_s=1) == job()
+        assert await broker.take(0, nodes={"n0": "here:/logs"}, patience_s=0.01) == "idle"
+        text = (await broker.pull("t1", seen=0)).failure_text
+        assert text == f"its workers died {MAX_LOSSES} times without finishing an epoch; their logs: here:/logs"
 
     run(test())
 
