@@ -35,10 +35,13 @@ def ended_by_signal() -> int:
 
 def way_on() -> str:
     """Return what to do after an interruption: the command that goes on, for those that do."""
-    words = [word for word in sys.argv[1:] if word != "--fresh"]
-    if words and words[0] in _GOES_ON:
-        return f"go on from the last finished epoch: {shlex.join(['attnfd-ray', *words])}"
-    return "nothing was lost; start it again"
+    from attnfd_ray.runtime.interrupt import has_begun
+
+    words = sys.argv[1:]
+    if has_begun() and words and words[0] in _GOES_ON:
+        again = [word for word in words if word != "--fresh"]
+        return f"go on from the last finished epoch: {shlex.join(['attnfd-ray', *again])}"
+    return "nothing had begun; start it again"
 
 
 def leave(code: int) -> NoReturn:

@@ -7,15 +7,17 @@ import json
 import platform
 import resource
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from attnfd_ray.config.overrides import config_hash
+from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.disk import tidy
-from attnfd_ray.runtime.jobs import INTERRUPTED, Job
+from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
 from attnfd_ray.runtime.versions import versions
+from attnfd_ray.search.objectives import measures
 from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 from attnfd_ray.train.evaluate import for_test, protocol
@@ -41,6 +43,19 @@ class Book:
         walls = store.epochs(job.trial_id, columns=["wall_s"])["wall_s"].to_pylist()
         store.append_trial(TrialRow(**known, state=TrialState.RUNNING))
         return cls(job, store, known, earlier_wall_s=sum(wall or 0.0 for wall in walls))
+
+    @classmethod
+    def ended(cls, job: Job) -> Event | None:
+        """Return the end of a job that the store has already: whoever wrote it died before it was heard."""
+        store = Store.open(job.settings.store, create=False)
+        trial = store.trial(job.trial_id)
+        if trial is None or trial["state"] not in (TrialState.COMPLETE, TrialState.PRUNED):
+            return None
+        last = store.epochs(job.trial_id).to_pylist()[-1]
+        known = {column.name: last[column.name] for column in dataclasses.fields(EpochRecord) if column.name in last}
+        known |= {"loss_terms": dict(last["loss_terms"])}
+        record = EpochRecord(**known, best_miou=trial["best_val_miou"], best_epoch=trial["best_epoch"])
+        return Event(kind="done", metrics=dataclasses.asdict(record) | aimed_at(job.settings, trial))
 
     def write_epoch(self, record: EpochRecord) -> None:
         values = dataclasses.asdict(record)
@@ -85,6 +100,11 @@ class Book:
         if self.job.search_id is not None:
             tune = self.job.settings.tune
             tidy(self.store, self.job.search_id, keep_weights=tune.keep_weights, metrics=tune.metrics)
+
+
+def aimed_at(settings: ExperimentSettings, row: Mapping[str, Any]) -> dict[str, float]:
+    """Return what no epoch tells of a trial that ended, where its search aims at it."""
+    return {name: value for name, value in measures(row).items() if name in settings.tune.metrics}
 
 
 def facts(job: Job, device: torch.device, attempt: int) -> dict[str, Any]:

@@ -26,6 +26,8 @@ class _Desk:
     event: Event | None = None
     cancelled: str | None = None
     hung: str | None = None
+    begun: bool = False
+    reached: int = 0
     losses: Counter[str] = field(default_factory=Counter)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -135,7 +137,8 @@ class Broker:
                 return "idle"
             while self._waiting and not self._interrupted:
                 desk = self._desks[self._waiting.popleft()]
-                if desk.cancelled is None:
+                if desk.cancelled is None or desk.begun:  # that a begun one stops has to be written
+                    desk.begun = True
                     self._held[group] = desk.job.trial_id
                     return desk.job
             return "over" if self._closed else "idle"
@@ -143,7 +146,10 @@ class Broker:
     async def push(self, group: int, trial_id: str, event: Event) -> str | None:
         """Say what happened; return why the job should stop now (INTERRUPTED: for today), or None to go on."""
         desk = self._desks[trial_id]
-        desk.losses.clear()
+        if event.kind != "epoch" or event.metrics["epoch"] > desk.reached:
+            # but not for an epoch that was heard before: it may be lost each time on its way to the disk
+            desk.losses.clear()
+            desk.reached = event.metrics.get("epoch", desk.reached)
         async with desk.changed:
             desk.event = event
             desk.changed.notify_all()
@@ -161,12 +167,15 @@ class Broker:
             desk.hung, desk.job = text, replace(desk.job, step_s=step_s)
 
     async def lost(self, group: int, reason: str) -> None:
-        """Note that a group will not come back; without any group left every job has failed."""
+        """Note that a group will not come back: another goes on with its job; without any left every job has failed."""
         self._groups_left -= 1
         trial_id = self._held.pop(group, None)
-        if trial_id is not None:
-            event = Event(kind="failed", failure_kind="WORKER_LOST", failure_text=reason)
-            await self.push(group, trial_id, event)
+        if trial_id is not None and self._interrupted:
+            await self.push(group, trial_id, Event.interrupted())
+        elif trial_id is not None and self._groups_left > 0:
+            async with self._work:
+                self._waiting.appendleft(trial_id)
+                self._work.notify_all()
         if self._groups_left == 0 and not self._closed:
             self._broken = reason
             await self._wake()
@@ -177,6 +186,6 @@ class Broker:
 
     async def _wake(self) -> None:
         """Have everybody who waits for an event look again."""
-        for desk in self._desks.values():
+        for desk in list(self._desks.values()):  # others may come meanwhile
             async with desk.changed:
                 desk.changed.notify_all()

@@ -45,21 +45,23 @@ def describe(error: Exception) -> tuple[str, str]:
     return "USER_CODE", f"{type(error).__name__}: {_first_line(error)} ({where})"
 
 
-def keep_trace(job: Job, kind: str, trace: str) -> str:
-    """Write a traceback into the run's directory; return what the text of the failure says of it.
+def trace_file(job: Job) -> Path:
+    """Return where the traceback of a job's last failure is."""
+    return job.directory / "failure.log"
 
-    That is nothing where it cannot be written: the failure itself is what has to be told.
-    """
-    file = job.directory / "failure.log"
+
+def keep_trace(job: Job, kind: str, trace: str) -> bool:
+    """Write a traceback into the run's directory; return whether that went well: the failure itself has to be told."""
+    file = trace_file(job)
     try:
         attempt = Store.open(job.settings.store, create=False).last_attempt(job.trial_id)
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         head = f"{kind}: {job.trial_id}, attempt {attempt}, on {socket.gethostname()}, {when}"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, f"{head}\n\n{trace}".encode(errors="backslashreplace"))
-    except (OSError, StoreError):
-        return ""
-    return f"; traceback: {file}"
+    except Exception:  # noqa: BLE001 - whatever it is, it must not hide the failure
+        return False
+    return True
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -71,7 +73,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def place(stack: traceback.StackSummary) -> str:
     """Return the innermost frame of the user's code and the host; without any, of ours; else the innermost of all."""
-    frames = stack[::-1]
+    frames = [frame for frame in stack[::-1] if not frame.filename.startswith("<")] or stack[
+        ::-1
+    ]  # <string> is no file
     theirs = (frame for frame in frames if not _is_below(frame, (_OURS, *_LIBRARIES)))
     ours = (frame for frame in frames if _is_below(frame, (_OURS,)))
     frame = next(theirs, next(ours, frames[0]))

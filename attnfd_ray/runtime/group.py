@@ -6,6 +6,7 @@ Ray's documented way starts a new TorchTrainer for every trial; a group that sta
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from attnfd_ray.runtime.broker import Broker
 from attnfd_ray.runtime.capacity import GroupShape
-from attnfd_ray.runtime.environment import START_TRIES, THREAD_NAME
+from attnfd_ray.runtime.environment import START_S, START_TRIES, THREAD_NAME
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.runtime.loopback import LoopbackConfig, LoopbackTrainer
 from attnfd_ray.runtime.nodes import alive, place_of_logs
@@ -26,6 +27,7 @@ from attnfd_ray.runtime.nodes import alive, place_of_logs
 # Ranks above 0 wait in a broadcast while rank 0 waits for work: often enough to stay far from its time-out.
 _PATIENCE_S = 20.0
 _TELLING_S = 10.0  # to tell the broker that a step hangs
+_WORTH_ANOTHER_S = 2.0 * START_S * START_TRIES  # a group that lived longer had more than its room to wait for
 _MAX_REBUILDS = 1000  # of one group: the broker gives up a job that keeps killing it, so only the sum is unbounded
 
 
@@ -94,7 +96,6 @@ class Groups:
 
     def interrupt(self) -> None:
         """Have every job end after the epoch it is in, and no other begin."""
-        self._closing = True
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self.broker.interrupt.remote())
 
@@ -112,6 +113,20 @@ class Groups:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, index: int) -> None:
+        """Keep a group until it is sent home, or cannot be had."""
+        for number in itertools.count():
+            began_s = time.monotonic()
+            reason = self._fit(index, f"group-{index}-{number}")
+            if reason is None or self._closing:  # later Ray may be shut down, and ends a process that still calls it
+                return
+            # Ray counts over a group's whole life how often it had to wait for room: one that has worked gets another
+            if time.monotonic() - began_s < _WORTH_ANOTHER_S:
+                break
+        with contextlib.suppress(ray.exceptions.RayActorError):  # whoever asks the broker hears that it is gone
+            ray.get(self.broker.lost.remote(index, f"worker group {index} could not go on: {reason}"))
+
+    def _fit(self, index: int, name: str) -> str | None:
+        """Run a group to its end; return why it could not go on, None where it was sent home."""
         try:
             kind = LoopbackTrainer if self.local else ray.train.torch.TorchTrainer
             trainer = kind(
@@ -124,7 +139,7 @@ class Groups:
                     resources_per_worker=self.shape.resources(),
                 ),
                 run_config=ray.train.RunConfig(
-                    name=f"group-{index}",
+                    name=name,
                     storage_path=str(self.storage),
                     failure_config=ray.train.FailureConfig(
                         max_failures=_MAX_REBUILDS, controller_failure_limit=START_TRIES - 1
@@ -133,9 +148,6 @@ class Groups:
                 ),
             )
             trainer.fit()
-            reason = "it went home"
         except Exception as error:  # noqa: BLE001 - reported to every client that waits for this group
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        if not self._closing:  # later Ray may be shut down, and ends a process that still calls it
-            with contextlib.suppress(ray.exceptions.RayActorError):  # whoever asks the broker hears that it is gone
-                ray.get(self.broker.lost.remote(index, f"worker group {index} could not go on: {reason}"))
+            return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        return None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _stoppers: list[Callable[[], None]] = []
+_begun = threading.Event()
 
 
 @contextmanager
@@ -17,6 +18,16 @@ def stoppable(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _stoppers.remove(stop)
+
+
+def begin() -> None:
+    """Note that the command has begun something that it goes on with when started again."""
+    _begun.set()
+
+
+def has_begun() -> bool:
+    """Return whether it has."""
+    return _begun.is_set()
 
 
 def ask_to_stop() -> bool:

@@ -54,8 +54,8 @@ class Event:
 
     @classmethod
     def interrupted(cls) -> Event:
-        """Return that the user stopped a job."""
-        return cls(kind="failed", failure_kind=INTERRUPTED, failure_text="stopped by the user")
+        """Return that a job was stopped before its end, which is still to come."""
+        return cls(kind="failed", failure_kind=INTERRUPTED, failure_text="stopped; the same command goes on with it")
 
     @property
     def failed_with(self) -> tuple[str, str]:

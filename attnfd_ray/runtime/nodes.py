@@ -53,4 +53,4 @@ def watched(say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join()
+        thread.join(_LOOK_S)  # it may be asking a cluster that is gone

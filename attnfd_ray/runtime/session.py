@@ -24,12 +24,12 @@ from attnfd_ray.distill.method import build_method, method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import AttnFDError, ClusterError, ConfigError
 from attnfd_ray.models import SegmentationModel, build_model, load_weights
+from attnfd_ray.runtime import interrupt
 from attnfd_ray.runtime.client import without_broker
 from attnfd_ray.runtime.cluster import connected
 from attnfd_ray.runtime.environment import LOOPBACK, on_loopback, ray_in_use
 from attnfd_ray.runtime.estimate import Sizes
 from attnfd_ray.runtime.group import Groups
-from attnfd_ray.runtime.interrupt import stoppable
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
 from attnfd_ray.runtime.nodes import watched
@@ -49,6 +49,7 @@ def claimed(settings: ExperimentSettings, command: str, *, fresh: bool) -> Itera
     Store.open(settings.store, create=True)
     with locked(settings, command):
         run_id = claim_id(settings, command, fresh=fresh)
+        interrupt.begin()
         yield (
             run_id,
             Job(
@@ -82,7 +83,7 @@ def worker_groups(
                 Groups(
                     room.shape, count=room.groups, name=name, storage=storage, verbose=verbose, local=local
                 ) as groups,
-                stoppable(groups.interrupt),
+                interrupt.stoppable(groups.interrupt),
                 watched(say),
             ):
                 yield groups

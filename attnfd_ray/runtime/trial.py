@@ -34,10 +34,16 @@ def trial(config: dict[str, Any]) -> None:
     It never cancels its job: the driver does, when it decides to. So a shell that dies and is tried again finds its
     job where it was.
     """
+    gone = {"failure_kind": "WORKER_LOST", "failure_text": "what served the workers is gone"}
     try:
-        _follow(config["job"], ray.get_actor(config["broker"], namespace=config["namespace"]))
-    except (ray.exceptions.RayActorError, ValueError):  # Ray's for an actor that it does not know any more
-        tune.report({"failure_kind": "WORKER_LOST", "failure_text": "what served the workers is gone"})
+        broker = ray.get_actor(config["broker"], namespace=config["namespace"])
+    except ValueError:  # Ray's for an actor that it does not know any more
+        tune.report(gone)
+        return
+    try:
+        _follow(config["job"], broker)
+    except ray.exceptions.RayActorError:
+        tune.report(gone)
 
 
 def _follow(job: Job, broker: Any) -> None:

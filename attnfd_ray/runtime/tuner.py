@@ -18,7 +18,7 @@ from attnfd_ray.errors import AttnFDError, Interrupted, RunFailed, StoreError
 from attnfd_ray.runtime.client import settle, without_broker
 from attnfd_ray.runtime.disk import tidy
 from attnfd_ray.runtime.group import Groups
-from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.jobs import INTERRUPTED, Job
 from attnfd_ray.runtime.listener import Listener
 from attnfd_ray.runtime.policy import POLICIES, Tally
 from attnfd_ray.runtime.trial import resources, trial
@@ -85,6 +85,7 @@ class _Bridge:
         self.jobs: dict[str, Job] = {}
         self.heard: dict[str, int] = {}
         self.pruned: set[str] = set()
+        self.num_unfinished = 0
         self.fatal: AttnFDError | None = None
         self.tally = Tally(template.settings.tune.max_failures, again="attnfd-ray tune FILE --retry failed")
 
@@ -136,13 +137,16 @@ class _Bridge:
         state: State
         if error or "failure_kind" in metrics:
             metrics = {"failure_kind": "WORKER_LOST", "failure_text": "the trial's process died"} | metrics
-            if error:
-                self._ask("cancel", job.trial_id, metrics["failure_text"])
-            state = self._failed(job, metrics["failure_kind"], metrics["failure_text"])
+            if error:  # nobody follows it any more: its group ends the epoch, and leaves it to be done
+                self._ask("cancel", job.trial_id, INTERRUPTED)
+                state = "RUNNING"
+            else:
+                state = self._failed(job, metrics["failure_kind"], metrics["failure_text"])
         elif tune_id in self.pruned:
             state = "PRUNED"
         else:  # what Tune ended with the search is still to be done
             state = "COMPLETE" if metrics.get("epoch", 0) >= job.settings.train.epochs else "RUNNING"
+        self.num_unfinished += state == "RUNNING"
         if state != "RUNNING":
             self.plan.finish(job.trial_id, state, metrics.get("best_miou"), measures(metrics))
         self.listener.finished(job, "UNFINISHED" if state == "RUNNING" else state, metrics)
@@ -196,6 +200,10 @@ def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) 
     tuner.fit()
     if error := bridge.stopped():
         raise error
+    if bridge.num_unfinished:
+        raise RunFailed(
+            f"{bridge.num_unfinished} trial(s) were not followed to their end; the same command goes on with them"
+        )
     if not plan.counts().complete:
         raise RunFailed("no trial was completed; `attnfd-ray report` says what became of each")
 

@@ -30,7 +30,7 @@ class Watchdog:
     def __init__(
         self,
         patience_s: float,
-        late: Callable[[str, str, float], None],
+        late: Callable[[str, Callable[[], str], float], None],
         *,
         step_s: float | None = None,
         end: Callable[[], None] = lambda: os._exit(1),
@@ -66,13 +66,14 @@ class Watchdog:
             return
         median_s = statistics.median(self._took_s) if len(self._took_s) >= _ENOUGH_STEPS else self._step_s
         if median_s is not None and took_s > _FACTOR * median_s:
-            frame: FrameType | None = sys._current_frames().get(self._runner)
-            where = place(traceback.extract_stack(frame))
-            text = f"step {step} was not over after {took_s:.3g} s, the median one takes {median_s:.2g} s ({where})"
             at_last = threading.Timer(_LAST_WORDS_S, self._end)
             at_last.daemon = True
             at_last.start()
-            self._late(text, "".join(traceback.format_stack(frame)), median_s)
+            frame: FrameType | None = sys._current_frames().get(self._runner)
+            # the lines of the source may be on the disk that hangs
+            where = place(traceback.StackSummary.extract(reversed([*traceback.walk_stack(frame)]), lookup_lines=False))
+            text = f"step {step} was not over after {took_s:.3g} s, the median one takes {median_s:.2g} s ({where})"
+            self._late(text, lambda: "".join(traceback.format_stack(frame)), median_s)
             at_last.cancel()
             self._end()
 

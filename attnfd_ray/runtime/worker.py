@@ -31,18 +31,16 @@ from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import DataError, Diverged, NoMetric
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
-from attnfd_ray.runtime.book import Book
-from attnfd_ray.runtime.failures import describe, is_out_of_memory, keep_trace
+from attnfd_ray.runtime.book import Book, aimed_at
+from attnfd_ray.runtime.failures import describe, is_out_of_memory, keep_trace, trace_file
 from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
 from attnfd_ray.runtime.policy import POLICIES
 from attnfd_ray.runtime.watchdog import Watchdog
-from attnfd_ray.search.objectives import measures
-from attnfd_ray.store.rows import TrialRow
 from attnfd_ray.train import distributed, latency
 from attnfd_ray.train.distributed import from_first_worker, rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
 from attnfd_ray.train.loop import Run
-from attnfd_ray.train.records import EpochRecord
+from attnfd_ray.train.records import EpochRecord, Outcome
 
 TEACHER_CHECK_IMAGES = 64  # enough to tell a trained teacher from a wrong file, few enough to be quick
 
@@ -98,8 +96,8 @@ class Worker:
             kind, text = describe(error)
             alone = not isinstance(error, Diverged | NoMetric)  # all workers see the same loss and scores
             if alone or rank() == 0:
-                if POLICIES[kind].traced:
-                    text += keep_trace(job, kind, "".join(traceback.format_exception(error)))
+                if POLICIES[kind].traced and keep_trace(job, kind, "".join(traceback.format_exception(error))):
+                    text += f"; traceback: {trace_file(job)}"
                 self._push(job, Event(kind="failed", failure_kind=kind, failure_text=text))
             if alone and world_size() > 1:
                 raise GroupMustRestart(text) from error
@@ -187,6 +185,12 @@ class Worker:
 
     def _train(self, job: Job) -> None:
         settings = job.settings
+        # another one may have written the end and died before it was heard
+        ended = from_first_worker(Book.ended(job) if rank() == 0 and job.search_id else None)
+        if ended is not None:
+            if rank() == 0:
+                self._push(job, ended)
+            return
         book = Book.open(job, self.device) if rank() == 0 else None
         train_set, val_set = self._checked_splits(job)
         test_split = settings.data.test_split
@@ -209,50 +213,52 @@ class Worker:
             test_set=test_set,
             on_step=watchdog.on_step,
         )
-        ready_utc_s = time.time()
+        ready_utc_s, resumed = time.time(), run.last
 
         def report(record: EpochRecord) -> bool:
             reason: str | None = None
             if book is not None:
-                book.write_epoch(record)
+                if record is not resumed:
+                    book.write_epoch(record)
                 metrics = dataclasses.asdict(record) | {"ready_utc_s": ready_utc_s}
                 reason = self._push(job, Event(kind="epoch", metrics=metrics))
                 book.stop_reason = reason
             return from_first_worker(reason) is not None and record.epoch < record.epochs_total
 
         with watchdog:
-            outcome = run.run(report)
-        if book is None:
-            return
+            # a trial may have been cut off on its way to stop: whoever decides is asked again
+            stopped = resumed is not None and job.search_id is not None and report(resumed)
+            outcome = run.run(report, stopped=stopped)
+        if book is not None:
+            self._end(book, run, outcome)
+
+    def _end(self, book: Book, run: Run, outcome: Outcome) -> None:
+        """Write how a job ended, and say it."""
+        job, settings, val_set = book.job, run.settings, run.val_set
         if outcome.stopped_early and book.stop_reason == INTERRUPTED:
             told = Event.interrupted()
             book.write_interrupted(told.failure_text)
             self._push(job, told)
-        else:
-            timed = None
-            if LATENCY in settings.tune.metrics and not outcome.stopped_early:
-                timed = latency.measure(
-                    outcome.best_weights, settings, val_set, readers=run.readers, device=self.device
-                )
-            row = book.write_end(outcome, train_set.class_names, timed)
-            self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last) | _aimed_at(settings, row)))
-            book.tidy()
+            return
+        timed = None
+        if LATENCY in settings.tune.metrics and not outcome.stopped_early:
+            timed = latency.measure(outcome.best_weights, settings, val_set, readers=run.readers, device=self.device)
+        row = book.write_end(outcome, val_set.class_names, timed)
+        self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last) | aimed_at(settings, vars(row))))
+        book.tidy()
 
     def _watchdog(self, job: Job) -> Watchdog:
         """Return what ends this process when a step of the job hangs."""
 
-        def late(text: str, stack: str, step_s: float) -> None:
+        def late(text: str, stack: Callable[[], str], step_s: float) -> None:
             assert self._late is not None, "without it patience has no end"
-            self._late(job, text + keep_trace(job, "TIMEOUT", stack), step_s)
+            # told first: what hangs may be the disk
+            self._late(job, f"{text}; traceback: {trace_file(job)}", step_s)
+            keep_trace(job, "TIMEOUT", stack())
 
         patience_s = job.settings.train.step_patience_s
         patience_s = math.inf if patience_s is None or self._late is None else patience_s
         return Watchdog(patience_s, late, step_s=job.step_s)
-
-
-def _aimed_at(settings: ExperimentSettings, row: TrialRow) -> dict[str, float]:
-    """Return what no epoch tells of a trial that ended, where its search aims at it."""
-    return {name: value for name, value in measures(vars(row)).items() if name in settings.tune.metrics}
 
 
 def _lost_a_peer(error: Exception) -> bool:

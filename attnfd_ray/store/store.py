@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -74,6 +75,11 @@ class Store:
         schema = _narrowed(TRIALS, columns, needed={*resolve.TRIAL_KEY, *resolve.TRIAL_RANK, "state"})
         table = resolve.latest_trials(self._rows(self._trials, schema, None))
         return table.select(list(columns)) if columns else table
+
+    def trial(self, trial_id: str) -> dict[str, Any] | None:
+        """Return how one trial stands, or None for one that is not known."""
+        rows: list[dict[str, Any]] = resolve.latest_trials(self._rows(self._trials, TRIALS, trial_id)).to_pylist()
+        return rows[0] if rows else None
 
     def last_attempt(self, trial_id: str) -> int:
         """Return the highest attempt that has left a row, 0 if there is none."""

@@ -94,8 +94,11 @@ class Run:
         """The file of the last epoch's student, written when the run ends."""
         return self.directory / "last.safetensors"
 
-    def run(self, report: Report) -> Outcome:
-        """Train to the end, or until `report` (called after each epoch, on every worker) returns True."""
+    def run(self, report: Report, *, stopped: bool = False) -> Outcome:
+        """Train to the end, or until `report` (called after each epoch, on every worker) returns True.
+
+        `stopped` is for a run that goes on and was to stop after its last epoch already.
+        """
         settings, train = self.settings, self.settings.train
         loader = TrainLoader(
             self.train_set,
@@ -118,7 +121,6 @@ class Run:
             total=loader.steps * train.epochs,
             on_step=self.on_step,
         )
-        stopped = False
         while not stopped and (self.last is None or self.last.epoch < train.epochs):
             self.last = self.epoch(stepper, loader)
             stopped = report(self.last)

@@ -244,7 +244,7 @@ def test_a_run_that_failed_is_one_line_and_exit_code_1(fails):
 def test_an_interrupted_command_exits_with_130(fails):
     ran = fails(KeyboardInterrupt())
     assert (ran.code, ran.out) == (130, "")
-    assert ran.err.strip() == "interrupted; nothing was lost; start it again"
+    assert ran.err.strip() == "interrupted; nothing had begun; start it again"
 
 
 @pytest.mark.parametrize("name", ["train", "tune", "confirm"])
@@ -253,6 +253,7 @@ def test_an_interrupted_command_says_which_command_goes_on(run, monkeypatch, nam
         raise Interrupted("interrupted after the last epoch that had begun")
 
     monkeypatch.setattr(cli.cli.commands[name], "callback", fail)
+    monkeypatch.setattr("attnfd_ray.runtime.interrupt.has_begun", lambda: True)
     ran = run(name, "my file.yaml", "--set", "train.epochs=3", *(["--fresh"] if name != "confirm" else []))
     assert (ran.code, ran.out) == (130, "")
     assert ran.err == (

@@ -213,20 +213,59 @@ def test_a_late_word_on_an_old_job_does_not_lose_the_new_one() -> None:
     run(test())
 
 
-def test_when_no_group_is_left_every_client_hears_why() -> None:
+def test_another_group_goes_on_with_the_job_of_one_that_is_gone_and_without_any_left_every_client_hears_why() -> None:
     async def test() -> None:
         broker = Broker(groups=2)
         await broker.submit(job("a"))
         await broker.submit(job("b"))
         await broker.take(0, patience_s=1)
-        waiting = asyncio.create_task(broker.pull("b", seen=0))
+        clients = [asyncio.create_task(broker.pull(name, seen=0)) for name in ("a", "b")]
         await broker.lost(0, "worker group 0 could not go on")
-        assert (await broker.pull("a", seen=0)).failure_text == "worker group 0 could not go on"
         await asyncio.sleep(SOON_S)
-        assert not waiting.done()
+        assert not any(client.done() for client in clients)
+        assert await broker.take(1, patience_s=1) == job("a")
         await broker.lost(1, "worker group 1 could not go on")
-        assert (await waiting).failure_text == "worker group 1 could not go on"
+        assert [(await client).failure_text for client in clients] == ["worker group 1 could not go on"] * 2
         assert await broker.broken() == "worker group 1 could not go on"
+
+    run(test())
+
+
+def test_a_job_that_was_to_stop_is_handed_on_too_so_that_its_end_is_written() -> None:
+    async def test() -> None:
+        broker = Broker(groups=2)
+        await broker.submit(job())
+        await broker.take(0, patience_s=1)
+        await broker.cancel("t1", "below the median")
+        await broker.lost(0, "worker group 0 could not go on")
+        assert await broker.take(1, patience_s=1) == job()
+        assert await broker.push(1, "t1", epoch(1)) == "below the median"
+
+    run(test())
+
+
+def test_a_job_that_dies_after_the_same_epoch_each_time_is_given_up() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        pull = asyncio.create_task(broker.pull("t1", seen=1))
+        for _ in range(MAX_LOSSES):
+            assert await broker.take(0, patience_s=1) == job()
+            await broker.push(0, "t1", epoch(1))  # and never comes to save it
+        assert await broker.take(0, patience_s=0.01) == "idle"
+        assert (await pull).failure_kind == "WORKER_LOST"
+
+    run(test())
+
+
+def test_a_group_that_is_lost_after_an_interruption_leaves_nobody_waiting() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        await broker.take(0, patience_s=1)
+        await broker.interrupt()
+        await broker.lost(0, "worker group 0 could not go on")
+        assert await broker.pull("t1", seen=0) == Event.interrupted()
 
     run(test())
 

@@ -137,17 +137,46 @@ def test_a_broken_image_deep_in_the_set_ends_a_search_when_it_was_met_three_time
     assert [row["state"] for row in rows].count("FAILED") == 3
 
 
+PATIENT = """
+import time
+from pathlib import Path
+from attnfd_ray.distill.attnfd import AttnFD
+
+GO = Path(__file__).with_name("go")
+
+
+class Patient(AttnFD):
+    class Settings(AttnFD.Settings):
+        name: str
+
+    forwards = 0
+
+    def forward(self, student, teacher, labels):
+        self.forwards += 1
+        while self.forwards > 3 and not GO.exists():  # in its second epoch
+            time.sleep(0.05)
+        return super().forward(student, teacher, labels)
+"""
+LONG_S = 7.0  # longer than anything else at the end of a command waits
+
+
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_ends_a_search_after_its_epoch_and_a_second_one_at_once(
+def test_ctrl_c_ends_a_search_after_the_running_epochs_and_a_second_one_at_once(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path, times: int
 ) -> None:
+    (tmp_path / "patient.py").write_text(PATIENT, encoding="utf-8")
+    tree["method"] = {"name": "patient:Patient", "layers": ["aspp"], "reduction_ratio": 4}
     tree["train"]["epochs"] = 500
     file = write(tree, tmp_path)
-    process = attnfd_ray.start("tune", file, "--fresh")
-    wait_until("the baseline's first epoch", lambda: epochs(tree["store"], "tiny.search1-0000"))
+    process = attnfd_ray.start("tune", file, "--fresh", PYTHONPATH=str(tmp_path))
+    quick, slow = "tiny.search1-0000", "tiny.search1-0001"  # the baseline learns from nobody, and waits for nobody
+    wait_until("an epoch of both", lambda: epochs(tree["store"], quick) and epochs(tree["store"], slow))
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody hears it
         time.sleep(0.2)
+    if times == 1:
+        time.sleep(LONG_S)
+        (tmp_path / "go").touch()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     stopping, *rest = err.strip().splitlines()
@@ -157,15 +186,15 @@ def test_ctrl_c_ends_a_search_after_its_epoch_and_a_second_one_at_once(
         f"interrupted after the last epoch that had begun; {way_on}" if times == 1 else f"interrupted; {way_on}"
     ]
     store = Store.open(tree["store"], create=False)
-    students = [row for row in store.trials().to_pylist() if row["role"] != "teacher"]
-    assert len(students) >= 1
-    for row in students:
-        assert row["state"] == "RUNNING"
+    for trial_id in (quick, slow):
+        row = store.trial(trial_id)
+        assert row is not None
+        assert (row["state"], row["failure_kind"]) == ("RUNNING", "INTERRUPTED" if times == 1 else None)
         if times == 1:
-            assert row["failure_kind"] == "INTERRUPTED"
-            saved = checkpoint.latest(Path(tree["store"]) / "runs" / row["trial_id"] / "checkpoints")
+            saved = checkpoint.latest(Path(tree["store"]) / "runs" / trial_id / "checkpoints")
             assert saved is not None
-            assert saved.epoch == max(row["epoch"] for row in epochs(tree["store"], row["trial_id"]))  # none was lost
+            assert saved.epoch == max(epoch["epoch"] for epoch in epochs(tree["store"], trial_id))  # none was lost
+    assert (len(epochs(tree["store"], slow)) > 1) == (times == 1)
 
 
 def test_a_teacher_below_its_bar_ends_a_search_before_any_student(

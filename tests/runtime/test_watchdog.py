@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,9 @@ class Watched:
         self.ended = threading.Event()
         self.dog = Watchdog(patience_s, self.late, step_s=step_s, end=self.end, clock=lambda: self.now_s)
 
-    def late(self, *what: object) -> None:
+    def late(self, text: str, stack: Callable[[], str], step_s: float) -> None:
         self.did.append("told")
-        self.told.append(what)  # type: ignore[arg-type]
+        self.told.append((text, stack(), step_s))
 
     def end(self) -> None:
         self.did.append("ended")

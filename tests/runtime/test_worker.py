@@ -17,6 +17,7 @@ from attnfd_ray.config.overrides import teacher_experiment, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.check import quick_check
 from attnfd_ray.models import build_model
+from attnfd_ray.runtime.book import Book
 from attnfd_ray.runtime.client import settle
 from attnfd_ray.runtime.jobs import Event, Job
 from attnfd_ray.runtime.policy import failure
@@ -135,6 +136,40 @@ def test_what_a_search_aims_at_is_said_at_the_end_and_timed_only_then(
         assert (row["latency_ms"] is not None) == (row["latency_protocol"] is not None) == (said == ["latency_ms"])
     assert row["latency_protocol"].startswith("32x32 fp32 on ")
     assert 0 < row["latency_ms"] < 1000
+
+
+def test_a_job_cut_off_on_its_way_to_stop_trains_no_further_epoch(
+    alone: ExperimentSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """No error that anybody handles."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    stopping = job(alone, search_id="s")
+    with monkeypatch.context() as patch:
+        patch.setattr(Book, "write_end", killed)
+        with pytest.raises(Killed):
+            work(stopping, Ears(stop_after=2))
+    again = work(stopping, Ears(stop_after=2))
+    assert [(event.kind, event.metrics["epoch"]) for event in again.events] == [("epoch", 2), ("done", 2)]
+    row = trial_row(alone)
+    assert (row["state"], row["epochs_done"], row["attempt"]) == ("PRUNED", 2, 2)
+    rows = Store.open(alone.store, create=False).epochs().to_pylist()
+    assert [(row["epoch"], row["attempt"]) for row in rows] == [(1, 1), (2, 1)]
+
+
+@pytest.mark.parametrize("stop_after", [2, None])
+def test_a_job_whose_end_was_written_and_not_heard_is_not_begun_again(
+    alone: ExperimentSettings, stop_after: int | None
+) -> None:
+    ended = job(alone, search_id="s")
+    first = work(ended, Ears(stop_after=stop_after)).events[-1]
+    before = trial_row(alone)
+    (again,) = work(ended).events
+    assert again == first
+    assert trial_row(alone) == before
 
 
 def test_a_stopped_job_says_why_and_at_which_epoch(alone: ExperimentSettings) -> None:
