@@ -189,8 +189,9 @@ def test_ctrl_c_ends_a_search_after_the_running_epochs_and_a_second_one_at_once(
     for trial_id in (quick, slow):
         row = store.trial(trial_id)
         assert row is not None
-        assert (row["state"], row["failure_kind"]) == ("RUNNING", "INTERRUPTED" if times == 1 else None)
+        assert row["state"] == "RUNNING"
         if times == 1:
+            assert row["failure_kind"] == "INTERRUPTED"
             saved = checkpoint.latest(Path(tree["store"]) / "runs" / trial_id / "checkpoints")
             assert saved is not None
             assert saved.epoch == max(epoch["epoch"] for epoch in epochs(tree["store"], trial_id))  # none was lost
@@ -205,5 +206,5 @@ def test_a_teacher_below_its_bar_ends_a_search_before_any_student(
     assert done.returncode == 2
     assert "below teacher.min_miou 0.99; train it longer, check" in done.stderr
     assert done.stderr.count("\n") == 1
-    names = Store.open(tree["store"], create=False).trials(columns=["experiment"])["experiment"].to_pylist()
-    assert "other" not in names, "the teacher was there, and no student has started"
+    roles = Store.open(tree["store"], create=False).trials(columns=["role"])["role"].to_pylist()
+    assert roles == ["teacher"], "no student has started"

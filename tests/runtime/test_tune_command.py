@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -70,59 +69,6 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
     assert report.returncode == 0
     assert "Gain over the baseline" in report.stdout
     assert "the baseline tuned over 3" in " ".join(report.stdout.split())
-
-
-BROKEN_METHOD = """
-from attnfd_ray.distill.attnfd import AttnFD
-
-
-class Broken(AttnFD):
-    class Settings(AttnFD.Settings):
-        name: str
-        broken: bool = False
-
-    def forward(self, student, teacher, labels):
-        if self.settings.broken:
-            raise ZeroDivisionError("on purpose")
-        return super().forward(student, teacher, labels)
-"""
-
-
-def test_a_trial_that_fails_is_told_with_its_kind_and_the_search_goes_on(
-    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
-) -> None:
-    (tmp_path / "broken_method.py").write_text(BROKEN_METHOD, encoding="utf-8")
-    tree["method"] = {"name": "broken_method:Broken", "layers": ["aspp"], "reduction_ratio": 4}
-    tree["train"]["epochs"] = 1
-    tree["search"] = {"method.broken": {"choice": [False, True]}, "optim.lr": {"choice": [0.02, 1e30]}}
-    tree["tune"] = {"trials": 4, "sampler": "grid"}
-    done = attnfd_ray("tune", write(tree, tmp_path), PYTHONPATH=str(tmp_path))
-    assert (done.returncode, done.stderr) == (0, "")
-    rows = [row for row in trials(tree["store"]).values() if row["role"] != "teacher"]
-    kinds = sorted((row["state"], row["failure_kind"] or "") for row in rows)
-    assert kinds == [
-        ("COMPLETE", ""),
-        ("COMPLETE", ""),
-        ("FAILED", "USER_CODE"),
-        ("FAILED", "USER_CODE"),
-        ("INFEASIBLE", "NAN"),
-    ]
-    what = f"ZeroDivisionError: on purpose (broken_method.py:12 in forward, on {socket.gethostname()})"
-    for row in rows:
-        if row["state"] == "FAILED":
-            log = Path(tree["store"]) / "runs" / row["trial_id"] / "failure.log"
-            assert row["failure_text"] == f"{what}; traceback: {log}"
-            assert "broken_method.py" in log.read_text()
-
-    (tmp_path / "broken_method.py").write_text(BROKEN_METHOD.replace("if self.settings.broken", "if False"))
-    again = attnfd_ray("tune", tmp_path / "tiny.yaml", "--retry", "failed", PYTHONPATH=str(tmp_path))
-    assert (again.returncode, again.stderr) == (0, "")
-    retried = trials(tree["store"])
-    for row in rows:
-        now = retried[row["trial_id"]]
-        assert now["attempt"] == row["attempt"] + (row["state"] == "FAILED")
-        diverges = json.loads(row["searched_json"]).get("optim.lr") == 1e30
-        assert now["state"] == ("INFEASIBLE" if diverges else "COMPLETE")
 
 
 def test_a_search_over_methods_has_its_teacher_though_the_file_s_own_method_needs_none(
