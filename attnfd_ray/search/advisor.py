@@ -1,7 +1,8 @@
 """Optuna behind four verbs: propose, place, judge, tell. Its study lives in memory; the store is what lasts.
 
 Every draw is by a fresh sampler whose seed follows from the seed of the search and the number of the trial, and not
-from how many draws came before it in this process.
+from how many draws came before it in this process. Those that were rejected are in the study of this process alone,
+so no draw may depend on them.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class Advisor:
     def _candidates(self, index: int) -> Iterator[optuna.Trial]:
         """Yield what the sampler draws; where it keeps missing, every combination that may be tried."""
         params: dict[str, Any] = {}
-        for attempt in range(NUM_DRAWS):
+        # a grid draws in the order of the combinations below, but knows which were tried, not which may be
+        for attempt in range(1 if self._settings.tune.sampler == "grid" else NUM_DRAWS):
             self._study.sampler = self._sampler(index, attempt)
             trial = self._study.ask(self._distributions)
             trial.set_user_attr(INDEX, index)

@@ -8,12 +8,20 @@ from typing import Any
 import pytest
 from search_fakes import LAYERS, SPACE, experiment, past, run
 
+from attnfd_ray.registry import TABLES
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial, Suggestion
 
 EPOCHS = 9
 RANGES = {"method.loss_weight": SPACE["method.loss_weight"], "optim.momentum": {"float": [0, 0.99]}}
 GRID = {"method.reduction_ratio": {"int": [1, 8]}, "optim.momentum": {"float": [0, 0.9], "step": 0.3}}
+
+# what most draws miss, and choices that are soon drawn twice
+LIMITED: dict[str, Any] = {**RANGES, "method.layers": {"subset": LAYERS, "min": 1, "max": 2}}
+LIMITED_GRID = {
+    "method.layers": {"subset": LAYERS, "min": 2, "max": 2},
+    "optim.momentum": {"float": [0, 0.9], "step": 0.1},
+}
 
 
 def scores(suggestion: Suggestion) -> list[float]:
@@ -54,6 +62,17 @@ def test_a_search_killed_and_rebuilt_runs_the_trials_of_one_never_killed(
     for k in killed_after:
         rest = continued(plan_of(whole[:k][::-1], search, sampler=sampler))  # the store has no order
         assert rest == whole[k:]
+
+
+@pytest.mark.parametrize("sampler", sorted(TABLES["sampler"]))
+def test_draws_that_were_rejected_change_nothing_in_a_rebuilt_search(sampler: str) -> None:
+    search = LIMITED_GRID if sampler == "grid" else LIMITED
+    plan = plan_of([], search, sampler=sampler)
+    whole = continued(plan)
+    assert len(whole) == 25
+    assert len(plan._advisor._study.trials) > 24  # some draws were rejected
+    for k in (1, 6, 9, 12, 18):
+        assert continued(plan_of(whole[:k][::-1], search, sampler=sampler)) == whole[k:]
 
 
 @pytest.mark.parametrize("early_stopping", ["hyperband", "median"])
