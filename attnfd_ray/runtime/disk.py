@@ -59,10 +59,11 @@ def spent(
 def keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metrics = (MIOU,)) -> set[str]:
     """Return the ids of the trials of one search that keep their weights; None: all do.
 
-    Those are the ones the sampler did not draw, of baselines the best alone once it is known, and of those that had
-    their full budget so many for each protocol: the best of the report, which is the best that is not of a baseline's
-    config, then, with several metrics, the trials on their front, then the highest scores of their own. Of a front that
-    is longer than `keep_weights` one may move up whose weights are gone, and stays without.
+    Those are the file as written, of baselines the best alone once it is known, and of those that had their full budget
+    so many for each protocol: the best of the report, which is the best that is not of a baseline's config, then, with
+    several metrics, the trials on their front, then the highest scores of their own. Of a front that is longer than
+    `keep_weights` one may move up whose weights are gone, and stays without. What `confirm` ran again is there for its
+    scores alone.
     """
     if keep_weights is None:
         return {row["trial_id"] for row in rows}
@@ -71,7 +72,7 @@ def keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metr
     for row in sorted(rows, key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"])):
         if row["role"] != "confirm" and row["state"] == TrialState.COMPLETE:
             complete[row["protocol"]].append(row)
-    kept = {row["trial_id"] for row in rows if row["role"] not in ("trial", "baseline_trial")}
+    kept = {row["trial_id"] for row in rows if row["role"] not in ("trial", "baseline_trial", "confirm")}
     for protocol, group in complete.items():
         drawn = [row for row in group if row["role"] == "trial"]
         ranked = _best_config_first(group)

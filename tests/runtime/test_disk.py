@@ -269,12 +269,21 @@ def test_what_is_not_of_the_search_is_not_touched(store: Store, facts: dict[str,
     assert left(directory) == ALL
 
 
-@pytest.mark.parametrize("role", ["baseline", "as_written", "confirm"])
+@pytest.mark.parametrize("role", ["baseline", "as_written"])
 def test_what_no_sampler_drew_keeps_its_weights_however_it_ended(store: Store, role: str) -> None:
     directory = end(store, f"{SEARCH}-0000", "PRUNED", 0.1, role=role)
     end(store, f"{SEARCH}-0002")
     tidy(store, SEARCH, keep_weights=1)
     assert left(directory) == WEIGHTS
+
+
+def test_runs_of_confirm_keep_no_weights_once_they_have_ended_unless_all_do(store: Store) -> None:
+    ends = {"s1": "COMPLETE", "s2": "INFEASIBLE", "s3": "FAILED", "s4": "RUNNING"}
+    runs = [end(store, f"tiny.search1.confirm-ab12-{seed}", ends[seed], 0.9, role="confirm") for seed in ends]
+    tidy(store, SEARCH, keep_weights=None)
+    assert [left(run) for run in runs] == [WEIGHTS, WEIGHTS, ALL, ALL]
+    tidy(store, SEARCH, keep_weights=5)
+    assert [left(run) for run in runs] == [[], [], ALL, ALL]
 
 
 def test_a_leader_that_is_overtaken_loses_its_weights_and_keeps_its_row(store: Store) -> None:
