@@ -5,33 +5,42 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from statistics import fmean
 
 from attnfd_ray.report.numbers import counted
 from attnfd_ray.report.records import Gain, ProtocolReport, TrialLine
 from attnfd_ray.report.seeds import by_seed, config_of, configs, same_config
+from attnfd_ray.report.trials import Row, config_of_row, measured
 from attnfd_ray.store.rows import BASELINES, TrialState
 
 
 def rank(lines: Sequence[TrialLine]) -> list[TrialLine]:
-    """Return the trials that had their full budget, best first and numbered.
+    """Return the trials that had their full budget, numbered in the order of `best_first`."""
+    full = {line.trial_id: line for line in lines if line.full}
+    ranked = best_first([vars(line) for line in full.values()])
+    return [dataclasses.replace(full[row["trial_id"]], rank=place) for place, row in enumerate(ranked, start=1)]
+
+
+def best_first(rows: Sequence[Row]) -> list[Row]:
+    """Return the trials that have a score, best first.
 
     The rule: a config is worth the mean of best_val_miou over its seeds, with one seed that score itself, so that it
     does not win by its luckiest of many. Of equals the trial with the higher score of its own leads, then the one with
     fewer parameters, then the earlier trial id.
     """
-    full = sorted((line for line in lines if line.full), key=_order)
-    worth = worths((config_of(line), line.seed, line.best_val_miou or 0.0) for line in full)
-    full.sort(key=lambda line: -worth[config_of(line)])
-    return [dataclasses.replace(line, rank=place) for place, line in enumerate(full, start=1)]
+    scored = [row for row in rows if measured(row["best_val_miou"]) is not None]
+    worth = worths(scored)
+    scored.sort(key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"]))
+    return sorted(scored, key=lambda row: -worth[config_of_row(row)])
 
 
-def worths(scores: Iterable[tuple[str, int, float]]) -> dict[str, float]:
-    """Return config -> mean over its seeds, of (config, seed, score); of a seed that ran twice the best counts."""
+def worths(scored: Sequence[Row]) -> dict[str, float]:
+    """Return config -> mean score over its seeds; of a seed that ran twice the best counts."""
     seeds: defaultdict[str, dict[int, float]] = defaultdict(dict)
-    for config, seed, score in scores:
-        seeds[config][seed] = max(score, seeds[config].get(seed, score))
+    for row in scored:
+        of_config, score = seeds[config_of_row(row)], row["best_val_miou"]
+        of_config[row["seed"]] = max(score, of_config.get(row["seed"], score))
     return {config: fmean(found.values()) for config, found in seeds.items()}
 
 

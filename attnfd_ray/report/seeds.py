@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 
 from attnfd_ray.config.values import SEED
 from attnfd_ray.report.records import ConfigLine, Estimate, TrialLine
+from attnfd_ray.report.trials import config_of_row
 from attnfd_ray.store.rows import BASELINES
 
 
@@ -50,7 +51,7 @@ def repeated(lines: Sequence[TrialLine]) -> set[str]:
 
 def config_of(line: TrialLine) -> str:
     """Return what the trials of one config share; without a hash a trial is a config of its own."""
-    return line.config_hash or line.trial_id
+    return config_of_row(vars(line))
 
 
 def by_seed(lines: Sequence[TrialLine]) -> dict[int, TrialLine]:

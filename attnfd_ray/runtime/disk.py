@@ -12,8 +12,7 @@ from typing import Any
 from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report.front import Metrics, on_front
-from attnfd_ray.report.ranking import order, worths
-from attnfd_ray.report.trials import measured
+from attnfd_ray.report.ranking import best_first, order
 from attnfd_ray.store.parts import check_trial_id
 from attnfd_ray.store.rows import BASELINES, TrialState
 from attnfd_ray.store.store import Store
@@ -75,21 +74,13 @@ def keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metr
     kept = {row["trial_id"] for row in rows if row["role"] not in ("trial", "baseline_trial", "confirm")}
     for protocol, group in complete.items():
         drawn = [row for row in group if row["role"] == "trial"]
-        ranked = _best_config_first(group)
+        ranked = best_first(group)
         best = [row for row in ranked if row["role"] == "trial" and (protocol, row["config_hash"]) not in alone][:1]
         baselines = [row["trial_id"] for row in ranked if row["role"] in BASELINES]
         kept = kept - {*baselines[1:]} | {*baselines[:1]}
         wanted = [*best, *on_front(drawn, metrics), *drawn]
         kept |= set(list(dict.fromkeys(row["trial_id"] for row in wanted))[:keep_weights])
     return kept
-
-
-def _best_config_first(rows: Sequence[Row]) -> list[Row]:
-    """Return rows with a score, which come in the order of it, by the rule of `report.ranking.rank`."""
-    scored = [row for row in rows if measured(row["best_val_miou"]) is not None]
-    configs = {row["trial_id"]: row["config_hash"] or row["trial_id"] for row in scored}
-    worth = worths((configs[row["trial_id"]], row["seed"], row["best_val_miou"]) for row in scored)
-    return sorted(scored, key=lambda row: -worth[configs[row["trial_id"]]])
 
 
 def run_directory(store: Store, trial_id: str) -> Path | None:
