@@ -11,7 +11,7 @@ from typing import Any
 
 from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.errors import StoreError
-from attnfd_ray.report.front import Metrics, on_front
+from attnfd_ray.report.front import Metrics, on_front, over_seeds
 from attnfd_ray.report.ranking import best_first, order
 from attnfd_ray.store.parts import check_trial_id
 from attnfd_ray.store.rows import BASELINES, TrialState
@@ -60,9 +60,9 @@ def keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metr
 
     Those are the file as written, of baselines the best alone once it is known, and of those that had their full budget
     so many for each protocol: the best of the report, which is the best that is not of a baseline's config, then, with
-    several metrics, the trials on their front, then the highest scores of their own. Of a front that is longer than
-    `keep_weights` one may move up whose weights are gone, and stays without. What `confirm` ran again is there for its
-    scores alone.
+    several metrics, the front with what baselines are on it, then the highest scores of their own. Of a front that is
+    longer than `keep_weights` one may move up whose weights are gone, and stays without. What `confirm` ran again is
+    there for its scores alone.
     """
     if keep_weights is None:
         return {row["trial_id"] for row in rows}
@@ -78,8 +78,9 @@ def keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metr
         best = [row for row in ranked if row["role"] == "trial" and (protocol, row["config_hash"]) not in alone][:1]
         baselines = [row["trial_id"] for row in ranked if row["role"] in BASELINES]
         kept = kept - {*baselines[1:]} | {*baselines[:1]}
-        wanted = [*best, *on_front(drawn, metrics), *drawn]
-        kept |= set(list(dict.fromkeys(row["trial_id"] for row in wanted))[:keep_weights])
+        front = on_front(over_seeds(group, metrics), metrics) if len(metrics) > 1 else []
+        wanted = dict.fromkeys(row["trial_id"] for row in [*best, *front, *drawn])
+        kept |= set([trial_id for trial_id in wanted if trial_id not in kept][:keep_weights])
     return kept
 
 
