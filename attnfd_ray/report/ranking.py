@@ -10,7 +10,7 @@ from statistics import fmean
 
 from attnfd_ray.report.numbers import counted
 from attnfd_ray.report.records import Gain, ProtocolReport, TrialLine
-from attnfd_ray.report.seeds import by_seed, config_of, configs, same_config
+from attnfd_ray.report.seeds import by_seed, config_of, configs, lost_seeds, same_config
 from attnfd_ray.report.trials import Row, config_of_row, measured
 from attnfd_ray.store.rows import BASELINES, TrialState
 
@@ -66,19 +66,22 @@ def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[Tri
     baseline = next((line for line in ranked if line.role in BASELINES), None)
     alone = {config_of(line) for line in tried if line.role in BASELINES}
     best = next((line for line in ranked if config_of(line) not in alone), None)
+    note = _note_on_choice(tried, alone)
+    for name, line in (("best config", best), ("baseline", baseline)):
+        note += lost_seeds(name, line, lines) if line else ""
     return ProtocolReport(
         protocol=protocol,
         teacher=teacher,
         baseline=baseline,
         best=best,
-        gain=_gain(best, baseline, pooled, _note_on_choice(tried, alone)) if best and baseline else None,
+        gain=_gain(best, baseline, pooled, note) if best and baseline else None,
         configs=configs(pooled),
         ranked=ranked,
         others=sorted((line for line in lines if not line.full), key=_order),
     )
 
 
-def _gain(best: TrialLine, baseline: TrialLine, pooled: Sequence[TrialLine], choice: str) -> Gain:
+def _gain(best: TrialLine, baseline: TrialLine, pooled: Sequence[TrialLine], more: str) -> Gain:
     """Compare means over seeds, those of the leaders run again among them."""
     bests, baselines = (list(by_seed(same_config(line, pooled)).values()) for line in (best, baseline))
 
@@ -95,17 +98,17 @@ def _gain(best: TrialLine, baseline: TrialLine, pooled: Sequence[TrialLine], cho
         last_epoch_miou=difference(lambda line: line.last_val_miou),
         num_seeds_best=len(bests),
         num_seeds_baseline=len(baselines),
-        note=_note(best, baseline, len(bests), len(baselines), choice),
+        note=_note(best, baseline, len(bests), len(baselines), more),
     )
 
 
-def _note(best: TrialLine, baseline: TrialLine, num_best: int, num_baseline: int, choice: str) -> str:
+def _note(best: TrialLine, baseline: TrialLine, num_best: int, num_baseline: int, more: str) -> str:
     """Say what a difference is worth."""
     if num_best == num_baseline == 1:
         note = "1 seed each: not a measure of certainty."
     else:
         note = f"Means over {_seeds(num_best)} of the best config and {_seeds(num_baseline)} of the baseline."
-    note += choice
+    note += more
     if best.epochs_total != baseline.epochs_total:
         note += f" Unlike budgets: {best.epochs_total} epochs against the baseline's {baseline.epochs_total}."
     return note

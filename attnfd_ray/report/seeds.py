@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 from attnfd_ray.config.values import SEED
 from attnfd_ray.report.records import ConfigLine, Estimate, TrialLine
 from attnfd_ray.report.trials import config_of_row
-from attnfd_ray.store.rows import BASELINES
+from attnfd_ray.store.rows import BASELINES, TrialState
 
 
 def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
@@ -41,6 +41,18 @@ def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
 def same_config(one: TrialLine, ranked: Sequence[TrialLine]) -> list[TrialLine]:
     """Return the trials of one's config, best first: those of its hash, whatever their seed and role."""
     return [line for line in ranked if config_of(line) == config_of(one)]
+
+
+def lost_seeds(name: str, one: TrialLine, lines: Sequence[TrialLine]) -> str:
+    """Return a sentence on the seeds that one's config did not survive, or nothing: a mean is over the others."""
+    same = same_config(one, lines)
+    full = {line.seed for line in same if line.full}
+    lost = {line.seed: line.failure_kind for line in same if line.state is TrialState.INFEASIBLE}
+    lost = {seed: kind for seed, kind in lost.items() if seed not in full}
+    if not lost:
+        return ""
+    kinds = " and ".join(sorted({kind or "unknown" for kind in lost.values()}))
+    return f" Of the {name} {len(lost)} of {len(full) + len(lost)} seeds ended in {kinds}: its mean leaves them out."
 
 
 def repeated(lines: Sequence[TrialLine]) -> set[str]:

@@ -28,7 +28,7 @@ from attnfd_ray.report.records import (
     Report,
     TrialLine,
 )
-from attnfd_ray.report.seeds import config_of, repeated
+from attnfd_ray.report.seeds import config_of, lost_seeds, repeated
 from attnfd_ray.store.rows import TrialState
 
 _LABELS = {
@@ -78,7 +78,8 @@ def _protocol(report: ProtocolReport, console: Console) -> None:
         console.print()
         _say(console, _gain(report.gain), indent=2)
     elif report.best:
-        _say(console, "There is no finished baseline to compare with.", indent=2)
+        lost = lost_seeds("best config", report.best, [*report.ranked, *report.others])
+        _say(console, f"There is no finished baseline to compare with.{lost}", indent=2)
     if report.classes:
         _title(console, "IoU % of each class, at the best epoch")
         _print(console, _classes(report.classes))
