@@ -149,12 +149,10 @@ class SearchPlan:
         baseline = _best([trial for trial in scored if trial.role in BASELINES])
         return Counts(
             planned=len({slot.trial_id for slot in self._slots} | self._trials.keys()),
-            running=len(self._with("RUNNING")),
             complete=len(self._with("COMPLETE")),
             pruned=len(self._with("PRUNED")),
             failed=len(self._with("FAILED", "INFEASIBLE")),
             best_value=best.best if best else None,
-            best_trial_id=best.trial_id if best else None,
             baseline_value=baseline.best if baseline else None,
         )
 
