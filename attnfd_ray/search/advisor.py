@@ -22,14 +22,14 @@ from attnfd_ray.config.metrics import METRICS
 from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.values import NUM_SEEDS, SEED
+from attnfd_ray.search.baseline import LOSS_WEIGHT, as_trained
 from attnfd_ray.search.distributions import decode, encode, to_distributions, walk
 from attnfd_ray.search.earlier import check_sampler, learned, values_at
 from attnfd_ray.search.early_stopping import INDEX, why
 from attnfd_ray.search.records import GO_ON, Decision, PastTrial, Warmth
 
-_Config = frozenset[tuple[str, Any]]  # what is searched, as Optuna's params
+_Config = frozenset[tuple[str, Any]]  # what of Optuna's params makes a difference
 
-_LOSS_WEIGHT = "method.loss_weight"
 NUM_DRAWS = 50  # for one trial, before the sampler is passed over
 
 
@@ -55,7 +55,7 @@ class Advisor:
         self._repeats = tune.duplicates == "seed" and tune.sampler != "grid" and SEED not in settings.search
         pruner = registry.load("early_stopping", settings.tune.early_stopping)(settings.tune, settings.train.epochs)
         aims = [StudyDirection.MAXIMIZE if METRICS[name] else StudyDirection.MINIMIZE for name in settings.tune.metrics]
-        if _LOSS_WEIGHT in settings.search and (alone := baseline_of(settings)) is not None:
+        if LOSS_WEIGHT in settings.search and (alone := baseline_of(settings)) is not None:
             # the baseline, which has run or will: drawn again with its seed it would say nothing new
             self._note(values_at(alone, settings.search), settings.train.seed)
         self._study = optuna.create_study(directions=aims, sampler=self._sampler(0), pruner=pruner)
@@ -172,6 +172,4 @@ class Advisor:
 
 
 def _config(params: Mapping[str, Any]) -> _Config:
-    """Return what the trials of one config share: without a loss weight the method's other settings say nothing."""
-    alone = params.get(_LOSS_WEIGHT) == 0
-    return frozenset((name, value) for name, value in params.items() if not (alone and name.startswith("method.")))
+    return frozenset(as_trained(params).items())

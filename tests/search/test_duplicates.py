@@ -163,6 +163,17 @@ def test_no_further_seed_of_a_config_is_stopped_where_an_earlier_one_is_complete
     assert not plan.report(third.trial_id, 3, 0.1).stop
 
 
+def test_a_further_seed_of_the_baseline_is_not_stopped_where_the_baseline_is_complete() -> None:
+    plan = plan_of([], ZERO, sampler="random")
+    baseline, _, *found = iter(plan.next, None)
+    plan.finish(baseline.trial_id, "COMPLETE", 0.9)
+    alone = next(s for s in found if s.values["method.loss_weight"] == 0)
+    good, poor, *_ = {str(s.values): s for s in found if s.values["method.loss_weight"] == 1}.values()
+    assert not plan.report(good.trial_id, 1, 0.9).stop
+    assert plan.report(poor.trial_id, 1, 0.1).stop
+    assert not plan.report(alone.trial_id, 1, 0.1).stop
+
+
 def test_seeds_that_are_searched_are_seeds_of_one_config_too() -> None:
     search = {"train.seed": {"choice": [1, 2, 3]}, "method.reduction_ratio": {"choice": [16]}}
     plan = plan_of([], search, sampler="random", trials=3)
