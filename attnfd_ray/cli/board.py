@@ -94,10 +94,12 @@ class Board:
     def _search(self, elapsed: float) -> Iterator[str]:
         """Yield where the search stands."""
         trials = [line for line in list(self._lines.values()) if line.job.role != "teacher"]
-        num_ended = sum(line.state != "RUNNING" for line in trials)
+        # what Ctrl-C stopped neither runs nor is done
+        num_running = sum(line.state == "RUNNING" for line in trials)
+        num_ended = sum(line.state not in ("RUNNING", "UNFINISHED") for line in trials)
         earlier, planned = self._earlier, self._earlier.planned
         yield f"{earlier.finished + num_ended}/{planned} done"
-        yield f"{len(trials) - num_ended} running"
+        yield f"{num_running} running"
         yield f"{earlier.failed + sum(line.failed for line in trials)} failed"
         scores = [line.score for line in trials if line.job.role not in BASELINES] + [earlier.best_value]
         yield f"best {percent(_highest(scores))}"

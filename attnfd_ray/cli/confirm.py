@@ -31,8 +31,9 @@ def confirm(
 ) -> None:
     """Run the leaders of FILE's latest search, and its baseline, again over fresh seeds, and say what holds.
 
-    A search crowns lucky seeds, so none that it used counts here. The same command again goes on where it stopped; more
-    --top or --seeds add to what is there. Decide them beforehand: adding seeds until something wins is luck again.
+    A search crowns lucky seeds, so none that it used counts here. Leaders are those with the highest val_miou, also
+    where the search had several metrics. The same command again goes on where it stopped; more --top or --seeds add to
+    what is there. Decide them beforehand: adding seeds until something wins is luck again.
     """
     from rich.console import Console
 

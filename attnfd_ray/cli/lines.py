@@ -77,6 +77,8 @@ class Lines:
 def _outcome(state: str, metrics: dict[str, Any]) -> str:
     if "failure_kind" in metrics:
         return one_line(f"{metrics['failure_kind']}: {metrics['failure_text']}")
+    if "best_epoch" not in metrics:
+        return "no epoch was finished"
     place = f"{metrics['best_epoch']}/{metrics['epochs_total']}"
     stopped = f", stopped at {metrics['epoch']}" if state == "PRUNED" else ""
     return f"mIoU {percent(metrics['best_miou'])} at {place}{stopped}{measured(metrics)}"

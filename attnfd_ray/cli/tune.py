@@ -47,8 +47,7 @@ def tune(
     """Search the settings of FILE as its `search:` section says.
 
     The first trial is the student without a teacher, the second the file as written; then come those of
-    --tune-baseline. The same command again goes on
-    where it stopped, without repeating what is finished.
+    --tune-baseline. The same command again goes on where it stopped, without repeating what is finished.
     """
     if tune_baseline is not None:
         sets = (*sets, f"tune.baseline_trials={tune_baseline}")

@@ -193,7 +193,11 @@ class TuneSettings(Record):
     metric: Annotated[
         Metric, Field(description="what to aim at; a list: trials that none beats in one without losing in another")
     ] = "val_miou"
-    sampler: Annotated[str, part("sampler")] = "tpe"
+    sampler: Annotated[
+        str,
+        part("sampler"),
+        Field(description="what proposes the next; cmaes and nsga2 resume draw for draw with concurrent: 1 only"),
+    ] = "tpe"
     seed: Seed = 0
     duplicates: Annotated[
         Literal["seed", "skip"],

@@ -1,19 +1,23 @@
-"""The front of a search with several metrics: the trials that no other is at least as good as in all of them.
+"""The front of a search with several metrics: the configs that no other is at least as good as in all of them.
 
-Only what was measured alike meets here: latencies of unlike sizes, precisions or devices are of fronts of their own.
+A config with several seeds counts once, with its means: its luckiest seed alone does not bring it there. Only what was
+measured alike meets here: latencies of unlike sizes, precisions or devices are of fronts of their own.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import operator
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from attnfd_ray.config.metrics import LATENCY, METRICS, MIOU
+from attnfd_ray.report.ranking import worths
 from attnfd_ray.report.records import Front, TrialLine
-from attnfd_ray.report.trials import Row, measured
+from attnfd_ray.report.trials import Row, config_of_row, measured
 
 Metrics = tuple[str, ...]
 
@@ -25,12 +29,42 @@ def fronts(ranked: Sequence[TrialLine], metrics: Mapping[str, Metrics]) -> list[
         aims = metrics.get(line.trial_id, ())
         if len(aims) > 1 and costs(vars(line), aims):
             groups[aims, line.latency_protocol if LATENCY in aims else None].append(line)
-    found = []
+    found, by_id = [], {line.trial_id: line for line in ranked}
     for (aims, latency_protocol), lines in sorted(groups.items(), key=lambda group: -len(group[1])):
-        ids = {row["trial_id"] for row in on_front([vars(line) for line in lines], aims)}
-        front = [line for line in lines if line.trial_id in ids]
-        dominated = len(lines) - len(front)
-        found.append(Front(metrics=list(aims), latency_protocol=latency_protocol, num_dominated=dominated, lines=front))
+        points = over_seeds([vars(line) for line in lines], aims)
+        front = on_front(points, aims)
+        found.append(
+            Front(
+                metrics=list(aims),
+                latency_protocol=latency_protocol,
+                num_dominated=len(points) - len(front),
+                lines=[
+                    dataclasses.replace(
+                        by_id[row["trial_id"]], best_val_miou=row["best_val_miou"], latency_ms=row["latency_ms"]
+                    )
+                    for row in front
+                ],
+                num_seeds=[row["num_seeds"] for row in front],
+            )
+        )
+    return found
+
+
+def over_seeds(rows: Sequence[Row], metrics: Metrics) -> list[dict[str, Any]]:
+    """Return the first trial of each config that has all that is measured, with means over the config's `num_seeds`.
+
+    Means are of mIoU and, of trials timed alike, of the latency.
+    """
+    configs: defaultdict[tuple[str, str | None], list[Row]] = defaultdict(list)
+    for row in rows:
+        if costs(row, metrics):
+            configs[config_of_row(row), row["latency_protocol"] if LATENCY in metrics else None].append(row)
+    found = []
+    for (config, _), trials in configs.items():
+        point = dict(trials[0]) | {"best_val_miou": worths(trials)[config]}
+        if LATENCY in metrics:
+            point[LATENCY] = fmean(row[LATENCY] for row in trials)
+        found.append(point | {"num_seeds": len({row["seed"] for row in trials})})
     return found
 
 

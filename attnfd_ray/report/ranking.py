@@ -5,33 +5,42 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from statistics import fmean
 
 from attnfd_ray.report.numbers import counted
 from attnfd_ray.report.records import Gain, ProtocolReport, TrialLine
-from attnfd_ray.report.seeds import by_seed, config_of, configs, same_config
+from attnfd_ray.report.seeds import by_seed, config_of, configs, lost_seeds, same_config
+from attnfd_ray.report.trials import Row, config_of_row, measured
 from attnfd_ray.store.rows import BASELINES, TrialState
 
 
 def rank(lines: Sequence[TrialLine]) -> list[TrialLine]:
-    """Return the trials that had their full budget, best first and numbered.
+    """Return the trials that had their full budget, numbered in the order of `best_first`."""
+    full = {line.trial_id: line for line in lines if line.full}
+    ranked = best_first([vars(line) for line in full.values()])
+    return [dataclasses.replace(full[row["trial_id"]], rank=place) for place, row in enumerate(ranked, start=1)]
+
+
+def best_first(rows: Sequence[Row]) -> list[Row]:
+    """Return the trials that have a score, best first.
 
     The rule: a config is worth the mean of best_val_miou over its seeds, with one seed that score itself, so that it
     does not win by its luckiest of many. Of equals the trial with the higher score of its own leads, then the one with
     fewer parameters, then the earlier trial id.
     """
-    full = sorted((line for line in lines if line.full), key=_order)
-    worth = worths((config_of(line), line.seed, line.best_val_miou or 0.0) for line in full)
-    full.sort(key=lambda line: -worth[config_of(line)])
-    return [dataclasses.replace(line, rank=place) for place, line in enumerate(full, start=1)]
+    scored = [row for row in rows if measured(row["best_val_miou"]) is not None]
+    worth = worths(scored)
+    scored.sort(key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"]))
+    return sorted(scored, key=lambda row: -worth[config_of_row(row)])
 
 
-def worths(scores: Iterable[tuple[str, int, float]]) -> dict[str, float]:
-    """Return config -> mean over its seeds, of (config, seed, score); of a seed that ran twice the best counts."""
+def worths(scored: Sequence[Row]) -> dict[str, float]:
+    """Return config -> mean score over its seeds; of a seed that ran twice the best counts."""
     seeds: defaultdict[str, dict[int, float]] = defaultdict(dict)
-    for config, seed, score in scores:
-        seeds[config][seed] = max(score, seeds[config].get(seed, score))
+    for row in scored:
+        of_config, score = seeds[config_of_row(row)], row["best_val_miou"]
+        of_config[row["seed"]] = max(score, of_config.get(row["seed"], score))
     return {config: fmean(found.values()) for config, found in seeds.items()}
 
 
@@ -57,19 +66,22 @@ def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[Tri
     baseline = next((line for line in ranked if line.role in BASELINES), None)
     alone = {config_of(line) for line in tried if line.role in BASELINES}
     best = next((line for line in ranked if config_of(line) not in alone), None)
+    note = _note_on_choice(tried, alone)
+    for name, line in (("best config", best), ("baseline", baseline)):
+        note += lost_seeds(name, line, lines) if line else ""
     return ProtocolReport(
         protocol=protocol,
         teacher=teacher,
         baseline=baseline,
         best=best,
-        gain=_gain(best, baseline, pooled, _note_on_choice(tried, alone)) if best and baseline else None,
+        gain=_gain(best, baseline, pooled, note) if best and baseline else None,
         configs=configs(pooled),
         ranked=ranked,
         others=sorted((line for line in lines if not line.full), key=_order),
     )
 
 
-def _gain(best: TrialLine, baseline: TrialLine, pooled: Sequence[TrialLine], choice: str) -> Gain:
+def _gain(best: TrialLine, baseline: TrialLine, pooled: Sequence[TrialLine], more: str) -> Gain:
     """Compare means over seeds, those of the leaders run again among them."""
     bests, baselines = (list(by_seed(same_config(line, pooled)).values()) for line in (best, baseline))
 
@@ -86,17 +98,17 @@ def _gain(best: TrialLine, baseline: TrialLine, pooled: Sequence[TrialLine], cho
         last_epoch_miou=difference(lambda line: line.last_val_miou),
         num_seeds_best=len(bests),
         num_seeds_baseline=len(baselines),
-        note=_note(best, baseline, len(bests), len(baselines), choice),
+        note=_note(best, baseline, len(bests), len(baselines), more),
     )
 
 
-def _note(best: TrialLine, baseline: TrialLine, num_best: int, num_baseline: int, choice: str) -> str:
+def _note(best: TrialLine, baseline: TrialLine, num_best: int, num_baseline: int, more: str) -> str:
     """Say what a difference is worth."""
     if num_best == num_baseline == 1:
         note = "1 seed each: not a measure of certainty."
     else:
         note = f"Means over {_seeds(num_best)} of the best config and {_seeds(num_baseline)} of the baseline."
-    note += choice
+    note += more
     if best.epochs_total != baseline.epochs_total:
         note += f" Unlike budgets: {best.epochs_total} epochs against the baseline's {baseline.epochs_total}."
     return note

@@ -124,15 +124,17 @@ class ClassLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Front:
-    """Trials that none dominates in the metrics that their search aimed at, best mIoU first, each with its rank.
+    """Configs that none dominates in the metrics that their search aimed at, best mIoU first.
 
-    `latency_protocol` says how all of them were timed, None where latency was no metric.
+    Each is the line of its best trial, with that one's rank, and with means over the config's seeds: `num_seeds` of
+    them. `latency_protocol` says how all of them were timed, None where latency was no metric.
     """
 
     metrics: list[str]
     latency_protocol: str | None
     num_dominated: int
     lines: list[TrialLine]
+    num_seeds: list[int]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from scipy.special import stdtrit
 
 from attnfd_ray.config.values import SEED
 from attnfd_ray.report.records import ConfigLine, Estimate, TrialLine
-from attnfd_ray.store.rows import BASELINES
+from attnfd_ray.report.trials import config_of_row
+from attnfd_ray.store.rows import BASELINES, TrialState
 
 
 def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
@@ -42,6 +43,18 @@ def same_config(one: TrialLine, ranked: Sequence[TrialLine]) -> list[TrialLine]:
     return [line for line in ranked if config_of(line) == config_of(one)]
 
 
+def lost_seeds(name: str, one: TrialLine, lines: Sequence[TrialLine]) -> str:
+    """Return a sentence on the seeds that one's config did not survive, or nothing: a mean is over the others."""
+    same = same_config(one, lines)
+    full = {line.seed for line in same if line.full}
+    lost = {line.seed: line.failure_kind for line in same if line.state is TrialState.INFEASIBLE}
+    lost = {seed: kind for seed, kind in lost.items() if seed not in full}
+    if not lost:
+        return ""
+    kinds = " and ".join(sorted({kind or "unknown" for kind in lost.values()}))
+    return f" Of the {name} {len(lost)} of {len(full) + len(lost)} seeds ended in {kinds}: its mean leaves them out."
+
+
 def repeated(lines: Sequence[TrialLine]) -> set[str]:
     """Return the configs that have several seeds among these."""
     runs = {(config_of(line), line.seed) for line in lines}
@@ -50,7 +63,7 @@ def repeated(lines: Sequence[TrialLine]) -> set[str]:
 
 def config_of(line: TrialLine) -> str:
     """Return what the trials of one config share; without a hash a trial is a config of its own."""
-    return line.config_hash or line.trial_id
+    return config_of_row(vars(line))
 
 
 def by_seed(lines: Sequence[TrialLine]) -> dict[int, TrialLine]:

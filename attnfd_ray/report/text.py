@@ -28,7 +28,7 @@ from attnfd_ray.report.records import (
     Report,
     TrialLine,
 )
-from attnfd_ray.report.seeds import config_of, repeated
+from attnfd_ray.report.seeds import config_of, lost_seeds, repeated
 from attnfd_ray.store.rows import TrialState
 
 _LABELS = {
@@ -78,7 +78,8 @@ def _protocol(report: ProtocolReport, console: Console) -> None:
         console.print()
         _say(console, _gain(report.gain), indent=2)
     elif report.best:
-        _say(console, "There is no finished baseline to compare with.", indent=2)
+        lost = lost_seeds("best config", report.best, [*report.ranked, *report.others])
+        _say(console, f"There is no finished baseline to compare with.{lost}", indent=2)
     if report.classes:
         _title(console, "IoU % of each class, at the best epoch")
         _print(console, _classes(report.classes))
@@ -88,7 +89,7 @@ def _protocol(report: ProtocolReport, console: Console) -> None:
     several = repeated([*report.ranked, *report.others])
     for front in report.fronts:
         _title(console, f"Front: {_counted_front(front)}")
-        _print(console, _front(front, several))
+        _print(console, _front(front))
         console.print()
         _say(console, _how_to_use(front), indent=2)
     if report.ranked:
@@ -181,23 +182,29 @@ def _ranking(ranked: Iterable[TrialLine], several: Set[str]) -> Table:
 
 def _counted_front(front: Front) -> str:
     metrics = f"{', '.join(front.metrics[:-1])} and {front.metrics[-1]}"
-    return f"{numbers.counted(len(front.lines), 'trial')} not dominated in {metrics}, {front.num_dominated} dominated"
+    return f"{numbers.counted(len(front.lines), 'config')} not dominated in {metrics}, {front.num_dominated} dominated"
 
 
-def _front(front: Front, several: Set[str]) -> Table:
-    timed = front.latency_protocol is not None
-    table = _table(["#", "Trial"], ["mIoU %", "Params, M", *(["Latency, ms"] if timed else [])], ["Values"])
-    for line in front.lines:
+def _front(front: Front) -> Table:
+    timed, repeated = front.latency_protocol is not None, max(front.num_seeds) > 1
+    table = _table(
+        ["#", "Trial"],
+        [*(["Seeds"] if repeated else []), "mIoU %", "Params, M", *(["Latency, ms"] if timed else [])],
+        ["Values"],
+    )
+    for line, num_seeds in zip(front.lines, front.num_seeds, strict=True):
         latency = [numbers.decimals(line.latency_ms, 2)] if timed else []
         params = None if line.student_params is None else line.student_params / 1e6
-        cells = [numbers.percent(line.best_val_miou), numbers.decimals(params, 3), *latency]
-        _row(table, str(line.rank), line.trial_id, *cells, _values(line, several))
+        seeds = [str(num_seeds)] if repeated else []
+        cells = [*seeds, numbers.percent(line.best_val_miou), numbers.decimals(params, 3), *latency]
+        _row(table, str(line.rank), line.trial_id, *cells, _values(line, set()))
     return table
 
 
 def _how_to_use(front: Front) -> str:
     timed = f"Latency of one image, {front.latency_protocol}. " if front.latency_protocol else ""
-    return f"{timed}Settings of any: attnfd-ray report --best-config FILE --trial TRIAL."
+    means = "Means over the seeds of a config, of which the best is named. " if max(front.num_seeds) > 1 else ""
+    return f"{means}{timed}Settings of any: attnfd-ray report --best-config FILE --trial TRIAL."
 
 
 def _unranked(others: Iterable[TrialLine], several: Set[str]) -> Table:

@@ -28,6 +28,11 @@ def measured(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def config_of_row(row: Row) -> str:
+    """Return what the trials of one config share; without a hash a trial is a config of its own."""
+    return str(row["config_hash"] or row["trial_id"])
+
+
 def with_epochs(trial: Row, epochs: Sequence[Row]) -> dict[str, Any]:
     """Return a trial's row with its blanks filled from its epochs, which are in order."""
     row = dict(trial)

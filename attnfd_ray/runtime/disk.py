@@ -11,9 +11,8 @@ from typing import Any
 
 from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.errors import StoreError
-from attnfd_ray.report.front import Metrics, on_front
-from attnfd_ray.report.ranking import order, worths
-from attnfd_ray.report.trials import measured
+from attnfd_ray.report.front import Metrics, on_front, over_seeds
+from attnfd_ray.report.ranking import best_first, order
 from attnfd_ray.store.parts import check_trial_id
 from attnfd_ray.store.rows import BASELINES, TrialState
 from attnfd_ray.store.store import Store
@@ -59,10 +58,11 @@ def spent(
 def keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metrics = (MIOU,)) -> set[str]:
     """Return the ids of the trials of one search that keep their weights; None: all do.
 
-    Those are the ones the sampler did not draw, of baselines the best alone once it is known, and of those that had
-    their full budget so many for each protocol: the best of the report, which is the best that is not of a baseline's
-    config, then, with several metrics, the trials on their front, then the highest scores of their own. Of a front that
-    is longer than `keep_weights` one may move up whose weights are gone, and stays without.
+    Those are the file as written, of baselines the best alone once it is known, and of those that had their full budget
+    so many for each protocol: the best of the report, which is the best that is not of a baseline's config, then, with
+    several metrics, the front with what baselines are on it, then the highest scores of their own. Of a front that is
+    longer than `keep_weights` one may move up whose weights are gone, and stays without. What `confirm` ran again is
+    there for its scores alone.
     """
     if keep_weights is None:
         return {row["trial_id"] for row in rows}
@@ -71,24 +71,17 @@ def keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metr
     for row in sorted(rows, key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"])):
         if row["role"] != "confirm" and row["state"] == TrialState.COMPLETE:
             complete[row["protocol"]].append(row)
-    kept = {row["trial_id"] for row in rows if row["role"] not in ("trial", "baseline_trial")}
+    kept = {row["trial_id"] for row in rows if row["role"] not in ("trial", "baseline_trial", "confirm")}
     for protocol, group in complete.items():
         drawn = [row for row in group if row["role"] == "trial"]
-        ranked = _best_config_first(group)
+        ranked = best_first(group)
         best = [row for row in ranked if row["role"] == "trial" and (protocol, row["config_hash"]) not in alone][:1]
         baselines = [row["trial_id"] for row in ranked if row["role"] in BASELINES]
         kept = kept - {*baselines[1:]} | {*baselines[:1]}
-        wanted = [*best, *on_front(drawn, metrics), *drawn]
-        kept |= set(list(dict.fromkeys(row["trial_id"] for row in wanted))[:keep_weights])
+        front = on_front(over_seeds(group, metrics), metrics) if len(metrics) > 1 else []
+        wanted = dict.fromkeys(row["trial_id"] for row in [*best, *front, *drawn])
+        kept |= set([trial_id for trial_id in wanted if trial_id not in kept][:keep_weights])
     return kept
-
-
-def _best_config_first(rows: Sequence[Row]) -> list[Row]:
-    """Return rows with a score, which come in the order of it, by the rule of `report.ranking.rank`."""
-    scored = [row for row in rows if measured(row["best_val_miou"]) is not None]
-    configs = {row["trial_id"]: row["config_hash"] or row["trial_id"] for row in scored}
-    worth = worths((configs[row["trial_id"]], row["seed"], row["best_val_miou"]) for row in scored)
-    return sorted(scored, key=lambda row: -worth[configs[row["trial_id"]]])
 
 
 def run_directory(store: Store, trial_id: str) -> Path | None:

@@ -23,7 +23,7 @@ from attnfd_ray.store.store import Store
 
 _CLAIM = re.compile(r"(?P<lock>.+\.(?P<command>train|search))\d+")
 # what follows the id of a run or a search: in the names of its trials, and of Ray's directories
-_TRIAL, _SESSION = r"(\.confirm-[0-9a-f]+-s|-)\d+", r"(\.confirm)?-[0-9a-f]{8}"
+_TRIAL, _SESSION = r"(\.confirm-[0-9a-f]+-s|-b?)\d+", r"(\.confirm)?-[0-9a-f]{8}"
 # A command that only asks the nodes holds no lock; it has its answers within minutes.
 _PREFLIGHT_S = 3600.0
 

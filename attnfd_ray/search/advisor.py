@@ -1,7 +1,8 @@
 """Optuna behind four verbs: propose, place, judge, tell. Its study lives in memory; the store is what lasts.
 
 Every draw is by a fresh sampler whose seed follows from the seed of the search and the number of the trial, and not
-from how many draws came before it in this process.
+from how many draws came before it in this process. Those that were rejected are in the study of this process alone,
+so no draw may depend on them.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from optuna.trial import TrialState
 
 from attnfd_ray import registry
 from attnfd_ray.config.metrics import METRICS
-from attnfd_ray.config.overrides import with_values
+from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.values import NUM_SEEDS, SEED
+from attnfd_ray.search.baseline import LOSS_WEIGHT, as_trained
 from attnfd_ray.search.distributions import decode, encode, to_distributions, walk
-from attnfd_ray.search.earlier import check_sampler, learned
+from attnfd_ray.search.earlier import check_sampler, learned, values_at
 from attnfd_ray.search.early_stopping import INDEX, why
 from attnfd_ray.search.records import GO_ON, Decision, PastTrial, Warmth
 
-_Config = frozenset[tuple[str, Any]]  # what is searched, as Optuna's params
+_Config = frozenset[tuple[str, Any]]  # what of Optuna's params makes a difference
 
 NUM_DRAWS = 50  # for one trial, before the sampler is passed over
 
@@ -53,6 +55,9 @@ class Advisor:
         self._repeats = tune.duplicates == "seed" and tune.sampler != "grid" and SEED not in settings.search
         pruner = registry.load("early_stopping", settings.tune.early_stopping)(settings.tune, settings.train.epochs)
         aims = [StudyDirection.MAXIMIZE if METRICS[name] else StudyDirection.MINIMIZE for name in settings.tune.metrics]
+        if LOSS_WEIGHT in settings.search and (alone := baseline_of(settings)) is not None:
+            # the baseline, which has run or will: drawn again with its seed it would say nothing new
+            self._note(values_at(alone, settings.search), settings.train.seed)
         self._study = optuna.create_study(directions=aims, sampler=self._sampler(0), pruner=pruner)
 
     @property
@@ -81,7 +86,7 @@ class Advisor:
         """Draw this config never again: it is its settings that cannot run, whatever the seed."""
         params = encode(values, self._settings.search)
         if params is not None:
-            self._ruled_out.add(frozenset(params.items()))
+            self._ruled_out.add(_config(params))
 
     def judge(self, trial: optuna.Trial, epoch: int, value: float) -> Decision:
         """Record the finite value of an epoch not seen before, and say whether the trial may go on."""
@@ -106,7 +111,8 @@ class Advisor:
     def _candidates(self, index: int) -> Iterator[optuna.Trial]:
         """Yield what the sampler draws; where it keeps missing, every combination that may be tried."""
         params: dict[str, Any] = {}
-        for attempt in range(NUM_DRAWS):
+        # a grid draws in the order of the combinations below, but knows which were tried, not which may be
+        for attempt in range(1 if self._settings.tune.sampler == "grid" else NUM_DRAWS):
             self._study.sampler = self._sampler(index, attempt)
             trial = self._study.ask(self._distributions)
             trial.set_user_attr(INDEX, index)
@@ -144,7 +150,7 @@ class Advisor:
         tried already and duplicates are skipped.
         """
         params = encode(values, self._settings.search)
-        config = frozenset((params or {}).items())
+        config = _config(params or {})
         if params is None or config in self._ruled_out or (config in self._tried and not self._repeats):
             return None
         used = self._tried.get(config, ())
@@ -155,7 +161,7 @@ class Advisor:
         """Count these as tried with this seed, and return their params; None where they lie outside the space."""
         params = encode(values, self._settings.search)
         if params is not None:
-            self._tried.setdefault(frozenset(params.items()), set()).update(() if seed is None else (seed,))
+            self._tried.setdefault(_config(params), set()).update(() if seed is None else (seed,))
         return params
 
     def _validated(self, values: Mapping[str, Any]) -> ExperimentSettings | None:
@@ -163,3 +169,7 @@ class Advisor:
             return with_values(self._settings, values)
         except ValueError:  # pydantic's: the file was checked value by value, and these do not go together
             return None
+
+
+def _config(params: Mapping[str, Any]) -> _Config:
+    return frozenset(as_trained(params).items())

@@ -7,6 +7,7 @@ another seed no tuning: both stay the file's. They compete with baselines alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from attnfd_ray.config.metrics import MIOU
@@ -15,6 +16,7 @@ from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.values import SEED
 from attnfd_ray.errors import ConfigError
 
+LOSS_WEIGHT = "method.loss_weight"
 _NOT_SHARED = ("method", "student", SEED)
 # what is varied where the file does not: how far down and up from its value, and the steps of a grid between
 _TUNED = {"optim.lr": (0.25, 0.5, 1, 2, 4), "optim.weight_decay": (0.1, 1, 10)}
@@ -40,6 +42,13 @@ def tuned(settings: ExperimentSettings) -> ExperimentSettings:
         if value > 0 and not space.keys() & {section, path}:
             space[path] = _around(value, factors, finite=settings.tune.sampler == "grid")
     return with_values(start, {"search": space, "tune.metric": MIOU})  # its size is no choice
+
+
+def as_trained(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes a difference of values by path: without a loss weight the method's other settings make none."""
+    if values.get(LOSS_WEIGHT) != 0:
+        return dict(values)
+    return {path: value for path, value in values.items() if path == LOSS_WEIGHT or not path.startswith("method.")}
 
 
 def _is_shared(path: str) -> bool:

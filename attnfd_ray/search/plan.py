@@ -19,6 +19,7 @@ from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.values import SEED
 from attnfd_ray.search.advisor import Advisor
+from attnfd_ray.search.baseline import LOSS_WEIGHT, as_trained
 from attnfd_ray.search.objectives import worth
 from attnfd_ray.search.records import BASELINES, GO_ON, Counts, Decision, PastTrial, Role, State, Suggestion, Warmth
 from attnfd_ray.search.series import Series, baselines, searched
@@ -149,12 +150,10 @@ class SearchPlan:
         baseline = _best([trial for trial in scored if trial.role in BASELINES])
         return Counts(
             planned=len({slot.trial_id for slot in self._slots} | self._trials.keys()),
-            running=len(self._with("RUNNING")),
             complete=len(self._with("COMPLETE")),
             pruned=len(self._with("PRUNED")),
             failed=len(self._with("FAILED", "INFEASIBLE")),
             best_value=best.best if best else None,
-            best_trial_id=best.trial_id if best else None,
             baseline_value=baseline.best if baseline else None,
         )
 
@@ -179,12 +178,22 @@ class SearchPlan:
         A mean over seeds counts those that had their whole budget. If the poor ones were stopped, the lucky ones would
         be left. So no seed is stopped where an earlier one of the same config is complete, or still on its way.
         """
-        config = _config(trial)
+        series = trial.series
+        config = self._config(trial, series)
         return trial.role == "baseline" or any(
             other.state == "COMPLETE" or (other.state == "RUNNING" and not other.decision.stop)
             for other in self._trials.values()
-            if other.series is trial.series and other.index < trial.index and _config(other) == config
+            if (other.series is series or other.role == "baseline")
+            and other.index < trial.index
+            and self._config(other, series) == config
         )
+
+    def _config(self, trial: _Trial, series: Series) -> dict[str, Any]:
+        """Return what the seeds of a config share, in a series; in what is searched the baseline is a weight of 0."""
+        values = {**trial.series.written, **trial.values}
+        if trial.role == "baseline" and series is self._main:
+            values = {**series.written, LOSS_WEIGHT: 0.0}
+        return {path: value for path, value in as_trained(values).items() if path != SEED}
 
     def _with(self, *states: State) -> list[_Trial]:
         return [trial for trial in self._trials.values() if trial.state in states]
@@ -268,7 +277,3 @@ def _in_order(pair: tuple[_Slot, PastTrial]) -> tuple[bool, bool, int]:
 
 def _best(trials: Sequence[_Trial]) -> _Trial | None:
     return max(trials, key=lambda trial: trial.best or 0.0, default=None)
-
-
-def _config(trial: _Trial) -> dict[str, Any]:
-    return {path: value for path, value in {**trial.series.written, **trial.values}.items() if path != SEED}

@@ -68,12 +68,10 @@ class Counts:
     """Where a search stands; scores are best val_miou so far, and those of baselines are not among `best_value`."""
 
     planned: int = 0
-    running: int = 0
     complete: int = 0
     pruned: int = 0
     failed: int = 0
     best_value: float | None = None
-    best_trial_id: str | None = None
     baseline_value: float | None = None
 
     @property

@@ -2,10 +2,13 @@
 
 The plan makes a fresh sampler for every draw, seeded by the number of the trial, so that a search rebuilt from its
 store draws what an uninterrupted one would. A sampler therefore keeps what it knows in the study, not in itself.
+For cmaes and nsga2 that holds with `concurrent: 1` only: what they draw depends on which trials had ended when each one
+began, and a rebuilt study takes them one after another. The trials that ended teach them either way.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
 import warnings
@@ -49,7 +52,7 @@ def cmaes(seed: int, distributions: Distributions) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         # Of 3 trials early stopping leaves 1 complete: without the pruned ones a generation takes 3 times as long.
-        return CmaEsSampler(seed=seed, warn_independent_sampling=False, consider_pruned_trials=True)
+        return CmaEs(seed=seed, warn_independent_sampling=False, consider_pruned_trials=True)
 
 
 def nsga2(seed: int, distributions: Distributions) -> BaseSampler:
@@ -81,6 +84,18 @@ class Tpe(TPESampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return all that there is to choose, in the order of names."""
         return self._space
+
+
+class CmaEs(CmaEsSampler):
+    """Optuna's, whose draw also depends on how many trials the study has: a rebuilt one lacks the rejected draws."""
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the draw of the trial as if it were the first; its seed is its own already."""
+        first = copy.copy(trial)
+        first.number = 0
+        return super().sample_relative(study, first, search_space)
 
 
 class Grid(BaseSampler):

@@ -30,6 +30,9 @@ FILES = {
     "runs/e.search1-0004/.best.safetensors.ab12.partial": True,
     "runs/e.search1-0004/best.safetensors": False,
     "runs/e.search1-0005/checkpoints/epoch-0002/state.pt": False,  # failed, and may be tried again
+    "runs/e.search1-b0001/checkpoints/epoch-0002/state.pt": False,
+    "runs/e.search1-b0001/checkpoints/epoch-0003.writing/state.pt": True,  # a killed baseline trial's
+    "runs/e.search1-b0001/.best.safetensors.ab12.partial": True,
     "runs/e.search1.confirm-ab12cd34-s7/best.safetensors": False,
     "runs/e.search1.confirm-ab12cd34-s7/.best.safetensors.ab12.partial": True,
     "runs/e.train1/best.safetensors": False,
@@ -89,8 +92,8 @@ def test_what_nobody_needs_goes_and_all_else_stays(store: Path) -> None:
     done = gc(store)
     assert (done.exit_code, done.stderr) == (0, "")
     assert there(store) == STAY
-    assert len(FILES) - len(STAY) == 13
-    assert done.stdout.splitlines()[-1] == "     13.00 MiB  deleted"
+    assert len(FILES) - len(STAY) == 15
+    assert done.stdout.splitlines()[-1] == "     15.00 MiB  deleted"
     assert len(Store.open(store, create=False).trials()) == 6, "rows stay"
 
 
@@ -98,7 +101,7 @@ def test_a_dry_run_says_the_same_and_deletes_nothing(store: Path) -> None:
     said = gc(store, "--dry-run")
     assert there(store) == FILES.keys()
     *lines, total = said.stdout.splitlines()
-    assert total == "     13.00 MiB  could go"
+    assert total == "     15.00 MiB  could go"
     assert "      1.00 MiB  runs/e.search1-0003/best.safetensors  (weights of a trial that does not lead)" in lines
     assert "      1.00 MiB  runs/e.search1-0002/checkpoints  (the trial is COMPLETE)" in lines
     assert gc(store).stdout.splitlines()[:-1] == lines
@@ -127,7 +130,7 @@ def test_a_search_is_held_while_its_files_go(store: Path, monkeypatch: pytest.Mo
         (store / name).unlink()
         (store / name).parent.rmdir()
     assert gc(store).exit_code == 0
-    assert len(refused) == 9
+    assert len(refused) == 11
 
 
 def test_the_nodes_that_are_being_asked_are_left_to_answer(store: Path) -> None:

@@ -223,6 +223,23 @@ def test_a_trial_that_failed_before_its_first_epoch_has_no_score(board):
     assert drawn(board)[-1] == "s-0000  INFEASIBLE   0/40     -  OOM"
 
 
+def test_what_ctrl_c_stopped_is_neither_done_nor_running(board, clock):
+    board.finished(job("s-0000"), "COMPLETE", metrics(40, 0.5))
+    board.started(job("s-0001"))
+    board.finished(job("s-0001"), "UNFINISHED", metrics(7, 0.4))
+    board.started(job("s-0002"))
+    clock.now_s += 60
+    assert drawn(board)[0].startswith("camvid-r18  1/5 done  1 running  0 failed")
+    assert "about 0:04:00 left" in drawn(board)[0]
+
+
+@pytest.mark.parametrize("state", ["COMPLETE", "PRUNED", "UNFINISHED"])
+def test_a_trial_that_ended_before_its_first_epoch_is_a_line_too(state):
+    said = []
+    Lines(said.append, every_epoch=False).finished(job("s-0002", optim__lr=0.1), state, {})
+    assert said == [f"s-0002  {state:<10} no epoch was finished  trial  lr=0.1"]
+
+
 def test_a_teacher_is_shown_and_not_counted(board):
     teacher = job("teacher-abc", role="teacher")
     board.epoch(teacher, metrics(2, 0.7))

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from attnfd_ray.config.schema import DataSettings
+from attnfd_ray.config.schema import DataSettings, TrainSettings
 from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
 from attnfd_ray.data.loader import TrainLoader, steps_in_epoch, val_batches
-from attnfd_ray.data.processes import LoadingProcesses
+from attnfd_ray.data.processes import TIMEOUT_S, LoadingProcesses
 from attnfd_ray.data.readers import Readers
 from attnfd_ray.errors import CapacityError, DataError, RunFailed
 
@@ -225,6 +225,12 @@ def test_a_scoring_left_half_way_leaves_no_process(val: SegmentationDataset, dat
         assert len(multiprocessing.active_children()) == 2
     gc.collect()
     assert not multiprocessing.active_children()
+
+
+def test_a_killed_process_is_noticed_before_the_step_that_waits_for_it_is_ended() -> None:
+    patience_s = TrainSettings().step_patience_s
+    assert patience_s is not None
+    assert patience_s > TIMEOUT_S
 
 
 def test_a_killed_process_is_a_failed_run(train: SegmentationDataset, data: DataSettings) -> None:

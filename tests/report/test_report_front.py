@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,26 @@ def test_equals_are_both_on_the_front_and_what_has_no_full_budget_is_not(sized) 
     assert [line.trial_id for line in fronts(sized)[0].lines] == ["t4", "t2", "t6", "t5"]
 
 
+def test_a_config_is_one_point_with_the_means_over_its_seeds(sized) -> None:
+    timed = {"latency_protocol": "p", **config(TIMED)}
+    sized("u1", 0.70, search_id="s2", config_hash="u", latency_ms=2.0, **timed)
+    sized("u2", 0.50, search_id="s2", config_hash="u", latency_ms=4.0, seed=2, **timed)
+    sized("u3", 0.61, search_id="s2", latency_ms=2.5, **timed)
+    (front,) = (front for front in fronts(sized) if front.metrics == TIMED)
+    assert [line.trial_id for line in front.lines] == ["u3"], "the lucky seed alone would be on it too"
+    assert front.num_dominated == 1
+    sized("u4", 0.66, search_id="s2", config_hash="u", latency_ms=1.2, seed=3, **timed)
+    (front,) = (front for front in fronts(sized) if front.metrics == TIMED)
+    assert [(line.trial_id, round(line.best_val_miou, 4), line.latency_ms) for line in front.lines] == [
+        ("u1", 0.62, pytest.approx(2.4))
+    ]
+    assert front.num_seeds == [3]
+    out = io.StringIO()
+    show(summarise(sized.store), Console(file=out, width=120))
+    assert re.search(r"# +Trial +Seeds +mIoU % .*\n.*\n +\d +u1 +3 +62\.00", out.getvalue())
+    assert "Means over the seeds of a config, of which the best is named." in out.getvalue()
+
+
 def test_a_search_with_one_metric_has_no_front_and_neither_has_a_run_of_its_own(search) -> None:
     assert fronts(search) == []
 
@@ -125,7 +146,7 @@ def test_it_is_printed_with_sizes_times_and_how_they_were_measured(write) -> Non
     text = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
     assert (
         """\
-Front: 2 trials not dominated in val_miou, student_params and latency_ms, 1
+Front: 2 configs not dominated in val_miou, student_params and latency_ms, 1
 dominated
   #   Trial   mIoU %   Params, M   Latency, ms   Values
   ─────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from rich.console import Console
 from attnfd_ray.report.seeds import estimate
 from attnfd_ray.report.summary import summarise
 from attnfd_ray.report.text import show
+from attnfd_ray.store.rows import TrialState
 
 METHODS = {
     "none": [0.50, 0.52, 0.54],
@@ -130,6 +131,26 @@ def test_a_config_with_several_seeds_does_not_win_by_its_luckiest(write):
     assert [line.rank for line in protocol.ranked] == [1, 2, 3, 4, 5, 6]
     assert protocol.best.trial_id == "steady2"
     assert protocol.gain.best_epoch_miou == pytest.approx(0.615 - 0.50)
+
+
+def test_seeds_that_diverged_are_said_beside_the_mean_of_those_that_survived(write):
+    lost = {"config_hash": "lucky", "state": TrialState.INFEASIBLE, "failure_kind": "NAN"}
+    write("lucky1", 0.66, config_hash="lucky")
+    write("lucky2", 0.30, seed=2, epochs_done=9, **{**lost, "failure_kind": "OOM"})
+    write("lucky3", seed=3, protocol=write.protocol, role="confirm", **lost)
+    write("steady1", 0.62, config_hash="steady")
+    sentence = "Of the best config 2 of 3 seeds ended in NAN and OOM: its mean leaves them out."
+    console = Console(width=200, record=True, file=io.StringIO())
+    show(summarise(write.store), console)
+    assert f"There is no finished baseline to compare with. {sentence}" in console.export_text()
+    write("base", 0.50, role="baseline", config_hash="b")
+    write("base2", 0.40, role="baseline_trial", seed=2, **{**lost, "config_hash": "b"})
+    (protocol,) = summarise(write.store).shown.protocols
+    assert sentence in protocol.gain.note
+    assert "Of the baseline 1 of 2 seeds ended in NAN" in protocol.gain.note
+    write("lucky2-again", 0.60, config_hash="lucky", seed=2)
+    write("lucky3-again", 0.61, config_hash="lucky", seed=3)
+    assert "Of the best" not in summarise(write.store).shown.protocols[0].gain.note
 
 
 def test_a_trial_says_its_seed_where_its_config_has_several(write):

@@ -47,6 +47,8 @@ def test_the_leader_and_the_baseline_run_again_over_fresh_seeds_once(
     assert {(row["search_id"], row["epochs_done"], row["teacher_hash"]) for row in again} == {
         ("tiny.search1", 1, leader["teacher_hash"])
     }
+    left = [path.name for path in Path(tree["store"]).glob("runs/*.confirm-*/*")]
+    assert left == [], "a leader's own run keeps its weights, and nothing reads those of another"
 
     said: list[str] = []
     result = confirm(settings(), Lines(said.append, every_epoch=True), top=1, seeds=2)

@@ -269,12 +269,21 @@ def test_what_is_not_of_the_search_is_not_touched(store: Store, facts: dict[str,
     assert left(directory) == ALL
 
 
-@pytest.mark.parametrize("role", ["baseline", "as_written", "confirm"])
+@pytest.mark.parametrize("role", ["baseline", "as_written"])
 def test_what_no_sampler_drew_keeps_its_weights_however_it_ended(store: Store, role: str) -> None:
     directory = end(store, f"{SEARCH}-0000", "PRUNED", 0.1, role=role)
     end(store, f"{SEARCH}-0002")
     tidy(store, SEARCH, keep_weights=1)
     assert left(directory) == WEIGHTS
+
+
+def test_runs_of_confirm_keep_no_weights_once_they_have_ended_unless_all_do(store: Store) -> None:
+    ends = {"s1": "COMPLETE", "s2": "INFEASIBLE", "s3": "FAILED", "s4": "RUNNING"}
+    runs = [end(store, f"tiny.search1.confirm-ab12-{seed}", ends[seed], 0.9, role="confirm") for seed in ends]
+    tidy(store, SEARCH, keep_weights=None)
+    assert [left(run) for run in runs] == [WEIGHTS, WEIGHTS, ALL, ALL]
+    tidy(store, SEARCH, keep_weights=5)
+    assert [left(run) for run in runs] == [[], [], ALL, ALL]
 
 
 def test_a_leader_that_is_overtaken_loses_its_weights_and_keeps_its_row(store: Store) -> None:
@@ -364,11 +373,37 @@ def test_weights_of_the_front_come_before_those_of_the_ranking_within_as_many_as
     aims = ("val_miou", "student_params")
     sizes = [("best", 0.9, 30), ("second", 0.8, 31), ("third", 0.7, 20), ("fourth", 0.6, 21), ("small", 0.2, 1)]
     rows = [row(name, miou=miou, student_params=params).to_dict() for name, miou, params in sizes]
-    rows += [row("s-0000", role="baseline", miou=0.95, student_params=1, config_hash="b").to_dict()]
+    rows += [row("s-0000", role="baseline", miou=0.15, student_params=1, config_hash="b").to_dict()]
     assert keeping_weights(rows, 3, aims) == {"s-0000", "best", "third", "small"}
     assert keeping_weights(rows, 2, aims) == {"s-0000", "best", "third"}
     assert keeping_weights(rows, 4, aims) == {"s-0000", "best", "second", "third", "small"}
     assert keeping_weights(rows, 3) == {"s-0000", "best", "second", "third"}
+
+
+def test_a_tuned_baseline_on_the_front_keeps_its_weights_though_another_is_the_best_baseline() -> None:
+    aims = ("val_miou", "student_params")
+    rows = [
+        row("s-0000", miou=0.5, role="baseline", student_params=9),
+        row("s-b0001", miou=0.4, role="baseline_trial", student_params=2),
+        row("s-b0002", miou=0.3, role="baseline_trial", student_params=3),
+        row("s-0002", miou=0.9, student_params=9),
+        row("s-0003", miou=0.8, student_params=10),
+    ]
+    found = [each.to_dict() for each in rows]
+    assert keeping_weights(found, 2, aims) == {"s-0000", "s-0002", "s-b0001"}
+    assert keeping_weights(found, 1, aims) == {"s-0000", "s-0002"}
+    assert keeping_weights(found, 2) == {"s-0000", "s-0002", "s-0003"}
+
+
+def test_a_lucky_seed_of_a_config_is_no_front() -> None:
+    rows = [
+        row("s-0002", miou=0.8, student_params=9, config_hash="lucky"),
+        row("s-0003", miou=0.2, student_params=9, config_hash="lucky", seed=2),
+        row("s-0004", miou=0.7, student_params=9, config_hash="steady"),
+        row("s-0005", miou=0.3, student_params=1),
+    ]
+    kept = keeping_weights([each.to_dict() for each in rows], 2, ("val_miou", "student_params"))
+    assert kept == {"s-0004", "s-0005"}
 
 
 def test_links_are_not_followed(store: Store, tmp_path: Path) -> None:

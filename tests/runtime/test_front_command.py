@@ -23,7 +23,7 @@ def test_a_search_with_several_metrics_is_told_what_was_measured_and_reports_its
     tree |= {"method": {"name": "none"}, "teacher": None, "search": {"student.width": {"choice": [0.125, 0.25]}}}
     tree["train"]["epochs"] = 1
     tree["tune"] = {"metric": ["val_miou", "student_params", "latency_ms"], "trials": 2, "sampler": "nsga2"}
-    tree["tune"]["duplicates"] = "skip"  # of two widths each once
+    tree["tune"]["duplicates"] = "skip"  # so that both widths run
     file = write(tree, tmp_path)
     done = attnfd_ray("tune", file, "--json")
     assert (done.returncode, done.stderr) == (0, "")

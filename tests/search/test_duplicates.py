@@ -57,6 +57,35 @@ def test_the_file_as_written_counts_as_tried() -> None:
     ]
 
 
+ZERO = {**FEW, "method.loss_weight": {"choice": [0.0, 1.0]}}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_the_baseline_drawn_as_a_weight_of_nothing_is_its_next_seed_whatever_the_rest(sampler: str) -> None:
+    found = continued(plan_of([], ZERO, sampler=sampler, early_stopping="none"))
+    alone = [p.seed for p in found if p.role == "baseline" or p.values["method.loss_weight"] == 0]
+    assert len(alone) > 5
+    assert alone == list(range(1, len(alone) + 1))
+    for k in (3, 9, 17):
+        assert continued(plan_of(found[:k], ZERO, sampler=sampler, early_stopping="none")) == found[k:]
+
+
+@pytest.mark.parametrize("tune", [{"sampler": "grid"}, {"sampler": "random", "duplicates": "skip"}])
+def test_the_baseline_is_not_drawn_again_where_duplicates_are_skipped(tune: dict[str, Any]) -> None:
+    _, *found = iter(plan_of([], ZERO, **tune).next, None)
+    weights = [s.values.get("method.loss_weight", 2.0) for s in found]
+    assert sorted(weights) == [1.0] * 9 + [2.0]  # as written
+
+
+def test_a_grid_of_methods_over_seeds_runs_the_student_alone_with_each() -> None:
+    methods = [{"name": "search_fakes:Weightless"}, {"name": "search_fakes:FakeMethod"}, {"name": "none"}]
+    space = {"method": {"choice": methods}, "train.seed": {"choice": [1, 2, 3]}}
+    _, *found = iter(plan_of([], space, sampler="grid").next, None)
+    assert sorted((s.settings.method.name, s.settings.train.seed) for s in found if s.role == "trial") == sorted(
+        (method["name"], seed) for method in methods for seed in (1, 2, 3)
+    )
+
+
 def test_after_the_highest_seed_comes_the_lowest() -> None:
     settings = experiment({"method.reduction_ratio": {"choice": [16]}}, trials=2)
     settings = settings.model_copy(update={"train": settings.train.model_copy(update={"seed": 2**31 - 1})})
@@ -132,6 +161,17 @@ def test_no_further_seed_of_a_config_is_stopped_where_an_earlier_one_is_complete
     plan.finish(first.trial_id, "COMPLETE")
     assert not plan.report(third.trial_id, 1, 0.1).stop
     assert not plan.report(third.trial_id, 3, 0.1).stop
+
+
+def test_a_further_seed_of_the_baseline_is_not_stopped_where_the_baseline_is_complete() -> None:
+    plan = plan_of([], ZERO, sampler="random")
+    baseline, _, *found = iter(plan.next, None)
+    plan.finish(baseline.trial_id, "COMPLETE", 0.9)
+    alone = next(s for s in found if s.values["method.loss_weight"] == 0)
+    good, poor, *_ = {str(s.values): s for s in found if s.values["method.loss_weight"] == 1}.values()
+    assert not plan.report(good.trial_id, 1, 0.9).stop
+    assert plan.report(poor.trial_id, 1, 0.1).stop
+    assert not plan.report(alone.trial_id, 1, 0.1).stop
 
 
 def test_seeds_that_are_searched_are_seeds_of_one_config_too() -> None:

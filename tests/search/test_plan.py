@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from search_fakes import LAYERS, SPACE, experiment, past, run
 
 from attnfd_ray.config.overrides import with_values
 from attnfd_ray.errors import ConfigError
+from attnfd_ray.search import records
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import GO_ON, PastTrial, Suggestion
+from attnfd_ray.store import rows
 
 SMALL = {"method.reduction_ratio": {"choice": [4, 8, 16]}, "method.layers": {"subset": ["aspp", "decoder"], "min": 1}}
 
@@ -214,8 +216,8 @@ def test_the_counts_follow_the_search() -> None:
     plan.report(third.trial_id, 1, 0.8)
     assert not plan.is_done
     counts = plan.counts()
-    assert (counts.planned, counts.running, counts.complete, counts.pruned, counts.failed) == (5, 2, 2, 1, 0)
-    assert (counts.best_value, counts.best_trial_id, counts.baseline_value) == (0.8, third.trial_id, 0.9)
+    assert (counts.planned, counts.complete, counts.pruned, counts.failed) == (5, 2, 1, 0)
+    assert (counts.best_value, counts.baseline_value) == (0.8, 0.9)
     plan.finish(third.trial_id, "FAILED")
     plan.finish(fourth.trial_id, "INFEASIBLE")
     counts = plan.counts()
@@ -229,3 +231,9 @@ def test_the_members_of_a_subset_keep_the_order_of_the_file() -> None:
         layers = suggestion.values["method.layers"]
         assert layers == [layer for layer in LAYERS if layer in layers]
         assert past(suggestion).values == suggestion.values
+
+
+def test_the_plan_and_the_store_mean_the_same_by_roles_states_and_baselines() -> None:
+    assert {*get_args(records.Role), "teacher", "run", "confirm"} == {*get_args(rows.Role)}
+    assert get_args(records.State) == tuple(rows.TrialState)
+    assert records.BASELINES == rows.BASELINES

@@ -8,12 +8,20 @@ from typing import Any
 import pytest
 from search_fakes import LAYERS, SPACE, experiment, past, run
 
+from attnfd_ray.registry import TABLES
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial, Suggestion
 
 EPOCHS = 9
 RANGES = {"method.loss_weight": SPACE["method.loss_weight"], "optim.momentum": {"float": [0, 0.99]}}
 GRID = {"method.reduction_ratio": {"int": [1, 8]}, "optim.momentum": {"float": [0, 0.9], "step": 0.3}}
+
+# what most draws miss, and choices that are soon drawn twice
+LIMITED: dict[str, Any] = {**RANGES, "method.layers": {"subset": LAYERS, "min": 1, "max": 2}}
+LIMITED_GRID = {
+    "method.layers": {"subset": LAYERS, "min": 2, "max": 2},
+    "optim.momentum": {"float": [0, 0.9], "step": 0.1},
+}
 
 
 def scores(suggestion: Suggestion) -> list[float]:
@@ -56,6 +64,17 @@ def test_a_search_killed_and_rebuilt_runs_the_trials_of_one_never_killed(
         assert rest == whole[k:]
 
 
+@pytest.mark.parametrize("sampler", sorted(TABLES["sampler"]))
+def test_draws_that_were_rejected_change_nothing_in_a_rebuilt_search(sampler: str) -> None:
+    search = LIMITED_GRID if sampler == "grid" else LIMITED
+    plan = plan_of([], search, sampler=sampler)
+    whole = continued(plan)
+    assert len(whole) == 25
+    assert len(plan._advisor._study.trials) > 24  # some draws were rejected
+    for k in (1, 6, 9, 12, 18):
+        assert continued(plan_of(whole[:k][::-1], search, sampler=sampler)) == whole[k:]
+
+
 @pytest.mark.parametrize("early_stopping", ["hyperband", "median"])
 def test_early_stopping_decides_in_a_rebuilt_search_as_in_one_never_killed(early_stopping: str) -> None:
     # Of 30 configurations many draws were tried before: Optuna's numbers are not those of the plan.
@@ -82,7 +101,7 @@ def test_a_trial_cut_off_at_any_epoch_comes_again_first_and_ends_as_it_would_hav
         )
         plan = plan_of([*whole[:k], cut], None)
         assert not plan.is_done
-        assert plan.counts().running == 1
+        assert plan.counts().finished == k
         again = plan.next()
         assert again is not None
         assert (again.trial_id, again.values, again.role) == (victim.trial_id, victim.values, victim.role)
