@@ -170,7 +170,7 @@ class TrainSettings(Record):
     step_patience_s: Annotated[
         AboveZero | None,
         Field(description="a step that takes longer, and 20 x the run's median, is ended; null: none is"),
-    ] = 60.0
+    ] = 150.0
 
 
 class ScalingSettings(Record):

@@ -15,7 +15,7 @@ from attnfd_ray.errors import AttnFDError, RunFailed
 Request = TypeVar("Request")
 Item = TypeVar("Item")
 
-TIMEOUT_S = 45.0
+TIMEOUT_S = 120.0
 """How long to wait for one item. From a thread that is not the main one, a killed process is noticed only then.
 
 Less than the default of `train.step_patience_s`, or the step that waits would be ended first, for no reason it could
