@@ -64,7 +64,7 @@ def _interrupted(number: int, frame: object) -> None:
         click.echo("\nstopping when the epochs that run are over and saved; Ctrl-C again ends at once", err=True)
         return
     for again in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(again, lambda *_: os._exit(ended_by_signal()))
+        signal.signal(again, lambda *_: _end())
     timer = threading.Timer(_ORDERLY_END_S, _end)
     timer.daemon = True
     timer.start()
@@ -72,5 +72,6 @@ def _interrupted(number: int, frame: object) -> None:
 
 
 def _end() -> None:
-    click.echo(f"interrupted; {way_on()}", err=True)
+    # as fit for a signal handler as it gets: click may be in the middle of a line
+    os.write(sys.stderr.fileno(), f"\ninterrupted; {way_on()}\n".encode())
     os._exit(ended_by_signal())

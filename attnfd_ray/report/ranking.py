@@ -111,6 +111,11 @@ def _note(best: TrialLine, baseline: TrialLine, num_best: int, num_baseline: int
     note += more
     if best.epochs_total != baseline.epochs_total:
         note += f" Unlike budgets: {best.epochs_total} epochs against the baseline's {baseline.epochs_total}."
+    if best.student_params and baseline.student_params and best.student_params != baseline.student_params:
+        sizes = [f"{line.student_params / 1e6:.3g} M" for line in (best, baseline) if line.student_params]
+        note += (
+            f" Unlike students: {sizes[0]} parameters against the baseline's {sizes[1]}, which is a gain of size too."
+        )
     return note
 
 

@@ -47,12 +47,14 @@ def lost_seeds(name: str, one: TrialLine, lines: Sequence[TrialLine]) -> str:
     """Return a sentence on the seeds that one's config did not survive, or nothing: a mean is over the others."""
     same = same_config(one, lines)
     full = {line.seed for line in same if line.full}
-    lost = {line.seed: line.failure_kind for line in same if line.state is TrialState.INFEASIBLE}
-    lost = {seed: kind for seed, kind in lost.items() if seed not in full}
-    if not lost:
+    lost = {line.seed: line for line in same if line.seed not in full and line.state is not TrialState.RUNNING}
+    stopped = [line for line in lost.values() if line.state is TrialState.PRUNED]
+    kinds = sorted(line.failure_kind or "unknown" for line in lost.values() if line not in stopped)
+    parts = [f"{len(kinds)} ended in {' and '.join(dict.fromkeys(kinds))}"] if kinds else []
+    parts += [f"{len(stopped)} stopped early"] if stopped else []
+    if not parts:
         return ""
-    kinds = " and ".join(sorted({kind or "unknown" for kind in lost.values()}))
-    return f" Of the {name} {len(lost)} of {len(full) + len(lost)} seeds ended in {kinds}: its mean leaves them out."
+    return f" Of the {name}'s {len(full) + len(lost)} seeds {', '.join(parts)}: its mean leaves them out."
 
 
 def repeated(lines: Sequence[TrialLine]) -> set[str]:

@@ -202,7 +202,12 @@ def _front(front: Front) -> Table:
 
 
 def _how_to_use(front: Front) -> str:
-    timed = f"Latency of one image, {front.latency_protocol}. " if front.latency_protocol else ""
+    timed = ""
+    if front.latency_protocol:
+        timed = (
+            f"Latency of one image, {front.latency_protocol}; trials that ran beside it on the same machine slow it: "
+            "compare those of tune.concurrent: 1. "
+        )
     means = "Means over the seeds of a config, of which the best is named. " if max(front.num_seeds) > 1 else ""
     return f"{means}{timed}Settings of any: attnfd-ray report --best-config FILE --trial TRIAL."
 
@@ -213,7 +218,7 @@ def _unranked(others: Iterable[TrialLine], several: Set[str]) -> Table:
         done = numbers.of(line.epochs_done, line.epochs_total)
         score, wall = numbers.percent(line.best_val_miou), numbers.duration(line.wall_s)
         # a trial that Ctrl-C stopped is still to be done, but nobody is at it
-        state = "interrupted" if line.failure_kind == "INTERRUPTED" else line.state.lower()
+        state = "interrupted" if line.failure_kind == "INTERRUPTED" else _state(line.state)
         _row(table, state, line.trial_id, score, done, wall, _values(line, several))
     return table
 
@@ -233,9 +238,14 @@ def _values(line: TrialLine, several: Set[str]) -> str:
     return "; ".join(part for part in (what, line.stop_reason) if part)
 
 
+def _state(state: TrialState) -> str:
+    """Return a state in words; whether anybody is at a RUNNING one, a store cannot know."""
+    return "unfinished" if state is TrialState.RUNNING else state.lower()
+
+
 def _states(counts: Mapping[TrialState, int]) -> str:
     total = sum(counts.values())
-    states = ", ".join(f"{count} {state.lower()}" for state, count in counts.items())
+    states = ", ".join(f"{count} {_state(state)}" for state, count in counts.items())
     return f"{numbers.counted(total, 'trial')}: {states}"
 
 

@@ -96,7 +96,7 @@ def _check_same(settings: ExperimentSettings, file: Path) -> None:
         raise ConfigError(
             f"experiment '{settings.experiment}' was started with other settings "
             f"({'; '.join(changed[:_SHOWN])}{more}); "
-            "give the changed file another experiment name, or start over with --fresh"
+            "give the same --set as then, give the changed file another experiment name, or start over with --fresh"
         )
 
 

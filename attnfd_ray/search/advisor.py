@@ -47,6 +47,7 @@ class Advisor:
     def __init__(self, settings: ExperimentSettings) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._settings = settings
+        self._after = ""
         self._distributions = to_distributions(settings.search)
         # seeds by config; a config that is not valid counts as tried too
         self._tried: dict[_Config, set[int]] = {}
@@ -106,6 +107,8 @@ class Advisor:
         check_sampler(self._settings)
         trials, warmth = learned(earlier, self._settings, self._distributions)
         self._study.add_trials(trials)
+        # the earlier search may have drawn by the same seed: its first draws are not worth drawing again
+        self._after = f"/{len(trials)}"
         return warmth
 
     def _candidates(self, index: int) -> Iterator[optuna.Trial]:
@@ -140,7 +143,7 @@ class Advisor:
 
     def _seed(self, index: int, attempt: int = 0) -> int:
         """Return 32 bits that depend on neither process, platform nor version."""
-        digest = hashlib.sha256(f"{self._settings.tune.seed}/{index}/{attempt}".encode()).digest()
+        digest = hashlib.sha256(f"{self._settings.tune.seed}/{index}/{attempt}{self._after}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
     def _free_seed(self, values: Mapping[str, Any]) -> int | None:

@@ -153,8 +153,9 @@ dominated
   1   t1       62.00      11.235          5.12   width=1
   2   t2       50.00       2.000          1.50   width=0.25
 
-  Latency of one image, 360x480 fp32 on Fast GPU. Settings of any: attnfd-ray
-  report --best-config FILE --trial TRIAL.
+  Latency of one image, 360x480 fp32 on Fast GPU; trials that ran beside it on
+  the same machine slow it: compare those of tune.concurrent: 1. Settings of
+  any: attnfd-ray report --best-config FILE --trial TRIAL.
 """
         in text
     )

@@ -139,7 +139,7 @@ def test_seeds_that_diverged_are_said_beside_the_mean_of_those_that_survived(wri
     write("lucky2", 0.30, seed=2, epochs_done=9, **{**lost, "failure_kind": "OOM"})
     write("lucky3", seed=3, protocol=write.protocol, role="confirm", **lost)
     write("steady1", 0.62, config_hash="steady")
-    sentence = "Of the best config 2 of 3 seeds ended in NAN and OOM: its mean leaves them out."
+    sentence = "Of the best config's 3 seeds 2 ended in NAN and OOM: its mean leaves them out."
     console = Console(width=200, record=True, file=io.StringIO())
     show(summarise(write.store), console)
     assert f"There is no finished baseline to compare with. {sentence}" in console.export_text()
@@ -147,7 +147,7 @@ def test_seeds_that_diverged_are_said_beside_the_mean_of_those_that_survived(wri
     write("base2", 0.40, role="baseline_trial", seed=2, **{**lost, "config_hash": "b"})
     (protocol,) = summarise(write.store).shown.protocols
     assert sentence in protocol.gain.note
-    assert "Of the baseline 1 of 2 seeds ended in NAN" in protocol.gain.note
+    assert "Of the baseline's 2 seeds 1 ended in NAN: its" in protocol.gain.note
     write("lucky2-again", 0.60, config_hash="lucky", seed=2)
     write("lucky3-again", 0.61, config_hash="lucky", seed=3)
     assert "Of the best" not in summarise(write.store).shown.protocols[0].gain.note
@@ -162,3 +162,22 @@ def test_a_trial_says_its_seed_where_its_config_has_several(write):
     show(summarise(write.store), console)
     lines = console.export_text().splitlines()
     assert [line.split("lr=")[1].strip() for line in lines if "lr=" in line] == ["0.1", "0.2 seed=7", "0.2 seed=8"]
+
+
+def test_seeds_that_were_stopped_early_are_said_too(write):
+    write("base", 0.50, role="baseline", config_hash="b")
+    write("kept1", 0.66, config_hash="c")
+    write("stopped", 0.20, config_hash="c", seed=2, epochs_done=9, state=TrialState.PRUNED)
+    lost = {"state": TrialState.INFEASIBLE, "failure_kind": "NAN", "protocol": write.protocol}
+    write("lost", config_hash="c", seed=3, **lost)
+    (protocol,) = summarise(write.store).shown.protocols
+    assert "Of the best config's 3 seeds 1 ended in NAN, 1 stopped early: its mean" in protocol.gain.note
+
+
+def test_a_gain_over_a_smaller_student_is_said_to_be_one_of_size_too(write):
+    write("base", 0.50, role="baseline", student_params=262_948)
+    write("wide", 0.60, config_hash="wide", student_params=1_045_000)
+    (protocol,) = summarise(write.store).shown.protocols
+    assert protocol.gain.note.endswith(
+        "Unlike students: 1.04 M parameters against the baseline's 0.263 M, which is a gain of size too."
+    )

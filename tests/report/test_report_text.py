@@ -12,7 +12,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 SEARCH = """\
 camvid
-  attnfd; 11 trials: 1 running, 6 complete, 1 pruned, 2 failed, 1 infeasible
+  attnfd; 11 trials: 1 unfinished, 6 complete, 1 pruned, 2 failed, 1 infeasible
   7 h 16 min in all, 102.0 images/s (median), 9121 MiB at the peak
 
 Protocol: val 360x480, no flips
@@ -38,12 +38,13 @@ Ranking (complete, full budget)
                                               decoder] loss_weight=87
 
 Not ranked
-  State     Trial   mIoU %     Done         Wall   Values
+  State        Trial   mIoU %     Done         Wall   Values
   ──────────────────────────────────────────────────────────────────────────────
-  pruned    t5       41.00   10/120   1 h 02 min   layers=[stage1]
-                                                   loss_weight=0.1; asha: below
-                                                   the best third at epoch 10
-  running   t9       31.00    3/120   1 min 30 s   layers=[aspp]
+  pruned       t5       41.00   10/120   1 h 02 min   layers=[stage1]
+                                                      loss_weight=0.1; asha:
+                                                      below the best third at
+                                                      epoch 10
+  unfinished   t9       31.00    3/120   1 min 30 s   layers=[aspp]
 
 No score yet
   State        Trial   mIoU %   Done   Wall   Values
@@ -95,7 +96,7 @@ def test_other_experiments_get_a_line_each(search):
     assert "There is no finished baseline to compare with." in text
     assert text.endswith(
         "Also in this store (--experiment NAME shows one)\n"
-        "  camvid: 11 trials: 1 running, 6 complete, 1 pruned, 2 failed, 1 infeasible;\n"
+        "  camvid: 11 trials: 1 unfinished, 6 complete, 1 pruned, 2 failed, 1 infeasible;\n"
         "  last 2026-03-01 12:11 UTC\n"
     )
 

@@ -33,7 +33,7 @@ def test_other_settings_under_the_same_name_are_refused_with_the_difference(
         claim_id(settings(), "train", fresh=False)
     assert str(error.value) == (
         "experiment 'tiny' was started with other settings (train.epochs: 4 -> 5); "
-        "give the changed file another experiment name, or start over with --fresh"
+        "give the same --set as then, give the changed file another experiment name, or start over with --fresh"
     )
     assert claim_id(settings(), "train", fresh=True) == "tiny.train2"
 

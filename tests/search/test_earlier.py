@@ -78,11 +78,19 @@ def test_earlier_trials_do_not_compete_with_new_ones(early_stopping: str) -> Non
 def test_a_trial_may_be_tried_again() -> None:
     space = {"method.reduction_ratio": {"choice": [8, 16]}}
     earlier = [old(k, {"method.reduction_ratio": ratio}, [0.5] * EPOCHS) for k, ratio in enumerate([8, 16])]
-    plan = plan_of(earlier, space, trials=2)
+    plan = plan_of(earlier, space, trials=2, duplicates="skip")
     assert [s.values for s in iter(plan.next, None)][1:] == [
         {"method.reduction_ratio": 16},
         {"method.reduction_ratio": 8},
     ]
+
+
+def test_the_first_draws_are_not_those_of_an_earlier_search_with_the_same_seed() -> None:
+    before = list(iter(plan_of([], SPACE, trials=4).next, None))
+    earlier = [old(k, suggestion.values, [0.5] * EPOCHS) for k, suggestion in enumerate(before[1:])]
+    drawn = [str(suggestion.values) for suggestion in iter(plan_of(earlier, SPACE, trials=4).next, None)][2:]
+    assert len(drawn) == 3
+    assert set(drawn).isdisjoint(str(suggestion.values) for suggestion in before[2:])
 
 
 def test_a_wider_space_and_more_layers_keep_what_was_learned_and_what_lies_outside_is_counted() -> None:
