@@ -158,7 +158,9 @@ class Broker:
                     del self._held[group]
                 return None
             await desk.changed.wait_for(lambda: desk.event is None or desk.cancelled is not None)
-            return desk.cancelled or (INTERRUPTED if self._interrupted else None)
+            # an epoch trained again after a loss was gone on from: what stops the job was decided later
+            cancelled = desk.cancelled if event.metrics["epoch"] >= desk.reached else None
+            return cancelled or (INTERRUPTED if self._interrupted else None)
 
     async def late(self, group: int, trial_id: str, text: str, *, step_s: float) -> None:
         """Note that the group is about to die of a step that hangs, and how long one takes otherwise."""

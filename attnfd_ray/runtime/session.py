@@ -32,7 +32,7 @@ from attnfd_ray.runtime.estimate import Sizes
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
-from attnfd_ray.runtime.nodes import watched
+from attnfd_ray.runtime.nodes import alive, watched
 from attnfd_ray.runtime.preflight import Patience, Room, Say, find_room, lacking_disk, problems_of_nodes
 from attnfd_ray.runtime.records import claim_id, locked
 from attnfd_ray.runtime.teacher import ready_teacher
@@ -99,10 +99,15 @@ def room_for(
     settings: ExperimentSettings, sizes: Sizes, *, asked: int | str, trials: int, patience: Patience, say: Say
 ) -> Room:
     """Return the room there is; raises what is wrong with any node that would be part of it, or with the disk."""
-    room = find_room(settings, asked=asked, trials=trials, patience=patience, say=say)
-    if problems := [*problems_of_nodes(settings, room), *lacking_disk(settings, room, sizes, trials=trials)]:
-        raise ClusterError(problems)
-    return room
+    while True:
+        room = find_room(settings, asked=asked, trials=trials, patience=patience, say=say)
+        problems = [*problems_of_nodes(settings, room), *lacking_disk(settings, room, sizes, trials=trials)]
+        if not problems:
+            return room
+        asked_ids = {node["NodeID"] for node in room.nodes if node["Alive"]}
+        if asked_ids <= alive():
+            raise ClusterError(problems)
+        say("a node has gone while it was asked; looking again at what is left")
 
 
 def with_teacher(

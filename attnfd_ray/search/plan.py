@@ -103,9 +103,12 @@ class SearchPlan:
     def report(self, trial_id: str, epoch: int, value: float) -> Decision:
         """Take the val_miou of an epoch (from 1) and say whether the trial goes on.
 
-        A trial once stopped stays so. An epoch told before and a value that is not finite change nothing.
+        A trial once stopped stays so. An epoch told before and a value that is not finite change nothing; an epoch
+        before the last, trained again after a loss, was gone on from.
         """
         trial = self._trials[trial_id]
+        if epoch < max(trial.epochs, default=0):
+            return GO_ON
         if trial.state != "RUNNING" or trial.decision.stop or epoch in trial.epochs or not math.isfinite(value):
             return trial.decision
         trial.epochs[epoch] = value

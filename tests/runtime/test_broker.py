@@ -244,6 +244,27 @@ def test_a_job_that_was_to_stop_is_handed_on_too_so_that_its_end_is_written() ->
     run(test())
 
 
+def test_a_job_that_was_to_stop_after_an_epoch_it_lost_trains_that_again_and_stops_then() -> None:
+    async def test() -> None:
+        broker = Broker(groups=1)
+        await broker.submit(job())
+        await broker.take(0, patience_s=1)
+        for number in (1, 2):
+            push = asyncio.create_task(broker.push(0, "t1", epoch(number)))
+            await broker.pull("t1", seen=number - 1)
+            if number == 2:
+                await broker.cancel("t1", "below the median at epoch 2")
+            else:
+                pull = asyncio.create_task(broker.pull("t1", seen=1))
+            await push
+        pull.cancel()
+        assert await broker.take(0, patience_s=1) == job()  # the group was lost before epoch 2 was saved
+        assert await broker.push(0, "t1", epoch(1)) is None
+        assert await broker.push(0, "t1", epoch(2)) == "below the median at epoch 2"
+
+    run(test())
+
+
 def test_a_job_that_dies_after_the_same_epoch_each_time_is_given_up() -> None:
     async def test() -> None:
         broker = Broker(groups=1)

@@ -134,7 +134,8 @@ class Chaos:
             self.process = self.command()
 
     def _strike(self, victim: str) -> bool:
-        assert self.process.poll() is None, f"the search ended before the {victim} was killed"
+        if self.process.poll() is not None:
+            pytest.fail(f"the search ended before the {victim} was killed: {self.process.communicate()}")
         target = self._target(victim)
         if isinstance(target, int):
             os.kill(target, signal.SIGKILL)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from processes import wait_until
 
-from attnfd_ray.runtime import nodes
+from attnfd_ray.errors import ClusterError
+from attnfd_ray.runtime import nodes, session
+from attnfd_ray.runtime.capacity import GroupShape
+from attnfd_ray.runtime.preflight import NO_PATIENCE, Room
 
 
 def test_a_node_that_goes_is_told_once_and_one_that_comes_is_known(
@@ -24,3 +29,35 @@ def test_a_node_that_goes_is_told_once_and_one_that_comes_is_known(
         wait_until("the word of gamma", lambda: len(told) == 2, patience_s=10)
     assert [text.partition(";")[0] for text in told] == ["node alpha is gone", "node gamma is gone"]
     assert told[0].endswith("goes on from its last epoch where there is room, and ends if there is none for 8 min")
+
+
+def test_a_node_that_goes_while_it_is_asked_is_no_reason_to_refuse_what_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = ["id1", "id2"]
+
+    def room() -> Room:
+        nodes = [{"NodeID": node, "Alive": True} for node in there]
+        return Room(shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0), groups=len(nodes), nodes=nodes)
+
+    def problems(_: object, asked: Room) -> list[str]:
+        silent = [node["NodeID"] for node in asked.nodes if node["NodeID"] in ("id2", "id3")]
+        if "id2" in silent:
+            there.remove("id2")
+        return [f"node {node} did not answer" for node in silent]
+
+    monkeypatch.setattr(session, "find_room", lambda *_, **__: room())
+    monkeypatch.setattr(session, "problems_of_nodes", problems)
+    monkeypatch.setattr(session, "lacking_disk", lambda *_, **__: [])
+    monkeypatch.setattr(session, "alive", lambda: set(there))
+    said: list[str] = []
+    known: Any = None  # what is looked at here is who answers
+
+    def look() -> Room:
+        return session.room_for(known, known, asked=1, trials=1, patience=NO_PATIENCE, say=said.append)
+
+    assert look().groups == 1
+    assert said == ["a node has gone while it was asked; looking again at what is left"]
+    there.append("id3")
+    with pytest.raises(ClusterError, match="node id3 did not answer"):
+        look()

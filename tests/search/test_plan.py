@@ -136,6 +136,8 @@ def test_a_trial_among_the_worst_is_stopped_at_its_rung_and_the_reason_says_why(
     assert decision.reason == "0.1500 at epoch 2 is not among the best 2 of 6 at rung 0 (cut-off 0.4000)"
     # Until it is told to be finished, a stopped trial stays stopped, whatever it reports.
     assert plan.report(trials[5].trial_id, 3, 0.9) == decision == plan.report(trials[5].trial_id, 2, 0.15)
+    # But an epoch before, trained again after a loss, was gone on from.
+    assert plan.report(trials[5].trial_id, 1, 0.0) == GO_ON
 
 
 def test_a_repeated_epoch_is_ignored() -> None:
