@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from processes import descendants, listening, wait_until
+from ray_cluster import free_port
 
 from attnfd_ray.data.toyscenes import write_toyscenes
 from attnfd_ray.store.store import Store
@@ -23,13 +24,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture
@@ -56,6 +50,8 @@ def head(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
     dashboard = free_port()
     with (tmp_path / "head.log").open("w") as log:
         ports = [f"--port={free_port()}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
+        # the agent of a Ray that has just ended may hold the usual port, and then this one would take no jobs
+        ports += [f"--dashboard-agent-listen-port={free_port()}"]
         process = subprocess.Popen(
             [RAY, "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1", *ports],
             env=environment,
