@@ -9,8 +9,6 @@ import sys
 import threading
 from typing import NoReturn
 
-import click
-
 _GOES_ON = ("train", "tune", "confirm")  # when started again
 _ORDERLY_END_S = 10.0
 
@@ -61,7 +59,7 @@ def _interrupted(number: int, frame: object) -> None:
 
     _signals.append(number)
     if len(_signals) == 1 and number == signal.SIGINT and ask_to_stop():
-        click.echo("\nstopping when the epochs that run are over and saved; Ctrl-C again ends at once", err=True)
+        _say("stopping when the epochs that run are over and saved; Ctrl-C again ends at once")
         return
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, lambda *_: _end())
@@ -72,6 +70,10 @@ def _interrupted(number: int, frame: object) -> None:
 
 
 def _end() -> None:
-    # as fit for a signal handler as it gets: click may be in the middle of a line
-    os.write(sys.stderr.fileno(), f"\ninterrupted; {way_on()}\n".encode())
+    _say(f"interrupted; {way_on()}")
     os._exit(ended_by_signal())
+
+
+def _say(text: str) -> None:
+    """Write a line to stderr from a signal handler: whatever it broke into may be in the middle of one."""
+    os.write(2, f"\n{text}\n".encode())

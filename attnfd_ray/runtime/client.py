@@ -41,8 +41,8 @@ def settle(job: Job, kind: str, text: str) -> None:
     if state == "RUNNING":
         return
     store = Store.open(job.settings.store, create=False)
-    rows = [row for row in store.trials().to_pylist() if row["trial_id"] == job.trial_id]
-    if rows and rows[0]["state"] == "RUNNING":
+    row = store.trial(job.trial_id)
+    if row and row["state"] == "RUNNING":
         told = {"state": state, "failure_kind": kind, "failure_text": text}
-        known = {name: value for name, value in rows[0].items() if name != "time_utc"}
-        store.append_trial(TrialRow(**known | told | {"versions": dict(rows[0]["versions"] or ())}))
+        known = {name: value for name, value in row.items() if name != "time_utc"}
+        store.append_trial(TrialRow(**known | told | {"versions": dict(row["versions"] or ())}))

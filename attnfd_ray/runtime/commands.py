@@ -73,7 +73,8 @@ def train(
 ) -> Result:
     """Train the student as the settings stand; go on where the same command stopped."""
     with claimed(settings, "train", fresh=fresh) as (run_id, template, sizes):
-        if _state(settings, run_id) == "COMPLETE":
+        known = Store.open(settings.store, create=False).trial(run_id)
+        if known is not None and known["state"] == "COMPLETE":
             listener.stage(f"{run_id} is complete: nothing left to train")
             return Result(store=settings.store, id=run_id)
         room = partial(room_for, settings, sizes, asked=1, trials=1, patience=patience, say=listener.stage)
@@ -124,11 +125,6 @@ def tune(
             job = with_teacher(settings, groups, template, listener, searching=True)
             search(plan, groups, job, listener)
     return Result(store=settings.store, id=search_id)
-
-
-def _state(settings: ExperimentSettings, trial_id: str) -> str | None:
-    trials = Store.open(settings.store, create=False).trials(columns=["trial_id", "state"]).to_pylist()
-    return next((trial["state"] for trial in trials if trial["trial_id"] == trial_id), None)
 
 
 def _history(settings: ExperimentSettings, search_id: str) -> list[PastTrial]:

@@ -73,9 +73,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def place(stack: traceback.StackSummary) -> str:
     """Return the innermost frame of the user's code and the host; without any, of ours; else the innermost of all."""
-    frames = [frame for frame in stack[::-1] if not frame.filename.startswith("<")] or stack[
-        ::-1
-    ]  # <string> is no file
+    files = [frame for frame in stack[::-1] if not frame.filename.startswith("<")]  # <string> is none
+    frames = files or stack[::-1]
     theirs = (frame for frame in frames if not _is_below(frame, (_OURS, *_LIBRARIES)))
     ours = (frame for frame in frames if _is_below(frame, (_OURS,)))
     frame = next(theirs, next(ours, frames[0]))

@@ -54,7 +54,7 @@ def _follow(job: Job, broker: Any) -> None:
         over = event.kind != "epoch"
         if event.kind == "failed":
             tune.report({"failure_kind": event.failure_kind, "failure_text": event.failure_text})
-        elif event.metrics["epoch"] > seen or measures(event.metrics):
+        elif event.metrics["epoch"] > seen or measures(event.metrics):  # the end repeats an epoch, or measures
             # Tune counts iterations itself, and wrongly after a restart, unless it is told
             tune.report({**event.metrics, "training_iteration": event.metrics["epoch"]})
             seen = event.metrics["epoch"]

@@ -12,32 +12,12 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine, write
+from patient_method import METHOD, write_patient
 from processes import wait_until
 
 from attnfd_ray.store.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-
-METHOD = """
-import time
-from pathlib import Path
-from attnfd_ray.distill.attnfd import AttnFD
-
-GO = Path(__file__).with_name("go")
-
-
-class Patient(AttnFD):
-    class Settings(AttnFD.Settings):
-        name: str
-
-    forwards = 0
-
-    def forward(self, student, teacher, labels):
-        self.forwards += 1
-        while self.forwards > 3 and not GO.exists():  # in its second epoch
-            time.sleep(0.05)
-        return super().forward(student, teacher, labels)
-"""
 
 
 class Disk:
@@ -101,10 +81,9 @@ def rows_of(store: str) -> tuple[dict[str, str], list[tuple[str, int]]]:
 def test_a_full_disk_and_one_that_refuses_stop_the_search_and_lose_nothing(
     disk: Disk, attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "patient.py").write_text(METHOD, encoding="utf-8")
-    go, store = tmp_path / "go", str(disk.place / "results")
+    go, store = write_patient(tmp_path), str(disk.place / "results")
     tree |= {"store": store, "search": {"optim.lr": {"choice": [0.02, 0.01, 0.005]}}}
-    tree["method"] = {"name": "patient:Patient", "layers": ["aspp"], "reduction_ratio": 4}
+    tree["method"] = METHOD
     tree["train"]["epochs"] = 2
     tree["tune"] = {"trials": 2, "sampler": "grid", "early_stopping": "none", "concurrent": 1}
     file = write(tree, tmp_path)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import CommandLine, write
+from patient_method import METHOD, write_patient
 from PIL import Image
 from processes import descendants, listening, outlive, wait_until
 from safetensors.torch import load_file
@@ -137,26 +138,6 @@ def test_a_broken_image_deep_in_the_set_ends_a_search_when_it_was_met_three_time
     assert [row["state"] for row in rows].count("FAILED") == 3
 
 
-PATIENT = """
-import time
-from pathlib import Path
-from attnfd_ray.distill.attnfd import AttnFD
-
-GO = Path(__file__).with_name("go")
-
-
-class Patient(AttnFD):
-    class Settings(AttnFD.Settings):
-        name: str
-
-    forwards = 0
-
-    def forward(self, student, teacher, labels):
-        self.forwards += 1
-        while self.forwards > 3 and not GO.exists():  # in its second epoch
-            time.sleep(0.05)
-        return super().forward(student, teacher, labels)
-"""
 LONG_S = 7.0  # longer than anything else at the end of a command waits
 
 
@@ -164,8 +145,8 @@ LONG_S = 7.0  # longer than anything else at the end of a command waits
 def test_ctrl_c_ends_a_search_after_the_running_epochs_and_a_second_one_at_once(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path, times: int
 ) -> None:
-    (tmp_path / "patient.py").write_text(PATIENT, encoding="utf-8")
-    tree["method"] = {"name": "patient:Patient", "layers": ["aspp"], "reduction_ratio": 4}
+    go = write_patient(tmp_path)
+    tree["method"] = METHOD
     tree["train"]["epochs"] = 500
     file = write(tree, tmp_path)
     process = attnfd_ray.start("tune", file, "--fresh", PYTHONPATH=str(tmp_path))
@@ -176,7 +157,7 @@ def test_ctrl_c_ends_a_search_after_the_running_epochs_and_a_second_one_at_once(
         time.sleep(0.2)
     if times == 1:
         time.sleep(LONG_S)
-        (tmp_path / "go").touch()
+        go.touch()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     stopping, *rest = err.strip().splitlines()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
 
 from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
 from attnfd_ray.search.plan import SearchPlan
-from attnfd_ray.search.records import PastTrial, Suggestion
+from attnfd_ray.search.records import PastTrial, State, Suggestion
 
 LAYERS = ["stage3", "stage4", "aspp", "decoder"]
 SPACE: dict[str, Any] = {
@@ -73,3 +75,44 @@ def run(plan: SearchPlan, suggestion: Suggestion, scores: list[float]) -> PastTr
             return past(suggestion, "PRUNED", scores[:epoch])
     plan.finish(suggestion.trial_id, "COMPLETE", scores[-1])
     return past(suggestion, "COMPLETE", scores)
+
+
+Lived = dict[str, tuple[Suggestion, str, list[float]]]  # by trial id: what was tried, how it stands, its curve
+
+
+def killed_again_and_again(
+    rebuilt: Callable[[list[PastTrial]], SearchPlan], curve_of: Callable[[Suggestion], list[float]], rng: random.Random
+) -> Lived:
+    """Live through a search to its end, three trials side by side, one epoch at a time in any order.
+
+    A kill forgets all but what was stored, and with it a trial that was just handed out.
+    """
+    stored: Lived = {}
+    plan, live, num_kills = rebuilt([]), dict[str, Suggestion](), 0
+
+    def killed() -> SearchPlan:
+        live.clear()
+        return rebuilt([past(*row) for row in stored.values()])
+
+    while not plan.is_done or live:
+        if rng.random() < 0.1:
+            plan, num_kills = killed(), num_kills + 1
+        while len(live) < 3 and (suggestion := plan.next()) is not None:
+            if rng.random() < 0.1:
+                plan, num_kills = killed(), num_kills + 1
+                continue
+            known = stored.setdefault(suggestion.trial_id, (suggestion, "RUNNING", []))
+            assert known[:2] == (suggestion, "RUNNING")
+            live[suggestion.trial_id] = suggestion
+        trial_id = rng.choice(sorted(live))
+        suggestion, _, curve = stored[trial_id]
+        whole = curve_of(suggestion)
+        if len(curve) < len(whole):
+            curve.append(whole[len(curve)])
+        stop = plan.report(trial_id, len(curve), curve[-1]).stop
+        if stop or len(curve) == len(whole):
+            state: State = "PRUNED" if stop else "COMPLETE"
+            plan.finish(trial_id, state, curve[-1])
+            stored[trial_id] = (live.pop(trial_id), state, curve)
+    assert num_kills > 0
+    return stored

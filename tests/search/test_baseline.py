@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from search_fakes import SPACE, experiment, past, run
+from search_fakes import SPACE, experiment, killed_again_and_again, past, run
 
 from attnfd_ray.config.overrides import baseline_of, config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings
@@ -153,32 +153,8 @@ def test_configs_drawn_again_are_other_seeds_after_a_cut_too() -> None:
 def test_however_often_it_is_killed_no_config_has_a_seed_twice_and_all_trials_end(
     sampler: str, early_stopping: str
 ) -> None:
-    """Three trials side by side; a kill forgets what was not stored, and now and then a trial just handed out."""
-    rng, stored, num_kills = random.Random(0), dict[str, tuple[Suggestion, str, list[float]]](), 0
-
-    def rebuilt() -> SearchPlan:
-        history = [past(*row) for row in stored.values()]
-        return plan_of(history, FEW, sampler=sampler, early_stopping=early_stopping, trials=20, baseline_trials=8)
-
-    plan, live = rebuilt(), dict[str, Suggestion]()
-    while not plan.is_done or live:
-        while len(live) < 3 and (suggestion := plan.next()) is not None:
-            if rng.random() < 0.1:
-                plan, live, num_kills = rebuilt(), {}, num_kills + 1
-                continue
-            known = stored.setdefault(suggestion.trial_id, (suggestion, "RUNNING", []))
-            assert known[:2] == (suggestion, "RUNNING")
-            live[suggestion.trial_id] = suggestion
-        trial_id = rng.choice(sorted(live))
-        suggestion, _, curve = stored[trial_id]
-        if len(curve) < EPOCHS:
-            curve.append(scores(suggestion)[len(curve)])
-        stop = plan.report(trial_id, len(curve), curve[-1]).stop
-        if stop or len(curve) == EPOCHS:
-            state = "PRUNED" if stop else "COMPLETE"
-            plan.finish(trial_id, state, curve[-1])  # type: ignore[arg-type]
-            stored[trial_id] = (live.pop(trial_id), state, curve)
-    assert num_kills > 0
+    tune: dict[str, Any] = {"sampler": sampler, "early_stopping": early_stopping, "trials": 20, "baseline_trials": 8}
+    stored = killed_again_and_again(lambda history: plan_of(history, FEW, **tune), scores, random.Random(0))
     assert len(stored) == 1 + 20 + 8
     runs = [
         (s.role == "baseline_trial", str(s.values), s.settings.train.seed)

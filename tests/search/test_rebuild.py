@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from search_fakes import LAYERS, SPACE, experiment, past, run
+from search_fakes import LAYERS, SPACE, experiment, killed_again_and_again, past, run
 
 from attnfd_ray.registry import TABLES
 from attnfd_ray.search.plan import SearchPlan
@@ -180,32 +180,8 @@ def test_the_space_may_grow_and_the_history_still_teaches() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_however_often_and_whenever_it_is_killed_every_trial_ends_once(seed: int) -> None:
-    """Three trials side by side, one epoch at a time in any order; a kill forgets all but what was stored."""
-    rng = random.Random(seed)
-    stored: dict[str, tuple[Suggestion, str, list[float]]] = {}
-
-    def history() -> list[PastTrial]:
-        return [past(*row) for row in stored.values()]
-
-    plan, live, num_kills = plan_of([], None), dict[str, Suggestion](), 0
-    while not plan.is_done or live:
-        if rng.random() < 0.1:
-            plan, live, num_kills = plan_of(history(), None), {}, num_kills + 1
-        while len(live) < 3 and (suggestion := plan.next()) is not None:
-            known = stored.setdefault(suggestion.trial_id, (suggestion, "RUNNING", []))
-            assert known[:2] == (suggestion, "RUNNING")
-            live[suggestion.trial_id] = suggestion
-        trial_id = rng.choice(sorted(live))
-        suggestion, _, curve = stored[trial_id]
-        if len(curve) < EPOCHS:
-            curve.append(scores(suggestion)[len(curve)])
-        stop = plan.report(trial_id, len(curve), curve[-1]).stop
-        if stop or len(curve) == EPOCHS:
-            state = "PRUNED" if stop else "COMPLETE"
-            plan.finish(trial_id, state, curve[-1])  # type: ignore[arg-type]
-            stored[trial_id] = (live.pop(trial_id), state, curve)
-    assert num_kills > 0
+    stored = killed_again_and_again(lambda history: plan_of(history, None), scores, random.Random(seed))
     assert [row[0].index for row in sorted(stored.values(), key=lambda row: row[0].index)] == list(range(25))
     assert all(state != "RUNNING" for _, state, _ in stored.values())
     assert len({str(row[0].values) for row in stored.values()}) == 25
-    assert plan_of(history(), None).next() is None
+    assert plan_of([past(*row) for row in stored.values()], None).next() is None
