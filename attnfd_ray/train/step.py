@@ -16,6 +16,7 @@ from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import Diverged
 from attnfd_ray.train.distributed import average_gradients, sum_over_workers, world_size
 from attnfd_ray.train.evaluate import autocast
+from attnfd_ray.train.gradients import GradientMeter
 from attnfd_ray.train.optim import set_learning_rate
 from attnfd_ray.train.task import DistillationTask
 
@@ -51,10 +52,13 @@ class Stepper:
         self.module: nn.Module = task
         self.settings, self.device, self.total, self.on_step = settings, device, total, on_step
 
-    def epoch(self, batches: Iterable[tuple[Tensor, Tensor]], *, first_step: int) -> tuple[dict[str, float], float]:
+    def epoch(
+        self, batches: Iterable[tuple[Tensor, Tensor]], *, first_step: int, gradients: GradientMeter | None = None
+    ) -> tuple[dict[str, float], float]:
         """Step through one epoch's local batches; return the mean of each loss term over all workers, and the lr.
 
-        Raises Diverged, on every worker at once, when the loss stops being finite.
+        `gradients` measures at the steps where it is due. Raises Diverged, on every worker at once, when the loss stops
+        being finite.
         """
         # Wrapped anew: after its first step DistributedDataParallel regroups gradients, and so adds them up in another
         # order. An epoch must begin alike whether or not the run was stopped before it.
@@ -65,7 +69,8 @@ class Stepper:
         self.on_step(first_step + 1)
         for images_NCHW, labels_NHW in batches:
             lr = set_learning_rate(self.optimizer, self.settings.optim, step=first_step + count, total=self.total)
-            terms = self.step(images_NCHW, labels_NHW)
+            due = gradients is not None and count + 1 in gradients.due_steps
+            terms = self.step(images_NCHW, labels_NHW, gradients=gradients if due else None)
             for name, term in terms.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term
             count += 1
@@ -76,11 +81,13 @@ class Stepper:
         self.on_step(None)
         return means, lr
 
-    def step(self, images_NCHW: Tensor, labels_NHW: Tensor) -> dict[str, Tensor]:
+    def step(
+        self, images_NCHW: Tensor, labels_NHW: Tensor, *, gradients: GradientMeter | None = None
+    ) -> dict[str, Tensor]:
         """Take one optimiser step on this worker's share of a global batch; return its detached loss terms.
 
         DistributedDataParallel averages gradients over workers, so the divisor of the summed cross-entropy is the
-        number of labelled pixels of the global batch / workers.
+        number of labelled pixels of the global batch / workers. `gradients` measures the terms of the first part.
         """
         labelled = sum_over_workers((labels_NHW != IGNORED).sum().float())
         labelled = (labelled / world_size()).clamp(min=1.0 / world_size())
@@ -97,6 +104,8 @@ class Stepper:
                 with autocast(self.device, self.settings.train), sums.part(image_share):
                     features = self.teacher(images) if self.teacher is not None else {}
                     terms = self.module(images, labels, features, labelled_pixels=labelled, image_share=image_share)
+                if gradients is not None and index == 1:
+                    gradients.measure(terms, self.scaler)
                 self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
             for name, term in terms.items():
                 total[name] = total.get(name, 0) + term.detach()
