@@ -78,6 +78,16 @@ def test_smps_own_encoder_takes_the_same_weights() -> None:
     assert all(torch.equal(tensor, filled[1][name]) for name, tensor in timms.items())
 
 
+def test_nothing_is_printed_or_warned_of_on_the_way(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    network = {"arch": "smp/Unet", "backbone": "tu-tf_efficientnet_lite0", "pretrained": "imagenet"}
+    model = build_model(ModelSettings.model_validate(network), num_classes=4)
+    assert (*capfd.readouterr(), *caplog.records, *recwarn.list) == ("", "")
+    assert model.first_weights is not None
+    assert "288 tensors taken for the backbone, left out classifier: 8 (" in model.first_weights
+
+
 def test_no_code_of_a_package_runs() -> None:
     for name, module in PACKAGES.items():
         sys.modules.pop(module, None)
