@@ -45,6 +45,7 @@ bench: install  ## Measure; nothing else should run meanwhile
 	$(BIN)/python -m benchmarks.trial_start
 	$(BIN)/python -m benchmarks.distillation_step
 	$(BIN)/python -m benchmarks.method_steps
+	$(BIN)/python -m benchmarks.pair_step
 	$(BIN)/python -m benchmarks.input_pipeline
 	$(BIN)/python -m benchmarks.search_overhead
 	$(BIN)/python -m benchmarks.search_efficiency
