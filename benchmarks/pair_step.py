@@ -102,7 +102,7 @@ def main() -> None:
         ratio = statistics.median(new / old for old, new, _ in rounds)
         product = statistics.median(other / new for _, new, other in rounds)
         lines += [
-            f"{method}: {BATCH / old_s:.1f} images/s before, {BATCH / new_s:.1f} after; time after / before {ratio:.3f}",
+            f"{method}: {BATCH / old_s:.1f} images/s before, {BATCH / new_s:.1f} after; time x {ratio:.3f}",
             f"{method}: 1x1 convolutions as matrix products, time / after {product:.3f}",
         ]
     lines += ["costliest operations of a step with attnfd, after:", *costliest(after)]
