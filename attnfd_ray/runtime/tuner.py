@@ -7,6 +7,7 @@ kept or restored.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -28,6 +29,7 @@ from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import State, Suggestion
 from attnfd_ray.store.store import Store
 
+_MAPPINGS = ("loss_terms", "gradient_norms", "gradient_cosines")  # of an epoch's metrics
 _TRIAL_PROCESS_LOSSES = 3  # the shell of a trial may die this often; its job goes on in its group meanwhile
 
 
@@ -42,7 +44,7 @@ class _PlanSearcher(Searcher):
         return self._bridge.suggest(trial_id)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self._bridge.complete(trial_id, result or {}, error=error)
+        self._bridge.complete(trial_id, nested(result or {}), error=error)
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: the store is the truth."""
@@ -59,7 +61,7 @@ class _PlanScheduler(FIFOScheduler):
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        stop = self._bridge.epoch(trial.trial_id, result)
+        stop = self._bridge.epoch(trial.trial_id, nested(result))
         decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
         return decision
 
@@ -211,6 +213,18 @@ def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) 
         )
     if not plan.counts().complete:
         raise RunFailed("no trial was completed; `attnfd-ray report` says what became of each")
+
+
+def nested(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metrics as they were reported: Tune makes `loss_terms/kd/logits` of `{loss_terms: {kd/logits: ...}}`."""
+    metrics: dict[str, Any] = {}
+    for key, value in result.items():
+        name, slash, inside = key.partition("/")
+        if slash and name in _MAPPINGS:
+            metrics.setdefault(name, {})[inside] = value
+        else:
+            metrics[key] = value
+    return metrics
 
 
 def job_of(suggestion: Suggestion, template: Job) -> Job:

@@ -75,8 +75,8 @@ def test_a_search_over_methods_has_its_teacher_though_the_file_s_own_method_need
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     tree["method"] = {"name": "none"}
-    tree["train"]["epochs"] = 1
-    tree["search"] = {"method": {"choice": [{"name": "none"}, {"name": "kd"}]}}
+    tree["train"]["epochs"], tree["optim"]["lr"] = 1, 1e-4
+    tree["search"] = {"method": {"choice": [{"name": "none"}, {"name": "kd", "loss_weight": 1000.0}]}}
     tree["tune"] = {"trials": 2, "sampler": "grid"}  # the file as written is the grid's first point
     done = attnfd_ray("tune", write(tree, tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
@@ -86,3 +86,10 @@ def test_a_search_over_methods_has_its_teacher_though_the_file_s_own_method_need
         ("teacher", "none", "COMPLETE"),
         ("trial", "kd", "COMPLETE"),
     ]
+    # so large a weight is warned of, once, by what the trial's epoch measured
+    (warning,) = [line for line in done.stdout.splitlines() if "the gradient of kd is" in line]
+    assert warning.endswith("(above 3 it tends to take over the training); lower method.loss_weight")
+    (strong,) = [row["trial_id"] for row in rows if row["method"] == "kd"]
+    assert warning.startswith(f"{strong} epoch 1: ")
+    shown = " ".join(attnfd_ray("report", tree["store"]).stdout.split())
+    assert "Gradients of the loss terms with respect to the student (L2 norms)" in shown
