@@ -59,7 +59,8 @@ def _absolute(settings: ExperimentSettings) -> ExperimentSettings:
             space["choice"] = [_full_weights(value) for value in space["choice"]]
         elif path == "student":
             for network in space["choice"]:
-                network["pretrained"] = _full_weights(network.get("pretrained", "none"))
+                if "pretrained" in network:
+                    network["pretrained"] = _full_weights(network["pretrained"])
     return ExperimentSettings.model_validate(tree)
 
 

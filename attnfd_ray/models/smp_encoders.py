@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Collection, Mapping
@@ -54,7 +55,8 @@ def own_names(encoder: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> d
     known = {_inside(key, wanted) for key in names}
     convert = getattr(sys.modules[type(classifier).__module__], "checkpoint_filter_fn", None)
     if convert is not None and not renamed.keys() <= known:  # the hub keeps some as their authors named them
-        renamed = {_inside(key, wanted): tensor for key, tensor in convert(dict(tensors), classifier).items()}
+        with contextlib.suppress(Exception):  # timm converts what it knows; another network's file is found unexpected
+            renamed = {_inside(key, wanted): tensor for key, tensor in convert(dict(tensors), classifier).items()}
     return {key: tensor for key, tensor in renamed.items() if key in wanted or key not in known}
 
 

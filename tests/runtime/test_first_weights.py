@@ -297,3 +297,35 @@ def test_the_command_ends_with_one_line(attnfd_ray: CommandLine, tree: dict[str,
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert "gone/net.pth cannot be read on " in done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_search_over_first_weights_runs_and_goes_on(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path, a: str, b: str
+) -> None:
+    tree["student"] |= {"pretrained": a}
+    tree["teacher"] |= {"pretrained": b}
+    tree["train"]["epochs"] = 1
+    tree["search"] = {"student.pretrained": {"choice": ["none", a, b]}}
+    tree["tune"] = {"trials": 3, "sampler": "grid", "early_stopping": "none"}
+    file = write(tree, tmp_path)
+    looked = attnfd_ray("check", file)
+    assert (looked.returncode, looked.stderr) == (0, "")
+    assert f"student.pretrained: {a}: 120 tensors taken for the backbone\n" in looked.stdout
+    done = attnfd_ray("tune", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = Store.open(tree["store"], create=False).trials(columns=["role", "state", "config_json"]).to_pylist()
+    assert {row["state"] for row in rows} == {"COMPLETE"}
+    students = [(row["role"], json.loads(row["config_json"])["student"]) for row in rows]
+    hashes = {None: "none", file_hash(Path(a)): a, file_hash(Path(b)): b}
+    assert all(hashes[student["pretrained_sha256"]] == student["pretrained"] for _, student in students)
+    assert {student["pretrained"] for role, student in students if role == "trial"} >= {"none", b}
+    assert [student["pretrained"] for role, student in students if role == "teacher"] == [b]
+    again = attnfd_ray("tune", file)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "is complete: nothing left to try" in again.stdout
+    Path(a).unlink()
+    gone = attnfd_ray("tune", file)
+    assert gone.returncode == 2
+    assert gone.stderr.count("\n") == 1
