@@ -92,3 +92,23 @@ def running_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, scales: Tensor)
     """Return the mean over images of || S/scales[0] - T/scales[1] ||^2."""
     difference = student_NCHW / scales[0] - teacher_NCHW / scales[1]
     return difference.flatten(1).square().sum(dim=1).mean()
+
+
+class DecayingWeight(AttnFD):
+    """AttnFD whose weight falls linearly, epoch by epoch, from `loss_weight` to 0 after `decay_epochs`."""
+
+    class Settings(AttnFD.Settings):
+        """`method: {name: "benchmarks.remedies:DecayingWeight", ...}`."""
+
+        name: str = "benchmarks.remedies:DecayingWeight"  # type: ignore[assignment]
+        decay_epochs: Annotated[int, Field(ge=1, description="epochs until the weight is 0")]
+
+    factor = 1.0
+
+    def resting(self, epoch: int) -> tuple[str, ...]:
+        """Set the weight of `epoch` (from 1), which the training loop announces here."""
+        self.factor = max(0.0, 1 - (epoch - 1) / self.settings.decay_epochs)
+        return super().resting(epoch)
+
+    def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
+        return self.factor * super().distance(student_NCHW, teacher_NCHW)

@@ -186,7 +186,7 @@ def _batch_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, squared: bool
     tiny_2 = _TINY**2
     student_norm, teacher_norm = student_2.clamp(min=tiny_2).sqrt(), teacher_2.clamp(min=tiny_2).sqrt()
     # the first two are 1, or 0 for features that are all zero
-    distance_2 = (
+    distance_2: Tensor = (
         student_2 / student_norm**2 + teacher_2 / teacher_norm**2 - 2 * product / (student_norm * teacher_norm)
     ).clamp(min=0)
     if not squared:  # the square root has no gradient at 0
