@@ -45,7 +45,7 @@ def test_json_is_one_document():
     document = json.loads(explain("attnfd_paper", "--json").output)
     assert document["preset"] == "attnfd_paper"
     rows = {row["setting"]: row for row in document["settings"]}
-    assert (rows["method.norm"]["default"], rows["method.norm"]["value"]) == ("image", "pixel")
+    assert (rows["method.norm"]["default"], rows["method.norm"]["value"]) == ("batch", "pixel")
     assert all(row["why"] for row in rows.values())
 
 
