@@ -60,7 +60,7 @@ def check_part(kind: str, name: str) -> str:
 
 
 def _first_weights(text: str) -> str:
-    """Return `none`, `imagenet` or a path; a bare word is a slip of the pen."""
+    """Return `none`, `imagenet` or a path; a bare word is a typing error."""
     if text in ("none", "imagenet") or any(mark in text for mark in "/\\.~"):
         return text
     raise refused("needs none, imagenet or a path, as in weights/net.pth")

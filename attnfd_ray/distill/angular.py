@@ -25,7 +25,7 @@ from attnfd_ray.distill.attnfd import normalised_distance
 from attnfd_ray.distill.fitnet import squared_error
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
 
-_NOT_PUBLISHED = Field(description="none was published; with 10 it has the range that LAD has at batch 6")
+_NOT_PUBLISHED = Field(description="none was published; with 10 it has the range of LAD")
 
 
 class _Settings(LayerSettings):

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from attnfd_ray.errors import ConfigError
+
 AllReduce = Callable[[Tensor], Tensor]
 
 
@@ -37,7 +39,8 @@ class BatchSums:
     """Makes `batch_sum` work within one optimiser step; the same calls are made on every worker.
 
     `all_reduce` adds a tensor over `num_workers` workers in place. A batch that is computed in parts goes through
-    `collecting` first, part by part, since a sum is known only after the last part.
+    `collecting` first, part by part, since a sum is known only after the last part. Raises ConfigError where a method
+    asks for a sum that was not collected.
     """
 
     all_reduce: AllReduce
@@ -45,7 +48,7 @@ class BatchSums:
     _totals: list[Tensor] = field(default_factory=list)
     _collecting: bool = False
     _next: int = 0
-    _gradient_factor: float = 1.0
+    _image_share: float = 1.0
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -66,7 +69,7 @@ class BatchSums:
         Terms are weighted by `image_share` and gradients are averaged over workers afterwards. The gradient of a sum is
         scaled up by as much, so that the gradients of all parts add up to that of the whole batch.
         """
-        self._gradient_factor = self.num_workers / image_share
+        self._image_share = image_share
         with self._active():
             yield
 
@@ -78,9 +81,14 @@ class BatchSums:
                 self._totals.append(torch.zeros_like(local))
             self._totals[index] += local.detach()
             return local
-        total = self._totals[index] if self._totals else self.all_reduce(local.detach().clone())
+        if self._image_share == 1 and not self._totals:
+            total = self.all_reduce(local.detach().clone())
+        elif index < len(self._totals):
+            total = self._totals[index]
+        else:
+            raise ConfigError("method: it calls batch_sum, so its class needs uses_batch_sums = True")
         # the value is the total's; adding zero with a gradient gives it the gradient of `local`
-        return total + self._gradient_factor * (local - local.detach())
+        return total + self.num_workers / self._image_share * (local - local.detach())
 
     @contextmanager
     def _active(self) -> Iterator[None]:

@@ -131,7 +131,7 @@ RELEASE = Preset(
             "method.divide_by_batch",
             True,
             "cross-entropy, a mean already, is divided by the batch again (utils/loss.py:21-33), AttnFD too "
-            "(distiller.py:49); the same SGD without it: lr / batch, weight_decay x batch, loss_weight x batch",
+            "(distiller.py:49); the same SGD without it: lr / batch, weight_decay x batch, loss_weight as it is",
         ),
         Choice("data.crop", [513, 513], "--crop-size and --base-size, 513 by default (train_kd.py:183-292)"),
         Choice("data.scale", [0.5, 2.0], "short side from 256 to 1026 (custom_transforms.py:89-120)"),

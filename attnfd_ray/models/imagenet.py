@@ -54,21 +54,21 @@ class Source(ABC):
     def by_hand(self) -> str:
         """Return which file to put where, in a few words."""
 
-    def found(self) -> Path | None:
-        """Return the file in the cache or in a package of weights, None where this machine has neither."""
-        return self.cached() or packaged(self.name)
+    def found(self) -> list[Path]:
+        """Return the files in the cache and in a package of weights; none where this machine has neither."""
+        return [path for path in (self.cached(), packaged(self.name)) if path]
 
-    def file(self) -> Path:
-        """Return the file, downloaded if need be. Raises CheckpointError, in one line, where it cannot be had."""
+    def obtain(self) -> list[Path]:
+        """Return the files, the cache's first, or one downloaded. Raises CheckpointError where there is none."""
         found = self.found()
-        if found is None:
+        if not found:
             with self._refused():
-                found = self.fetch()
+                found = [self.fetch()]
         return found
 
     def check(self) -> None:
-        """Raise CheckpointError, as `file` does, where the file is not here and cannot be downloaded."""
-        if self.found() is None:
+        """Raise CheckpointError, as `obtain` does, where the file is not here and cannot be downloaded."""
+        if not self.found():
             with self._refused():
                 self.reach()
 
@@ -161,6 +161,9 @@ def download(url: str, path: Path, *, timeout_s: float = 20) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(url, timeout=timeout_s) as answer, aside.open("wb") as file:  # noqa: S310
             shutil.copyfileobj(answer, file, 1 << 20)
+            promised_bytes = answer.headers.get("Content-Length")
+        if promised_bytes is not None and aside.stat().st_size != int(promised_bytes):
+            raise OSError(f"{aside.stat().st_size} of {promised_bytes} bytes came")
         with aside.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         promised = re.search(r"-([0-9a-f]{8,})$", path.stem)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def load_first_weights(model: SegmentationModel, settings: ModelSettings) -> Non
 def weights_file(settings: ModelSettings) -> Path:
     """Return the file that `settings.pretrained` stands for, downloaded if need be; raises as `load_first_weights`."""
     if settings.pretrained == "imagenet":
-        return _source(settings).file()
+        return _wanted(settings, _source(settings).obtain())
     return _readable(Path(settings.pretrained))
 
 
@@ -64,7 +65,8 @@ def check_within_reach(settings: ModelSettings) -> None:
     else:
         source = _source(settings)
         source.check()
-        path = source.found()
+        here = source.found()
+        path = _wanted(settings, here) if here else None
     if path is not None:
         check_hash(settings, path)
 
@@ -95,6 +97,12 @@ def file_hash(path: Path) -> str:
 @cache
 def _hash(path: Path, size: int, mtime_ns: int) -> str:
     return model_hash(path)[:DIGITS]
+
+
+def _wanted(settings: ModelSettings, paths: Sequence[Path]) -> Path:
+    """Return the file of `pretrained_sha256` if it is among them, else the first."""
+    wanted = settings.pretrained_sha256
+    return next((path for path in paths if wanted and file_hash(path) == wanted), paths[0])
 
 
 def _source(settings: ModelSettings) -> Source:

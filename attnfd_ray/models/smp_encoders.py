@@ -32,7 +32,8 @@ def source(name: str) -> Source:
         return HubRepo(name=name, repo=place["repo_id"], revision=place["revision"], files=("model.safetensors",))
     weights = timm.get_pretrained_cfg(name.removeprefix("tu-"))
     if weights is not None and weights.hf_hub_id:
-        return HubRepo(name=name, repo=weights.hf_hub_id)
+        own = (weights.hf_hub_filename,) if weights.hf_hub_filename else ()
+        return HubRepo(name=name, repo=weights.hf_hub_id, files=(*own, *HubRepo.files))
     if weights is not None and weights.url:
         return TorchCache(name=name, url=str(weights.url))
     raise ConfigError(f"pretrained: imagenet: timm has none for {name}; set pretrained: none or PATH")

@@ -63,12 +63,15 @@ class GradientMeter:
         further = [name for name in terms if name != CROSS_ENTROPY]
         if not parameters or not further:
             return
-        reference = _gradient(scaler.scale(terms[CROSS_ENTROPY]), parameters)
+        reference_term = scaler.scale(terms[CROSS_ENTROPY])
+        reference = _gradient(reference_term, parameters)
         total = torch.zeros_like(reference)
         norms, products = {CROSS_ENTROPY: torch.linalg.vector_norm(reference)}, {}
         for name in further:
             # scaled as for backward, or gradients of half-precision features would vanish
-            gradient = _gradient(scaler.scale(terms[name]), parameters)
+            # plus a zero with the graph of the cross-entropy: the backward pass of SyncBatchNorm waits for the other
+            # workers, so all of them have to go the same way, also where a term is constant on one of them
+            gradient = _gradient(scaler.scale(terms[name]) + 0 * reference_term, parameters)
             norms[name], products[name] = torch.linalg.vector_norm(gradient), torch.dot(gradient, reference)
             total += gradient
             del gradient
@@ -89,9 +92,7 @@ class GradientMeter:
 
 def _gradient(term: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     """Return the gradient of a term as one vector, the mean over workers; zero where it depends on nothing."""
-    found: Sequence[Tensor | None] = [None] * len(parameters)
-    if term.requires_grad:
-        found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
     pairs = zip(parameters, found, strict=True)
     flat = torch.cat([(torch.zeros_like(parameter) if part is None else part).flatten() for parameter, part in pairs])
     return sum_over_workers(flat).div_(world_size())

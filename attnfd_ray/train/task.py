@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd_ray.config.gradients import CROSS_ENTROPY
+from attnfd_ray.config.gradients import CROSS_ENTROPY, DISTILLATION
 from attnfd_ray.config.values import IGNORED
+from attnfd_ray.errors import ConfigError
 from attnfd_ray.models import SegmentationModel, TapRecorder
 
 
@@ -60,5 +61,8 @@ class DistillationTask(nn.Module):
         terms = {CROSS_ENTROPY: summed / labelled_pixels}
         method_terms = self.method(self._recorder.features, teacher_features, labels_NHW)
         self._recorder.clear()
+        reserved = {CROSS_ENTROPY, DISTILLATION} & method_terms.keys()
+        if reserved:
+            raise ConfigError(f"method: its loss terms need other names than {', '.join(sorted(reserved))}")
         terms |= {name: term * image_share for name, term in method_terms.items()}
         return {name: term * self._factor for name, term in terms.items()} if self._factor != 1 else terms

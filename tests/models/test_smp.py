@@ -315,7 +315,7 @@ def test_the_hub_is_asked_once_for_each_name_and_not_again(
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
     with pytest.raises(CheckpointError, match=r"cannot be downloaded \(.*pytorch_model.bin: HTTP Error 503: no\)"):
-        source("tu-resnet18").file()
+        source("tu-resnet18").obtain()
     assert asked == [("HEAD", "model.safetensors", 10.0), ("HEAD", "pytorch_model.bin", 10.0)]
 
 

@@ -25,6 +25,7 @@ from train_runs import (
 )
 
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.errors import ConfigError
 from attnfd_ray.train import step
 from attnfd_ray.train.distributed import rank, world_size
 from attnfd_ray.train.step import Stepper
@@ -151,6 +152,15 @@ def test_looking_at_all_parts_first_changes_neither_statistics_nor_random_number
     stepper._collect = watched  # type: ignore[method-assign]
     stepper.step(images[:4], labels[:4])
     assert collected == [True]
+
+
+def test_a_method_that_forgets_to_declare_its_batch_sums_is_refused_and_not_wrong(toys: Path, tmp_path: Path) -> None:
+    images, labels = uneven_batch()
+    run = make_run(experiment(toys, train__accumulate=2), tmp_path)
+    run.task.method.uses_batch_sums = False
+    stepper = Stepper(run.task, run.teacher, run.optimizer, run.scaler, run.settings, device=run.device, total=1)
+    with pytest.raises(ConfigError, match=r"calls batch_sum, so its class needs uses_batch_sums = True"):
+        stepper.step(images[:4], labels[:4])
 
 
 def test_a_batch_without_a_labelled_pixel_is_no_loss_and_no_nan(toys: Path, tmp_path: Path) -> None:
