@@ -67,6 +67,7 @@ COMMANDS = [
     "explain",
     "gc",
     "options",
+    "picture",
     "report",
     "teacher",
     "train",
