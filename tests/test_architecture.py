@@ -41,6 +41,7 @@ HOMES = {
     "pycocotools": {"data"},
     "segmentation_models_pytorch": {"models"},
     "timm": {"models"},
+    "huggingface_hub": {"models"},
     "safetensors": {"models"},
     "optuna": {"search", "report"},
     "fsspec": {"data"},

@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ModelSettings
-from attnfd_ray.errors import CheckpointError, ConfigError
+from attnfd_ray.errors import ConfigError
 from attnfd_ray.models.contracts import Architecture, SegmentationModel
+from attnfd_ray.models.smp_encoders import own_names, source
+from attnfd_ray.models.tensors import fill, read_tensors
 
 # path of each tap of a head, where it is not `decoder` and the head's first convolution; before dropout if that can be
 HEADS = {
@@ -80,7 +82,9 @@ class SmpModel(SegmentationModel):
         return self.encoder.parameters()
 
     def load_imagenet(self, settings: ModelSettings) -> None:
-        """Do nothing: the encoder was made with its ImageNet weights."""
+        """Fill the encoder with ImageNet weights; ConfigError where there are none, CheckpointError out of reach."""
+        path = source(settings.backbone).file()
+        fill(self.encoder, own_names(self.encoder, settings.backbone, read_tensors(path), where=path), where=path)
 
 
 def _library(name: str) -> Any:
@@ -126,21 +130,14 @@ def _taps(kind: Any) -> dict[str, str]:
 
 
 def _made(kind: Any, settings: ModelSettings, num_classes: int) -> Any:
-    """Return smp's own network; what it refuses to make is a ConfigError, weights out of reach a CheckpointError."""
+    """Return smp's own network, without weights; what it refuses to make is a ConfigError."""
     options: dict[str, Any] = {}
     if "encoder_output_stride" in inspect.signature(kind).parameters:
         options["encoder_output_stride"] = settings.output_stride
     if kind.__name__ == "DPT":  # a ViT of timm's takes images of its own size only, unless told
         options["dynamic_img_size"] = True
-    imagenet: Any = True if settings.backbone.startswith("tu-") else "imagenet"  # timm's names say which weights
-    weights = imagenet if settings.pretrained == "imagenet" else None
     try:
-        return kind(settings.backbone, encoder_weights=weights, classes=num_classes, **options)
-    except OSError as error:
-        raise CheckpointError(
-            f"ImageNet weights of {settings.backbone}: cannot be had from the Hugging Face hub ({_first_line(error)}); "
-            "fetch them into its cache where there is a network, or set pretrained: none"
-        ) from None
+        return kind(settings.backbone, encoder_weights=None, classes=num_classes, **options)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
         raise ConfigError(f"{settings.arch} cannot be made on {settings.backbone}: {_first_line(error)}") from None
 

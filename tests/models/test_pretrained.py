@@ -15,7 +15,8 @@ import torchvision
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import CheckpointError, ConfigError
 from attnfd_ray.models import build_model
-from attnfd_ray.models.pretrained import OFFERED, download
+from attnfd_ray.models.imagenet import download
+from attnfd_ray.models.pretrained import OFFERED
 
 FILES = {"resnet18": "resnet18-f37072fd.pth", "mobilenet_v2": "mobilenet_v2-b0353104.pth"}
 IMAGENET = {name: ModelSettings(backbone=name, pretrained="imagenet") for name in OFFERED}
@@ -56,8 +57,9 @@ def test_weights_out_of_reach_are_one_line_that_names_the_file_and_its_place(cac
     with pytest.raises(CheckpointError) as caught:
         build_model(IMAGENET["resnet18"], num_classes=4)
     assert str(caught.value) == (
-        "ImageNet weights of resnet18: cannot download https://download.pytorch.org/models/resnet18-f37072fd.pth "
-        f"(<urlopen error no route to host>); put resnet18-f37072fd.pth into {cache}/ or set pretrained: none"
+        "ImageNet weights of resnet18: cannot be downloaded (<urlopen error no route to host>); put "
+        "resnet18-f37072fd.pth (from https://download.pytorch.org/models/resnet18-f37072fd.pth) into "
+        f"{cache}/, give a file with pretrained: PATH, or set pretrained: none"
     )
     assert list(cache.iterdir()) == []
 

@@ -282,12 +282,19 @@ def cache_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_weights_out_of_reach_are_one_line_that_says_what_to_do(cache_directory: Path) -> None:
-    for backbone in ("resnet18", "tu-resnet18"):
+    repos = {"resnet18": "smp-hub/resnet18.imagenet", "tu-resnet18": "timm/resnet18.a1_in1k"}
+    for backbone, repo in repos.items():
         with pytest.raises(CheckpointError) as caught:
             build_model(settings("smp/Unet", backbone, pretrained="imagenet"), num_classes=4)
         said = str(caught.value)
-        assert said.startswith(f"ImageNet weights of {backbone}: cannot be had from the Hugging Face hub (")
-        assert said.endswith("); fetch them into its cache where there is a network, or set pretrained: none")
+        assert said.startswith(
+            f"ImageNet weights of {backbone}: cannot be downloaded (HF_HUB_OFFLINE is set); "
+            f"where there is a network run `hf download {repo} model.safetensors"
+        )
+        assert said.endswith(
+            f" and copy what it adds to the Hugging Face cache to {cache_directory}/, give a file with "
+            "pretrained: PATH, or set pretrained: none"
+        )
         assert "\n" not in said
 
 
@@ -312,5 +319,5 @@ def test_weights_in_the_cache_fill_the_encoder_and_change_nothing_else(cache_dir
 
 
 def test_an_encoder_without_imagenet_weights_is_one_line(cache_directory: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^smp/Unet cannot be made on resnext101_32x4d: Wrong pretrained weights"):
+    with pytest.raises(ConfigError, match=r"imagenet: smp has none for resnext101_32x4d; set pretrained: none or PATH"):
         build_model(settings("smp/Unet", "resnext101_32x4d", pretrained="imagenet"), num_classes=4)

@@ -167,9 +167,10 @@ def test_weights_out_of_reach_are_one_line_that_names_the_file_and_its_place(cac
     with pytest.raises(CheckpointError) as caught:
         build("lraspp_mobilenet_v3_large", pretrained="imagenet")
     assert str(caught.value) == (
-        "ImageNet weights of mobilenet_v3_large: cannot download "
-        "https://download.pytorch.org/models/mobilenet_v3_large-8738ca79.pth (<urlopen error no route to host>); "
-        f"put mobilenet_v3_large-8738ca79.pth into {cache_directory}/ or set pretrained: none"
+        "ImageNet weights of mobilenet_v3_large: cannot be downloaded (<urlopen error no route to host>); "
+        "put mobilenet_v3_large-8738ca79.pth (from "
+        f"https://download.pytorch.org/models/mobilenet_v3_large-8738ca79.pth) into {cache_directory}/, "
+        "give a file with pretrained: PATH, or set pretrained: none"
     )
 
 
