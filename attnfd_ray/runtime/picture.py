@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from attnfd_ray.config.schema import DataSettings
@@ -92,8 +91,8 @@ def _val_split(data: DataSettings, stored: StoredNetworks) -> SegmentationDatase
 def _choose(dataset: SegmentationDataset, data: DataSettings, count: int) -> list[int]:
     """Return the images to draw: of candidates spread evenly over the scored ones, those that show most classes."""
     limit = min(len(dataset), data.val_limit or len(dataset))
-    places = np.linspace(0, limit - 1, max(count, _MOST_CANDIDATES)).round().astype(int)
-    candidates = np.unique(places).tolist()
+    step = max(1.0, limit / max(count, _MOST_CANDIDATES))
+    candidates = [int(place * step) for place in range(int(limit / step))]
     chosen = most_classes((dataset.read(index)[1].numpy() for index in candidates), count)
     return [candidates[place] for place in chosen]
 
