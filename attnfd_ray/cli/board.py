@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from attnfd_ray.cli.gradients import GradientWarnings
 from attnfd_ray.cli.lines import duration, measured, percent, searched
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.jobs import Job
@@ -37,12 +38,21 @@ class _Line:
 
 
 class Board:
-    """The live table: searched values, best so far, baseline, how many run, finished and failed, and how long yet."""
+    """The live table: searched values, best so far, baseline, how many run, finished and failed, and how long yet.
+
+    `write` prints a line that stays, such as a warning.
+    """
 
     def __init__(
-        self, settings: ExperimentSettings, *, searching: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: ExperimentSettings,
+        *,
+        searching: bool,
+        write: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._searching, self._clock = settings, searching, clock
+        self._settings, self._searching, self._write, self._clock = settings, searching, write, clock
+        self._warnings = GradientWarnings()
         self._begin = clock()
         self._earlier = Counts()
         self._stage = ""
@@ -60,6 +70,8 @@ class Board:
 
     def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
         self._lines.setdefault(job.trial_id, _Line(job)).metrics = metrics
+        if warning := self._warnings.of(job, metrics):
+            self._write(warning)
 
     def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
         line = self._lines.setdefault(job.trial_id, _Line(job))

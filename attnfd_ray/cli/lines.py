@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from attnfd_ray.cli.gradients import GradientWarnings
 from attnfd_ray.config.metrics import CHANGED_BY
 from attnfd_ray.config.values import SEED
 from attnfd_ray.errors import one_line
@@ -18,6 +19,7 @@ class JsonLines:
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
+        self._warnings = GradientWarnings()
 
     def _say(self, event: str, **values: Any) -> None:
         self._write(json.dumps({"event": event} | values))
@@ -34,6 +36,8 @@ class JsonLines:
     def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
         known = ("epoch", "epochs_total", "train_loss", "val_miou", "best_miou", "best_epoch", "lr", "images_per_s")
         self._say("epoch", trial_id=job.trial_id, **{name: metrics[name] for name in known})
+        if warning := self._warnings.of(job, metrics):
+            self._say("warning", trial_id=job.trial_id, epoch=metrics["epoch"], text=warning)
 
     def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
         known = ("epoch", "epochs_total", "val_miou", "best_miou", "best_epoch", *CHANGED_BY)
@@ -43,10 +47,11 @@ class JsonLines:
 
 
 class Lines:
-    """A line for each finished trial, for each epoch of a single run, and for ten epochs of a teacher."""
+    """A line for each finished trial and each warning, for each epoch of a single run, and for ten of a teacher."""
 
     def __init__(self, write: Callable[[str], None], *, every_epoch: bool, seed: int | None = None) -> None:
         self._write, self._every_epoch, self._seed = write, every_epoch, seed
+        self._warnings = GradientWarnings()
 
     def stage(self, text: str) -> None:
         self._write(text)
@@ -67,6 +72,8 @@ class Lines:
                 f"best {percent(metrics['best_miou'])} at {metrics['best_epoch']}  "
                 f"{metrics['images_per_s']:.1f} images/s"
             )
+        if warning := self._warnings.of(job, metrics):
+            self._write(warning)
 
     def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
         self._write(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from attnfd_ray.cli.board import Board
 from attnfd_ray.cli.lines import JsonLines, Lines
@@ -22,7 +23,12 @@ def progress(settings: ExperimentSettings, *, as_json: bool, searching: bool) ->
     if as_json:
         yield JsonLines(click.echo)
     elif console.is_terminal:
-        board = Board(settings, searching=searching)
+
+        def write(text: str) -> None:
+            # above the table, which is drawn below it again; Text, since settings are no markup
+            console.print(Text(text, style="yellow"), soft_wrap=True)
+
+        board = Board(settings, searching=searching, write=write)
         # twice a second is enough to be alive; a table that redraws itself all the time is noise over ssh
         with Live(board, console=console, refresh_per_second=2, transient=False):
             yield board

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from attnfd_ray.config.schema import ExperimentSettings
 
 # Where a run is, how it is spread, how long a search goes on, what it keeps and bears, which teacher is refused, when a
-# step hangs: no change of what a trial is.
+# step hangs, how often gradients are compared: no change of what a trial is.
 _PLACE = (
     *("store", "data.root", "data.loader_workers", "data.cache", "data.cache_gib"),
     *("teacher.min_miou", "tune.trials", "tune.baseline_trials", "tune.duplicates", "tune.concurrent"),
-    *("tune.keep_weights", "tune.max_failures", "train.step_patience_s"),
+    *("tune.keep_weights", "tune.max_failures", "train.step_patience_s", "train.gradient_checks"),
 )
 
 
@@ -105,7 +105,7 @@ def config_hash(settings: ExperimentSettings) -> str:
     # a test split changes nothing that is learned or chosen
     for name in ("root", "loader_workers", "cache", "cache_gib", "test_split"):
         sections["data"].pop(name)
-    for name in ("seed", "step_patience_s"):
+    for name in ("seed", "step_patience_s", "gradient_checks"):
         sections["train"].pop(name)
     if sections["method"].get("loss_weight") == 0:
         sections["method"] = {"name": "none"}

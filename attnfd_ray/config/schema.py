@@ -166,6 +166,15 @@ class TrainSettings(Record):
         Field(description="memory layout; auto: on a CPU, and in half precision, which it speeds up"),
     ] = "auto"
     accumulate: Annotated[Positive, Field(description="parts each worker's batch is computed in")] = 1
+    gradient_checks: Annotated[
+        int,
+        Field(
+            ge=0,
+            lt=10_000,
+            description="how often an epoch the gradients of the loss terms are compared, the last time at its last "
+            "step; each takes a backward pass for each term; 0: never",
+        ),
+    ] = 1
     sync_batchnorm: Annotated[bool, Field(description="share BatchNorm statistics where the device can")] = True
     step_patience_s: Annotated[
         AboveZero | None,

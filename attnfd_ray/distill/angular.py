@@ -2,7 +2,7 @@
 
 With S = connector(student) and T = teacher at each layer, and |.| a norm over
 
-    LAD  the whole batch's tensor   || S/|S| - T/|T| ||^2 / number of images
+    LAD  the global batch           || S/|S| - T/|T| ||^2
     PAD  the channels of a pixel    mean over pixels and images of || s/|s| - t/|t| ||^2
     CAD  the positions of a channel mean over channels and images of || s/|s| - t/|t| ||^2
     naive                           mean of (S - T)^2
@@ -38,24 +38,15 @@ class _Connected(LayerwiseMethod):
 
 
 class LAD(_Connected):
-    """Layer-wise angular distillation.
+    """Layer-wise angular distillation."""
 
-    The norm is that of the whole batch's tensor, so the cut of a batch matters.
-    """
-
-    cut_matters = True
+    uses_batch_sums = True
 
     class Settings(_Settings):
         """`method: {name: lad, ...}`."""
 
         name: Literal["lad"] = "lad"
-        loss_weight: Annotated[
-            LossWeight,
-            Field(
-                description="AttnFD's authors used 10 at batch 6 beside a cross-entropy divided by the batch as well; "
-                "beside one that is not, that is 60"
-            ),
-        ] = 60.0
+        loss_weight: Annotated[LossWeight, Field(description="10 in the code of AttnFD's authors")] = 10.0
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
         return normalised_distance(student_NCHW, teacher_NCHW, norm="batch")

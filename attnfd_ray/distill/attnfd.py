@@ -2,11 +2,13 @@
 
 With S = connector(gate_s(student)), T = gate_t(teacher) at each layer, the loss added to the cross-entropy is
 
-    loss_weight * sum over layers of mean over images of || S/|S| - T/|T| ||^2
+    loss_weight * sum over layers of || S/|S| - T/|T| ||^2
 
-where |.| is the Frobenius norm of one image's features. `norm: pixel` takes the norm of each pixel's channel vector and
-the mean over pixels too, as the paper words it. `norm: batch` takes one norm of the whole batch's tensor and divides by
-the number of images, as the released code does. What else those two differ in, `presets` says with its sources.
+where |.| is the Frobenius norm of the features of the whole batch, over all workers and accumulated parts. That is
+2 - 2 cos of the angle between S and T, in [0, 4], whatever the batch size. The released code has the same norm.
+`norm: image` takes the norm of each image and the mean over images. `norm: pixel` takes the norm of each pixel's
+channel vector and the mean over pixels, as the paper words it. `presets` says what the released code and the paper do
+differently, with the sources.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from attnfd_ray.config.rules import Finding
 from attnfd_ray.config.schema import MethodSettings
 from attnfd_ray.config.values import Layers, LossWeight
 from attnfd_ray.distill import gates, presets
+from attnfd_ray.distill.batch_sums import batch_sum
 from attnfd_ray.distill.cbam import Form, Part, Pooling
 from attnfd_ray.distill.features import ByTap, connector, in_full_precision, resized
 from attnfd_ray.distill.method import Method, Networks
@@ -44,10 +47,10 @@ class AttnFD(Method):
         name: Literal["attnfd"] = "attnfd"
         layers: Layers = ["stage4", "aspp", "decoder"]
         loss_weight: LossWeight = 2.0
-        norm: Annotated[Norm, Field(description="what is brought to length 1: an image, the batch, each pixel")] = (
-            "image"
-        )
-        squared: Annotated[bool, Field(description="false: the distance itself, of each of what `norm` says")] = True
+        norm: Annotated[
+            Norm, Field(description="what is scaled to length 1: the features of the global batch, an image or a pixel")
+        ] = "batch"
+        squared: Annotated[bool, Field(description="false: the distance itself, not its square")] = True
         attention: Annotated[
             Literal["both", "channel", "spatial", "none"],
             Field(description="parts of both sides' gates; settings of a part that is left out have no effect"),
@@ -74,10 +77,7 @@ class AttnFD(Method):
         train_channel_mlp: Annotated[bool, Field(description="false: the student's stays as it was drawn")] = True
         divide_by_batch: Annotated[
             bool,
-            Field(
-                description="the whole loss, cross-entropy included, / train.batch_size; norm: batch leaves its own "
-                "division to it"
-            ),
+            Field(description="the whole loss, cross-entropy included, / train.batch_size, as the released code does"),
         ] = False
 
         @field_validator("kernel")
@@ -112,8 +112,9 @@ class AttnFD(Method):
         self.settings = settings
         self.teacher_mode = settings.teacher_mode
         self.divides_by_batch = settings.divide_by_batch
-        # a norm or statistics of a part of a batch are not those of the whole
-        self.cut_matters = settings.norm == "batch" or settings.teacher_mode != "eval"
+        self.uses_batch_sums = settings.norm == "batch"
+        # the teacher's BatchNorm statistics of a part of a batch are not those of the whole
+        self.cut_matters = settings.teacher_mode != "eval"
         self.student_gates = ByTap()
         self.teacher_gates = ByTap()
         self.connectors = ByTap()
@@ -149,29 +150,48 @@ class AttnFD(Method):
         for layer in settings.layers:
             target = self.teacher_gates[layer](teacher[layer])
             guess = self.connectors[layer](self.student_gates[layer](student[layer]))
-            distance = normalised_distance(resized(guess, target), target, norm=settings.norm, squared=settings.squared)
-            if settings.norm == "batch" and settings.divide_by_batch:
-                distance = distance * len(target)  # every term is going to be divided by the images, and once is enough
-            terms[f"{settings.name}/{layer}"] = settings.loss_weight * distance
+            terms[f"{settings.name}/{layer}"] = settings.loss_weight * self.distance(resized(guess, target), target)
         return terms
+
+    def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
+        """Return the distance of one layer's refined features, a scalar."""
+        settings = self.settings
+        return normalised_distance(student_NCHW, teacher_NCHW, norm=settings.norm, squared=settings.squared)
 
 
 @in_full_precision
 def normalised_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, norm: Norm, squared: bool = True) -> Tensor:
-    """Return || S/|S| - T/|T| ||^2 as a mean over images (and pixels), in [0, 4]; scaling either side changes nothing.
+    """Return || S/|S| - T/|T| ||^2, in [0, 4]; scaling either side changes nothing.
 
-    For `norm: batch` that is the distance of the two batches, divided by the number of images. Not `squared`, it is the
-    distance itself that is averaged, in [0, 2].
+    `norm: batch` is one distance for the global batch (see `batch_sums`), `image` and `pixel` are means over images and
+    over pixels. Without `squared` it is || S/|S| - T/|T| ||, in [0, 2], of each.
     """
-    num_images = len(student_NCHW)
+    if norm == "batch":
+        return _batch_distance(student_NCHW, teacher_NCHW, squared=squared)
     unit_student, unit_teacher = (
-        F.normalize(side if norm == "pixel" else side.reshape(num_images if norm == "image" else 1, -1), eps=_TINY)
-        for side in (student_NCHW, teacher_NCHW)
+        F.normalize(side if norm == "pixel" else side.flatten(1), eps=_TINY) for side in (student_NCHW, teacher_NCHW)
     )
     difference = unit_student - unit_teacher
-    # per image, batch or pixel; the norm has a gradient at 0, which a square root has not
+    # per image or pixel; vector_norm has a gradient at 0, a square root has none
     distance = difference.square().sum(dim=1) if squared else torch.linalg.vector_norm(difference, dim=1)
-    return distance.mean() if norm == "pixel" else distance.sum() / num_images
+    return distance.mean()
+
+
+def _batch_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, squared: bool) -> Tensor:
+    """Return the distance of the global batch from three sums over it: S.S, T.T and S.T."""
+    pairs = ((student_NCHW, student_NCHW), (teacher_NCHW, teacher_NCHW), (student_NCHW, teacher_NCHW))
+    # float64, because 2 - 2 cos of features that are nearly parallel is a small difference of large sums
+    products = torch.stack([(one * other).sum(dtype=torch.float64) for one, other in pairs])
+    student_2, teacher_2, product = batch_sum(products)
+    tiny_2 = _TINY**2
+    student_norm, teacher_norm = student_2.clamp(min=tiny_2).sqrt(), teacher_2.clamp(min=tiny_2).sqrt()
+    # the first two are 1, or 0 for features that are all zero
+    distance_2 = (
+        student_2 / student_norm**2 + teacher_2 / teacher_norm**2 - 2 * product / (student_norm * teacher_norm)
+    ).clamp(min=0)
+    if not squared:  # the square root has no gradient at 0
+        distance_2 = torch.where(distance_2 > 0, distance_2.clamp(min=tiny_2).sqrt(), 0.0)
+    return distance_2.to(student_NCHW.dtype)
 
 
 def _settings_of(owner: str, preset: presets.Preset) -> Any:

@@ -45,13 +45,16 @@ class Method(nn.Module):
     A method is made as `Method(settings, networks)`, states its `Settings` record and the `taps` it wants. It is called
     with `{tap: features_NCHW}` of the student and of the teacher (which carry no gradient) and `labels_NHW`. It returns
     named scalars that are already weighted, each a mean over the images it was given, so that their sum is what is
-    added to the cross-entropy and a batch may be cut at will. What cannot be a mean over images (a distance of images
-    from one another, say) declares `cut_matters` and says why. docs/own_method.md writes one out.
+    added to the cross-entropy and a batch may be cut at will. A loss of sums over the whole batch sets
+    `uses_batch_sums` and takes them from `batch_sum`. What is neither (a distance of images from one another, say) sets
+    `cut_matters` and says why. docs/own_method.md writes one out.
     """
 
     Settings: ClassVar[type[MethodSettings]]
     needs_teacher: ClassVar[bool] = True
     cut_matters: bool = False
+    # whether `forward` calls `batch_sums.batch_sum`; with train.accumulate that takes one more forward pass
+    uses_batch_sums: bool = False
     # how the teacher runs, see `FrozenTeacher.behave`
     teacher_mode: TeacherMode = "eval"
     # the released code's extra division of the whole loss, cross-entropy included, by the number of images

@@ -68,9 +68,17 @@ ATTNFD = Preset(
     choices=(
         Choice("method.name", "attnfd", "the method all of these are settings of"),
         Choice(
-            "method.norm", "image", "a loud image counts as much as a quiet one, and a batch can be cut over workers"
+            "method.norm",
+            "batch",
+            "one norm for the global batch, as released, but shared by workers and accumulated parts; a norm an image "
+            "has a gradient that explodes where an image's features are near zero (benchmarks/why_attnfd.md)",
         ),
-        Choice("method.loss_weight", 2.0, "the released weight (README, train_kd.py:256)"),
+        Choice(
+            "method.loss_weight",
+            2.0,
+            "the released weight beside the released cross-entropy, which is divided by the batch as well "
+            "(README, train_kd.py:256)",
+        ),
         Choice("method.student_gate", "learned", "CBAM, every parameter of it in the optimiser"),
         Choice(
             "method.teacher_gate", "parameter_free", "for a teacher without a trained gate (the author in issue #6)"

@@ -69,6 +69,7 @@ class Sum(Method):
         self.parts: Any = nn.ModuleList(parts)
         self.teacher_mode, self.divides_by_batch = _shared((part.teacher_mode, part.divides_by_batch) for part in parts)
         self.cut_matters = any(part.cut_matters for part in parts)
+        self.uses_batch_sums = any(part.uses_batch_sums for part in parts)
 
     @classmethod
     def taps(cls, settings: Settings) -> tuple[str, ...]:

@@ -123,6 +123,26 @@ class ClassLine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GradientLine:
+    """The gradients of one trial's loss terms with respect to the student, over the epochs that measured them.
+
+    `first`, `median` and `last` are |distillation| / |cross-entropy| in `first_epoch`, over all epochs and in
+    `last_epoch`; None where the cross-entropy had no gradient. In the last epoch: `shares` is loss term -> its norm /
+    the sum of all terms' norms, `cosines` loss term (`distillation`: all further ones together) -> cosine with the
+    gradient of the cross-entropy.
+    """
+
+    trial_id: str
+    first_epoch: int
+    last_epoch: int
+    first: float | None
+    median: float | None
+    last: float | None
+    shares: dict[str, float]
+    cosines: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Front:
     """Configs that none dominates in the metrics that their search aimed at, best mIoU first.
 
@@ -143,6 +163,7 @@ class ProtocolReport:
 
     `configs` are the ranked ones over their seeds, best mean first; empty where no config has two. `classes` are in the
     dataset's order; empty where their names are not known. `fronts` are there where a search had several metrics.
+    `gradients` are those of the leading configs and of the file as written.
     """
 
     protocol: str | None
@@ -155,6 +176,7 @@ class ProtocolReport:
     others: list[TrialLine]
     classes: list[ClassLine] = field(default_factory=list)
     fronts: list[Front] = field(default_factory=list)
+    gradients: list[GradientLine] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from attnfd_ray.report import ranking, trials
 from attnfd_ray.report.classes import class_lines
 from attnfd_ray.report.confirmed import confirmations
 from attnfd_ray.report.front import fronts, metrics_of
+from attnfd_ray.report.gradients import gradient_lines
 from attnfd_ray.report.records import (
     Cost,
     ExperimentLine,
@@ -62,7 +63,12 @@ def _experiment(store: Store, name: str, by_experiment: Mapping[str, Sequence[di
     teachers += [row for row in elsewhere if row["role"] == "teacher" and row["teacher_hash"] in hashes]
     metrics = metrics_of(students)
     protocols = [
-        dataclasses.replace(protocol, classes=class_lines(store, protocol), fronts=fronts(protocol.ranked, metrics))
+        dataclasses.replace(
+            protocol,
+            classes=class_lines(store, protocol),
+            fronts=fronts(protocol.ranked, metrics),
+            gradients=gradient_lines(store, protocol),
+        )
         for protocol in _protocols(students, teachers)
     ]
     best = next((protocol.best for protocol in protocols if protocol.best), None)

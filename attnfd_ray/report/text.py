@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from attnfd_ray.config.values import SEED
 from attnfd_ray.report import numbers
+from attnfd_ray.report.console import add_row, new_table, print_table, print_text, print_title
+from attnfd_ray.report.gradient_text import show_gradients
 from attnfd_ray.report.records import (
     ClassLine,
     ConfigLine,
@@ -43,72 +43,74 @@ _LABELS = {
 def show(report: Report, console: Console) -> None:
     """Print a report."""
     if report.shown is None:
-        _say(console, f"{report.store}: no trials yet; `attnfd-ray train` or `tune` with this store adds some")
+        print_text(console, f"{report.store}: no trials yet; `attnfd-ray train` or `tune` with this store adds some")
         return
     _experiment(report.shown, console)
     if report.others:
-        _title(console, "Also in this store (--experiment NAME shows one)")
+        print_title(console, "Also in this store (--experiment NAME shows one)")
         for other in report.others:
-            _say(console, _other(other), indent=2)
+            print_text(console, _other(other), indent=2)
 
 
 def _experiment(shown: ExperimentReport, console: Console) -> None:
-    _say(console, shown.experiment, style="bold")
-    _say(console, f"{', '.join(shown.methods)}; {_states(shown.num_trials)}", indent=2)
-    _say(console, _cost(shown.cost), indent=2)
+    print_text(console, shown.experiment, style="bold")
+    print_text(console, f"{', '.join(shown.methods)}; {_states(shown.num_trials)}", indent=2)
+    print_text(console, _cost(shown.cost), indent=2)
     for protocol in shown.protocols:
         _protocol(protocol, console)
     for confirmation in shown.confirmations:
         show_confirmation(confirmation, console)
     if shown.failures:
-        _title(console, "Failures")
-        _print(console, _failures(shown.failures))
+        print_title(console, "Failures")
+        print_table(console, _failures(shown.failures))
     if shown.best_command:
-        _title(console, "Run the best config again")
+        print_title(console, "Run the best config again")
         # one line whatever its length: it is there to be copied
         console.print(Text(f"  {shown.best_command}"), soft_wrap=True)
 
 
 def _protocol(report: ProtocolReport, console: Console) -> None:
-    _title(console, f"Protocol: {report.protocol}" if report.protocol else "No score yet")
+    print_title(console, f"Protocol: {report.protocol}" if report.protocol else "No score yet")
     heads = [("teacher", report.teacher), ("baseline", report.baseline), ("best config", report.best)]
     if any(line for _, line in heads):
-        _print(console, _heads([(name, line) for name, line in heads if line]))
+        print_table(console, _heads([(name, line) for name, line in heads if line]))
     if report.gain:
         console.print()
-        _say(console, _gain(report.gain), indent=2)
+        print_text(console, _gain(report.gain), indent=2)
     elif report.best:
         lost = lost_seeds("best config", report.best, [*report.ranked, *report.others])
-        _say(console, f"There is no finished baseline to compare with.{lost}", indent=2)
+        print_text(console, f"There is no finished baseline to compare with.{lost}", indent=2)
     if report.classes:
-        _title(console, "IoU % of each class, at the best epoch")
-        _print(console, _classes(report.classes))
+        print_title(console, "IoU % of each class, at the best epoch")
+        print_table(console, _classes(report.classes))
     if report.configs:
-        _title(console, "Over seeds of complete trials (mean, 95 % interval; gains seed by seed)")
-        _print(console, _configs(report.configs))
+        print_title(console, "Over seeds of complete trials (mean, 95 % interval; gains seed by seed)")
+        print_table(console, _configs(report.configs))
     several = repeated([*report.ranked, *report.others])
     for front in report.fronts:
-        _title(console, f"Front: {_counted_front(front)}")
-        _print(console, _front(front))
+        print_title(console, f"Front: {_counted_front(front)}")
+        print_table(console, _front(front))
         console.print()
-        _say(console, _how_to_use(front), indent=2)
+        print_text(console, _how_to_use(front), indent=2)
     if report.ranked:
-        _title(console, "Ranking (complete, full budget)")
-        _print(console, _ranking(report.ranked, several))
+        print_title(console, "Ranking (complete, full budget)")
+        print_table(console, _ranking(report.ranked, several))
+    if report.gradients:
+        show_gradients(report.gradients, console)
     if report.others:
         if report.protocol:
-            _title(console, "Not ranked")
-        _print(console, _unranked(report.others, several))
+            print_title(console, "Not ranked")
+        print_table(console, _unranked(report.others, several))
 
 
 def show_confirmation(confirmation: Confirmation, console: Console) -> None:
     """Print what holds of a search's leaders over fresh seeds."""
     leaders = numbers.counted(confirmation.num_leaders, "leader")
     seeds = numbers.counted(confirmation.num_seeds, "fresh seed")
-    _title(console, f"Confirmed: {leaders} and the baseline over {seeds}")
-    _print(console, _confirmed(confirmation.lines))
+    print_title(console, f"Confirmed: {leaders} and the baseline over {seeds}")
+    print_table(console, _confirmed(confirmation.lines))
     console.print()
-    _say(console, _what_it_is_worth(confirmation), indent=2)
+    print_text(console, _what_it_is_worth(confirmation), indent=2)
 
 
 def _what_it_is_worth(confirmation: Confirmation) -> str:
@@ -126,32 +128,32 @@ def _what_it_is_worth(confirmation: Confirmation) -> str:
 
 def _heads(heads: Sequence[tuple[str, TrialLine]]) -> Table:
     tested = any(line.test_miou is not None for _, line in heads)
-    table = _table(["", "Trial"], ["mIoU %", "Best at", "Last %", *(["Test %"] if tested else [])])
+    table = new_table(["", "Trial"], ["mIoU %", "Best at", "Last %", *(["Test %"] if tested else [])])
     for name, line in heads:
         at = numbers.of(line.best_epoch, line.epochs_total)
         cells = [numbers.percent(line.best_val_miou), at, numbers.percent(line.last_val_miou)]
-        _row(table, name, line.trial_id, *cells, *([numbers.percent(line.test_miou)] if tested else []))
+        add_row(table, name, line.trial_id, *cells, *([numbers.percent(line.test_miou)] if tested else []))
     return table
 
 
 def _classes(lines: Iterable[ClassLine]) -> Table:
-    table = _table(["Class"], ["teacher", "baseline", "best config"])
+    table = new_table(["Class"], ["teacher", "baseline", "best config"])
     for line in lines:
-        _row(table, line.name, *(numbers.percent(iou) for iou in (line.teacher, line.baseline, line.best)))
+        add_row(table, line.name, *(numbers.percent(iou) for iou in (line.teacher, line.baseline, line.best)))
     return table
 
 
 def _configs(configs: Iterable[ConfigLine]) -> Table:
-    table = _table(["Config"], ["Seeds", "mIoU %", "Gain, points"])
+    table = new_table(["Config"], ["Seeds", "mIoU %", "Gain, points"])
     for line in configs:
-        _row(table, *_over_seeds(line))
+        add_row(table, *_over_seeds(line))
     return table
 
 
 def _confirmed(lines: Iterable[ConfirmedLine]) -> Table:
-    table = _table(["Config"], ["Seeds", "mIoU %", "Gain, points"], ["Verdict"])
+    table = new_table(["Config"], ["Seeds", "mIoU %", "Gain, points"], ["Verdict"])
     for line in lines:
-        _row(table, *_over_seeds(line), line.verdict or numbers.NONE)
+        add_row(table, *_over_seeds(line), line.verdict or numbers.NONE)
     return table
 
 
@@ -172,11 +174,11 @@ def _without_method(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ranking(ranked: Iterable[TrialLine], several: Set[str]) -> Table:
-    table = _table(["#", "Trial"], ["mIoU %", "Best at", "Wall"], ["Values"])
+    table = new_table(["#", "Trial"], ["mIoU %", "Best at", "Wall"], ["Values"])
     for line in ranked:
         at = numbers.of(line.best_epoch, line.epochs_total)
         score, wall = numbers.percent(line.best_val_miou), numbers.duration(line.wall_s)
-        _row(table, str(line.rank), line.trial_id, score, at, wall, _values(line, several))
+        add_row(table, str(line.rank), line.trial_id, score, at, wall, _values(line, several))
     return table
 
 
@@ -187,7 +189,7 @@ def _counted_front(front: Front) -> str:
 
 def _front(front: Front) -> Table:
     timed, repeated = front.latency_protocol is not None, max(front.num_seeds) > 1
-    table = _table(
+    table = new_table(
         ["#", "Trial"],
         [*(["Seeds"] if repeated else []), "mIoU %", "Params, M", *(["Latency, ms"] if timed else [])],
         ["Values"],
@@ -197,7 +199,7 @@ def _front(front: Front) -> Table:
         params = None if line.student_params is None else line.student_params / 1e6
         seeds = [str(num_seeds)] if repeated else []
         cells = [*seeds, numbers.percent(line.best_val_miou), numbers.decimals(params, 3), *latency]
-        _row(table, str(line.rank), line.trial_id, *cells, _values(line, set()))
+        add_row(table, str(line.rank), line.trial_id, *cells, _values(line, set()))
     return table
 
 
@@ -213,21 +215,21 @@ def _how_to_use(front: Front) -> str:
 
 
 def _unranked(others: Iterable[TrialLine], several: Set[str]) -> Table:
-    table = _table(["State", "Trial"], ["mIoU %", "Done", "Wall"], ["Values"])
+    table = new_table(["State", "Trial"], ["mIoU %", "Done", "Wall"], ["Values"])
     for line in others:
         done = numbers.of(line.epochs_done, line.epochs_total)
         score, wall = numbers.percent(line.best_val_miou), numbers.duration(line.wall_s)
         # a trial that Ctrl-C stopped is still to be done, but nobody is at it
         state = "interrupted" if line.failure_kind == "INTERRUPTED" else _state(line.state)
-        _row(table, state, line.trial_id, score, done, wall, _values(line, several))
+        add_row(table, state, line.trial_id, score, done, wall, _values(line, several))
     return table
 
 
 def _failures(failures: Iterable[FailureGroup]) -> Table:
-    table = _table(["Kind"], ["Trials"], ["First"])
+    table = new_table(["Kind"], ["Trials"], ["First"])
     for group in failures:
         text = (group.first_text or numbers.NONE).strip().partition("\n")[0]
-        _row(table, group.kind, str(group.num_trials), f"{group.first_trial_id}: {text}")
+        add_row(table, group.kind, str(group.num_trials), f"{group.first_trial_id}: {text}")
     return table
 
 
@@ -266,31 +268,3 @@ def _gain(gain: Gain) -> str:
     best, last = numbers.points(gain.best_epoch_miou), numbers.points(gain.last_epoch_miou)
     verdict = "" if gain.best_epoch_miou > 0 else "No config did better than the baseline. "
     return f"{verdict}Gain over the baseline: {best} points, {last} at the last epoch. {gain.note}"
-
-
-def _table(*columns: Sequence[str]) -> Table:
-    """Return an empty table: the second group of columns holds numbers."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for group, names in enumerate(columns):
-        for name in names:
-            number = group == 1
-            table.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    return table
-
-
-def _row(table: Table, *cells: str) -> None:
-    # Text, since a value such as [stage4] would pass for markup
-    table.add_row(*(Text(cell) for cell in cells))
-
-
-def _title(console: Console, text: str) -> None:
-    console.print()
-    _say(console, text, style="bold")
-
-
-def _say(console: Console, text: str, *, style: str = "", indent: int = 0) -> None:
-    console.print(Padding(Text(text, style=style), (0, 0, 0, indent), expand=False))
-
-
-def _print(console: Console, table: Table) -> None:
-    console.print(Padding(table, (0, 0, 0, 2), expand=False))

@@ -53,13 +53,15 @@ class Book:
             return None
         last = store.epochs(job.trial_id).to_pylist()[-1]
         known = {column.name: last[column.name] for column in dataclasses.fields(EpochRecord) if column.name in last}
-        known |= {"loss_terms": dict(last["loss_terms"])}
+        known |= {name: dict(last[name] or ()) for name in ("loss_terms", "gradient_norms", "gradient_cosines")}
         record = EpochRecord(**known, best_miou=trial["best_val_miou"], best_epoch=trial["best_epoch"])
         return Event(kind="done", metrics=dataclasses.asdict(record) | aimed_at(job.settings, trial))
 
     def write_epoch(self, record: EpochRecord) -> None:
         values = dataclasses.asdict(record)
         del values["best_miou"], values["best_epoch"]
+        for name in ("gradient_norms", "gradient_cosines"):
+            values[name] = values[name] or None  # null: not measured
         shared = ("experiment", "search_id", "trial_id", "attempt", "seed", "method", "role", "protocol")
         self.store.append_epoch(EpochRow(**{name: self.facts[name] for name in shared}, **values))
         self.epochs_wall_s += record.wall_s

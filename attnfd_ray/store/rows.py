@@ -70,6 +70,8 @@ class EpochRow(_Row):
     lr: float | None = None
     images_per_s: float | None = None
     wall_s: float | None = None
+    gradient_norms: Mapping[str, float] | None = None
+    gradient_cosines: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

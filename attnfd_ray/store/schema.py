@@ -39,6 +39,9 @@ EPOCHS = pa.schema(
         ("lr", _FLOAT),
         ("images_per_s", _FLOAT),
         ("wall_s", _FLOAT),  # of this epoch
+        # loss term -> L2 norm of its gradient by the student's parameters; null: not measured
+        ("gradient_norms", pa.map_(_TEXT, _FLOAT)),
+        ("gradient_cosines", pa.map_(_TEXT, _FLOAT)),  # loss term -> cosine with the gradient of cross_entropy
     ]
 )
 

@@ -22,6 +22,7 @@ from attnfd_ray.models.files import load_weights, save_model
 from attnfd_ray.train import checkpoint
 from attnfd_ray.train.distributed import from_first_worker, rank, seed_everything, share_batchnorm, world_size
 from attnfd_ray.train.evaluate import evaluate, for_test
+from attnfd_ray.train.gradients import GradientMeter
 from attnfd_ray.train.metrics import Scores
 from attnfd_ray.train.optim import build_optimizer
 from attnfd_ray.train.records import EpochRecord, Outcome
@@ -143,7 +144,8 @@ class Run:
         seed_everything(train.seed, epoch=number, rank=rank())
         self.task.train()
         self.task.rest(self.task.method.resting(number))
-        terms, lr = stepper.epoch(loader.epoch(number), first_step=(number - 1) * loader.steps)
+        gradients = GradientMeter(self.student, steps=loader.steps, checks=train.gradient_checks)
+        terms, lr = stepper.epoch(loader.epoch(number), first_step=(number - 1) * loader.steps, gradients=gradients)
         trained = self.clock()
         scored = self.score(self.student, self.val_set, self.settings.data)
         best_miou, best_epoch = (self.last.best_miou, self.last.best_epoch) if self.last else (-1.0, 0)
@@ -163,6 +165,8 @@ class Run:
             wall_s=self.clock() - start,
             best_miou=best_miou,
             best_epoch=best_epoch,
+            gradient_norms=gradients.norms,
+            gradient_cosines=gradients.cosines,
         )
 
     def test(self) -> Scores | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnfd_ray.train.metrics import Scores
@@ -11,7 +11,11 @@ from attnfd_ray.train.metrics import Scores
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
     """One finished epoch. `epoch` counts from 1; scores are fractions 0..1; `loss_terms` are weighted and sum to
-    `train_loss`; `lr` is the backbone's at the epoch's last step; `wall_s` covers training and evaluation."""
+    `train_loss`; `lr` is the backbone's at the epoch's last step; `wall_s` covers training and evaluation.
+
+    `gradient_norms` and `gradient_cosines` are those of `train.gradients.GradientMeter`; empty: nothing was measured,
+    as in checkpoints of versions that did not measure.
+    """
 
     epoch: int
     epochs_total: int
@@ -26,6 +30,8 @@ class EpochRecord:
     wall_s: float
     best_miou: float
     best_epoch: int
+    gradient_norms: dict[str, float] = field(default_factory=dict)
+    gradient_cosines: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.values import IGNORED
+from attnfd_ray.distill.batch_sums import BatchSums
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import Diverged
 from attnfd_ray.train.distributed import average_gradients, sum_over_workers, world_size
 from attnfd_ray.train.evaluate import autocast
+from attnfd_ray.train.gradients import GradientMeter
 from attnfd_ray.train.optim import set_learning_rate
 from attnfd_ray.train.task import DistillationTask
 
@@ -50,10 +52,13 @@ class Stepper:
         self.module: nn.Module = task
         self.settings, self.device, self.total, self.on_step = settings, device, total, on_step
 
-    def epoch(self, batches: Iterable[tuple[Tensor, Tensor]], *, first_step: int) -> tuple[dict[str, float], float]:
+    def epoch(
+        self, batches: Iterable[tuple[Tensor, Tensor]], *, first_step: int, gradients: GradientMeter | None = None
+    ) -> tuple[dict[str, float], float]:
         """Step through one epoch's local batches; return the mean of each loss term over all workers, and the lr.
 
-        Raises Diverged, on every worker at once, when the loss stops being finite.
+        `gradients` measures at the steps where it is due. Raises Diverged, on every worker at once, when the loss stops
+        being finite.
         """
         # Wrapped anew: after its first step DistributedDataParallel regroups gradients, and so adds them up in another
         # order. An epoch must begin alike whether or not the run was stopped before it.
@@ -64,7 +69,8 @@ class Stepper:
         self.on_step(first_step + 1)
         for images_NCHW, labels_NHW in batches:
             lr = set_learning_rate(self.optimizer, self.settings.optim, step=first_step + count, total=self.total)
-            terms = self.step(images_NCHW, labels_NHW)
+            due = gradients is not None and count + 1 in gradients.due_steps
+            terms = self.step(images_NCHW, labels_NHW, gradients=gradients if due else None)
             for name, term in terms.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term
             count += 1
@@ -75,26 +81,31 @@ class Stepper:
         self.on_step(None)
         return means, lr
 
-    def step(self, images_NCHW: Tensor, labels_NHW: Tensor) -> dict[str, Tensor]:
+    def step(
+        self, images_NCHW: Tensor, labels_NHW: Tensor, *, gradients: GradientMeter | None = None
+    ) -> dict[str, Tensor]:
         """Take one optimiser step on this worker's share of a global batch; return its detached loss terms.
 
         DistributedDataParallel averages gradients over workers, so the divisor of the summed cross-entropy is the
-        number of labelled pixels of the global batch / workers.
+        number of labelled pixels of the global batch / workers. `gradients` measures the terms of the first part.
         """
         labelled = sum_over_workers((labels_NHW != IGNORED).sum().float())
         labelled = (labelled / world_size()).clamp(min=1.0 / world_size())
-        parts = self.settings.train.accumulate
+        num_parts = self.settings.train.accumulate
+        parts = list(zip(images_NCHW.chunk(num_parts), labels_NHW.chunk(num_parts), strict=True))
+        sums = BatchSums(sum_over_workers, world_size())
+        if num_parts > 1 and self.task.method.uses_batch_sums:
+            self._collect(parts, sums, labelled_pixels=labelled)
         total: dict[str, Tensor] = {}
-        for index, (images, labels) in enumerate(
-            zip(images_NCHW.chunk(parts), labels_NHW.chunk(parts), strict=True), start=1
-        ):
-            wait = isinstance(self.module, DistributedDataParallel) and index < parts
+        for index, (images, labels) in enumerate(parts, start=1):
+            wait = isinstance(self.module, DistributedDataParallel) and index < num_parts
             with self.module.no_sync() if wait else contextlib.nullcontext():  # type: ignore[operator]
-                with autocast(self.device, self.settings.train):
+                image_share = len(images) / len(images_NCHW)
+                with autocast(self.device, self.settings.train), sums.part(image_share):
                     features = self.teacher(images) if self.teacher is not None else {}
-                    terms = self.module(
-                        images, labels, features, labelled_pixels=labelled, image_share=len(images) / len(images_NCHW)
-                    )
+                    terms = self.module(images, labels, features, labelled_pixels=labelled, image_share=image_share)
+                if gradients is not None and index == 1:
+                    gradients.measure(terms, self.scaler)
                 self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
             for name, term in terms.items():
                 total[name] = total.get(name, 0) + term.detach()
@@ -102,6 +113,23 @@ class Stepper:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return total
+
+    @torch.no_grad()
+    def _collect(self, parts: Sequence[tuple[Tensor, Tensor]], sums: BatchSums, *, labelled_pixels: Tensor) -> None:
+        """Run the forward passes of all parts once for their sums; the state and the random numbers stay as they were.
+
+        The pass that follows draws the same random numbers (dropout) again, so the sums are its own.
+        """
+        buffers = {name: buffer.clone() for name, buffer in self.task.named_buffers()}
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            for images, labels in parts:
+                with autocast(self.device, self.settings.train), sums.collecting():
+                    features = self.teacher(images) if self.teacher is not None else {}
+                    self.task(images, labels, features, labelled_pixels=labelled_pixels, image_share=1 / len(parts))
+        for name, buffer in self.task.named_buffers():
+            buffer.copy_(buffers[name])
+        sums.all_collected()
 
     def _mean_terms(self, sums: dict[str, Tensor], count: int, first_step: int) -> dict[str, float]:
         """Return each term's mean over steps and workers; the same numbers everywhere, so all workers agree."""

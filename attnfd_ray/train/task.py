@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnfd_ray.config.gradients import CROSS_ENTROPY
 from attnfd_ray.config.values import IGNORED
 from attnfd_ray.models import SegmentationModel, TapRecorder
 
@@ -56,7 +57,7 @@ class DistillationTask(nn.Module):
         """
         logits_NCHW = self.student(images_NCHW)
         summed = F.cross_entropy(logits_NCHW.float(), labels_NHW, ignore_index=IGNORED, reduction="sum")
-        terms = {"cross_entropy": summed / labelled_pixels}
+        terms = {CROSS_ENTROPY: summed / labelled_pixels}
         method_terms = self.method(self._recorder.features, teacher_features, labels_NHW)
         self._recorder.clear()
         terms |= {name: term * image_share for name, term in method_terms.items()}

@@ -145,7 +145,7 @@ def clock():
 
 @pytest.fixture
 def board(clock):
-    board = Board(experiment(), searching=True, clock=clock)
+    board = Board(experiment(), searching=True, write=print, clock=clock)
     board.begins(Counts(planned=5))
     return board
 
@@ -178,7 +178,7 @@ def test_a_teacher_has_ten_lines_in_a_search():
 @pytest.mark.parametrize("width", [1, 20, 80, 300])
 @pytest.mark.parametrize("searching", [True, False])
 def test_a_table_of_nothing_can_be_drawn_at_any_width(clock, searching, width):
-    assert len(drawn(Board(experiment(), searching=searching, clock=clock), width)) >= 2
+    assert len(drawn(Board(experiment(), searching=searching, write=print, clock=clock), width)) >= 2
 
 
 def test_before_the_first_trial_the_table_says_what_is_going_on(board):
@@ -248,7 +248,7 @@ def test_a_teacher_is_shown_and_not_counted(board):
 
 
 def test_a_single_run_is_not_counted_either(clock):
-    board = Board(experiment(), searching=False, clock=clock)
+    board = Board(experiment(), searching=False, write=print, clock=clock)
     board.started(job("e.train1", role="run"))
     clock.now_s += 61
     assert drawn(board) == [
@@ -325,6 +325,69 @@ def test_the_table_can_be_drawn_while_trials_come_in(board):
             board.started(job(f"s-{number:04d}"))
         done.set()
         assert drawing.result() > 0
+
+
+# ---- warnings
+
+
+def strong(epoch, ratio):
+    return metrics(epoch, 0.5, gradient_norms={"cross_entropy": 0.5, "attnfd/aspp": 9.0, "distillation": ratio / 2})
+
+
+WARNING = (
+    "s-0002 epoch 2: the gradient of attnfd is 7.2 times that of cross-entropy (above 3 it tends to take over the "
+    "training); lower method.loss_weight"
+)
+
+
+def test_every_view_warns_once_of_a_trial_whose_distillation_is_too_strong():
+    logged, events, printed = [], [], []
+    views = [
+        Lines(logged.append, every_epoch=False),
+        JsonLines(events.append),
+        Board(experiment(), searching=True, write=printed.append),
+    ]
+    for view in views:
+        for epoch, ratio in ((1, 3.0), (2, 7.2), (3, 9.0)):
+            view.epoch(job("s-0002"), strong(epoch, ratio))
+        view.epoch(job("s-0003"), strong(1, 20.0))
+    assert logged == printed == [WARNING, WARNING.replace("s-0002 epoch 2", "s-0003 epoch 1").replace("7.2", "20")]
+    warned = [event for event in map(json.loads, events) if event["event"] == "warning"]
+    assert warned[0] == {"event": "warning", "trial_id": "s-0002", "epoch": 2, "text": WARNING}
+    assert len(warned) == 2
+
+
+def test_a_log_of_a_single_run_warns_after_the_line_of_the_epoch():
+    said = []
+    Lines(said.append, every_epoch=True).epoch(job("s-0002", role="run"), strong(2, 7.2))
+    assert said[0].startswith("s-0002  epoch 2/40")
+    assert said[1:] == [WARNING]
+
+
+@pytest.mark.parametrize(
+    "norms",
+    [{}, None, {"cross_entropy": 0.0, "distillation": 5.0}, {"cross_entropy": 1.0, "distillation": 3.0}],
+    ids=["nothing measured", "an old epoch", "no gradient of cross-entropy", "at the limit"],
+)
+def test_without_a_ratio_above_the_limit_nothing_is_said(norms):
+    said = []
+    Lines(said.append, every_epoch=False).epoch(job("s-0002"), metrics(1, 0.5, gradient_norms=norms))
+    assert said == []
+
+
+def test_a_method_without_a_loss_weight_is_not_told_to_lower_it():
+    chosen = experiment(method={"name": "none"}, teacher=None)
+    one = dataclasses.replace(job("s-0002"), settings_json=chosen.model_dump_json())
+    said = []
+    Lines(said.append, every_epoch=False).epoch(one, strong(1, 7.2))
+    assert said[0].endswith("; lower the weight of the method's loss terms")
+
+
+def test_on_a_terminal_a_warning_stays_above_the_table(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress(experiment(), as_json=False, searching=True) as view:
+        view.epoch(job("s-0002"), strong(2, 7.2))
+    assert capsys.readouterr().out.count("times that of cross-entropy") == 1
 
 
 # ---- which of them

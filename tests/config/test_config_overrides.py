@@ -110,6 +110,7 @@ def test_every_leaf_has_its_dotted_path():
     [
         *("store", "data.root", "data.loader_workers", "tune.trials", "tune.baseline_trials", "tune.duplicates"),
         *("tune.concurrent", "tune.keep_weights", "tune.max_failures", "train.step_patience_s"),
+        "train.gradient_checks",
     ],
 )
 def test_where_and_how_long_are_no_differences(settings, path):
@@ -135,6 +136,7 @@ NOT_HASHED = {
     "teacher.min_miou": 0.1,
     "train.seed": 10,
     "train.step_patience_s": 7.0,
+    "train.gradient_checks": 0,
     "scaling.cpus_per_worker": 2,
     "tune.trials": 3,
     "search": {},
@@ -151,6 +153,12 @@ def test_what_trains_the_same_network_has_the_same_hash(settings, path, value):
     changed = with_values(settings, {path: value})
     assert changed != settings
     assert config_hash(changed) == config_hash(settings)
+
+
+def test_a_hash_is_what_it_was_before_gradients_were_measured(settings):
+    assert config_hash(settings) == "0e2966b5ef45b430"
+    assert config_hash(baseline_of(settings)) == "761fde3ca5f86df3"
+    assert config_hash(teacher_experiment(settings)) == "235f21f75d679cab"
 
 
 def test_a_method_that_weighs_nothing_has_the_hash_of_none(settings):

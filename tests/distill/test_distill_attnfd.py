@@ -50,7 +50,7 @@ def test_a_student_of_another_stride_is_brought_to_the_size_of_the_teacher() -> 
     terms = method(student, teacher, LABELS)
     for layer in ("aspp", "decoder"):
         guess = F.interpolate(method.connectors[layer](student[layer]), (6, 6), mode="bilinear", align_corners=False)
-        assert torch.equal(terms[f"attnfd/{layer}"], normalised_distance(guess, teacher[layer], norm="image"))
+        assert torch.equal(terms[f"attnfd/{layer}"], normalised_distance(guess, teacher[layer], norm="batch"))
 
 
 @pytest.mark.parametrize("teacher_gate", ["parameter_free", "random_frozen", "identity"])
@@ -181,8 +181,8 @@ def vectors(num_images: int, *values: float) -> Tensor:
         (vectors(1, 1, 2, 3, 4), vectors(1, 2, 4, 6, 8), 0),
         (vectors(1, 1, 0), vectors(1, 0, 1), 2),
         (vectors(1, 1, 2), vectors(1, -1, -2), 4),
-        (vectors(2, 3, 4, 0, 0), vectors(2, 0, 0, 5, 12), 1),
-        (vectors(2, 1, 2, 3, 4), vectors(2, 4, 3, 2, 1), 1 / 3),
+        (vectors(2, 3, 4, 0, 0), vectors(2, 0, 0, 5, 12), 2),
+        (vectors(2, 1, 2, 3, 4), vectors(2, 4, 3, 2, 1), 2 / 3),
     ],
     ids=["parallel", "orthogonal", "opposite", "orthogonal images", "cosine 2/3"],
 )
@@ -190,16 +190,14 @@ def test_the_released_loss_is_what_a_pencil_gives(student: Tensor, teacher: Tens
     found = through_the_class(student, teacher, norm="batch")
     assert found == pytest.approx(expected, abs=1e-14)
     assert through_the_class(student, teacher, norm="batch", squared=False) == pytest.approx(
-        (expected * len(student)) ** 0.5 / len(student),
+        expected**0.5,
         abs=1e-7,  # a root of a rounding error
     )
 
 
-def test_divided_by_the_loop_the_released_loss_is_not_divided_by_the_batch_before() -> None:
+def test_the_division_by_the_batch_is_left_to_the_training_loop() -> None:
     student, teacher = vectors(2, 1, 2, 3, 4), vectors(2, 4, 3, 2, 1)
-    loss = through_the_class(student, teacher, norm="batch", divide_by_batch=True)
-    assert loss == pytest.approx(2 * through_the_class(student, teacher, norm="batch"), rel=1e-14)
-    for norm in ("image", "pixel"):  # a mean, and the loop divides it again
+    for norm in ("batch", "image", "pixel"):
         once, twice = (through_the_class(student, teacher, norm=norm, divide_by_batch=by) for by in (False, True))
         assert once == twice
 
@@ -248,7 +246,8 @@ def test_what_the_loop_is_to_do_is_what_the_settings_say() -> None:
     plain, other = make(), make(teacher_mode="batch_statistics", divide_by_batch=True)
     assert (plain.teacher_mode, plain.divides_by_batch, plain.cut_matters) == ("eval", False, False)
     assert (other.teacher_mode, other.divides_by_batch, other.cut_matters) == ("batch_statistics", True, True)
-    assert make(norm="batch").cut_matters
+    assert [make(norm=norm).uses_batch_sums for norm in ("batch", "image", "pixel")] == [True, False, False]
+    assert not make(norm="batch").cut_matters
 
 
 def test_the_gate_of_the_teacher_normalises_as_the_teacher_does() -> None:

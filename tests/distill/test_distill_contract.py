@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from attnfd_ray import registry
 from attnfd_ray.config.schema import MethodSettings, ModelSettings
+from attnfd_ray.distill.batch_sums import BatchSums
 from attnfd_ray.distill.method import Networks, Norm
 from attnfd_ray.models import SegmentationModel, TapRecorder, build_model
 
@@ -167,17 +168,26 @@ class TestEveryMethod:
         assert terms.keys() == again.keys()
         assert all(torch.equal(term, again[name]) for name, term in terms.items())
 
-    def test_its_terms_are_means_over_the_images_it_was_given_unless_it_says_that_the_cut_matters(
+    def test_its_terms_do_not_depend_on_how_the_batch_is_cut_unless_it_says_that_the_cut_matters(
         self, case: Case
     ) -> None:
         # in eval mode: what a BatchNorm of the method makes of a part is not what it makes of the whole
         method, student, teacher = case.make().eval(), case.student(), case.teacher()
         whole = {name: term.item() for name, term in seeded(method, student, teacher, labels()).items()}
         pieced = dict.fromkeys(whole, 0.0)
-        for part in (slice(0, 1), slice(1, 4)):
-            cut = [{tap: feature[part] for tap, feature in given.items()} for given in (student, teacher)]
-            for name, term in seeded(method, *cut, labels()[part]).items():
-                pieced[name] += len(range(4)[part]) / 4 * term.item()
+        sums, parts = BatchSums(lambda total: total, num_workers=1), (slice(0, 1), slice(1, 4))
+        cuts = [[{tap: feature[part] for tap, feature in given.items()} for given in (student, teacher)]
+                for part in parts]  # fmt: skip
+        if method.uses_batch_sums:
+            for part, cut in zip(parts, cuts, strict=True):
+                with torch.no_grad(), sums.collecting():
+                    seeded(method, *cut, labels()[part])
+            sums.all_collected()
+        for part, cut in zip(parts, cuts, strict=True):
+            share = len(range(4)[part]) / 4
+            with sums.part(share):
+                for name, term in seeded(method, *cut, labels()[part]).items():
+                    pieced[name] += share * term.item()
         assert (pieced != pytest.approx(whole, rel=1e-5)) == method.cut_matters  # float32
 
     def test_no_gradient_reaches_the_teacher(self, case: Case) -> None:

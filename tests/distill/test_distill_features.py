@@ -82,12 +82,12 @@ def test_channel_wise_angular_distance_by_hand() -> None:
 
 
 def test_layer_wise_angular_distance_by_hand() -> None:
-    # two images at right angles as one vector: 2, over two images
+    # two images as one vector, at right angles to the teacher's
     student, teacher = [[[[3]], [[4]]], [[[0]], [[0]]]], [[[[0]], [[0]]], [[[5]], [[12]]]]
-    assert value("lad", student, teacher) == pytest.approx(1)
-    # (1, 2, 3, 4) and (4, 3, 2, 1): cosine 20 / 30, so (2 - 2 * 20 / 30) / 2
+    assert value("lad", student, teacher) == pytest.approx(2)
+    # (1, 2, 3, 4) and (4, 3, 2, 1): cosine 20 / 30, so 2 - 2 * 20 / 30
     student, teacher = [[[[1]], [[2]]], [[[3]], [[4]]]], [[[[4]], [[3]]], [[[2]], [[1]]]]
-    assert value("lad", student, teacher) == pytest.approx(1 / 3)
+    assert value("lad", student, teacher) == pytest.approx(2 / 3)
 
 
 def test_channel_wise_divergence_of_features_by_hand() -> None:

@@ -349,4 +349,10 @@ def test_students_learn_from_the_teacher_that_was_trained_for_them(settings: Mak
     ears = work(job(made, teacher_file=str(file)))
     assert [event.kind for event in ears.events] == ["epoch"] * 4 + ["done"]
     assert set(ears.events[0].metrics["loss_terms"]) == {"cross_entropy", "attnfd/stage4"}
+    told = [event.metrics["gradient_norms"] for event in ears.events[:4]]
+    assert all(norms.keys() == {"cross_entropy", "attnfd/stage4", "distillation"} for norms in told)
+    store = Store.open(made.store, create=False)
+    kept = [row["gradient_norms"] for row in store.epochs(job(made).trial_id).to_pylist()]
+    assert [dict(norms) for norms in kept] == told
+    assert {row["gradient_norms"] for row in store.epochs("teacher").to_pylist()} == {None}, "it learns from nobody"
     assert file.read_bytes() == before

@@ -24,6 +24,9 @@ def test_the_epochs_of_an_old_store():
         ("t2", 1, 0.5), ("t2", 2, 0.55), ("t3", 1, 0.3),
     ]  # fmt: skip
     assert rows[0]["loss_terms"] == [("ce", 0.5), ("kd", 0.25)]
+    assert [row[name] for row in rows for name in ("gradient_norms", "gradient_cosines")] == [
+        None
+    ] * 6  # not known then
     assert rows[0]["class_iou"] == [0.25, None, 0.75]
     assert rows[0]["time_utc"] == datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -24,6 +24,16 @@ def test_rows_come_back_as_they_went_in(store, epoch_row, trial_row):
     assert {**trial_back, "versions": dict(trial_back["versions"])} == trial.to_dict()
 
 
+def test_gradients_come_back_as_they_went_in_and_null_where_none_was_measured(store, epoch_row):
+    norms, cosines = {"cross_entropy": 0.0, "kd": 7.25, "distillation": 7.25}, {"kd": -0.5}
+    store.append_epoch(epoch_row(1, gradient_norms=norms, gradient_cosines=cosines))
+    store.append_epoch(epoch_row(2))
+    store.compact("t0001")
+    first, second = store.epochs(columns=["gradient_norms", "gradient_cosines"]).to_pylist()
+    assert (dict(first["gradient_norms"]), dict(first["gradient_cosines"])) == (norms, cosines)
+    assert second == {"gradient_norms": None, "gradient_cosines": None}
+
+
 def test_a_diverged_loss_is_kept_as_it_was(store, epoch_row):
     store.append_epoch(epoch_row(train_loss=math.inf, val_miou=math.nan))
     [row] = store.epochs().to_pylist()

@@ -10,7 +10,7 @@ from attnfd_ray.store.schema import EPOCHS, TRIALS
 BOTH = "schema_version experiment search_id trial_id attempt seed method role time_utc"
 EPOCH_COLUMNS = (
     f"{BOTH} epoch epochs_total train_loss loss_terms val_miou val_pixel_acc val_class_acc class_iou protocol lr "
-    "images_per_s wall_s"
+    "images_per_s wall_s gradient_norms gradient_cosines"
 )
 TRIAL_COLUMNS = (
     f"{BOTH} state stop_reason failure_kind failure_text config_json config_hash searched_json best_val_miou "

@@ -27,6 +27,7 @@ from train_runs import (
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.train import step
 from attnfd_ray.train.distributed import rank, world_size
+from attnfd_ray.train.step import Stepper
 
 Answer = tuple[dict[str, float], dict[str, Tensor]]
 
@@ -58,18 +59,38 @@ def assert_same(ours: Answer, theirs: Answer) -> None:
         assert (gradient - theirs[1][name]).abs().max() <= TOLERANCE * scale, name
 
 
+LAYERS = ["stage4", "decoder"]
+# one loss of sums over the batch, one that is a mean over images, and both kinds together
+every_kind = pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "attnfd", "layers": LAYERS, "norm": "batch"},
+        {"name": "attnfd", "layers": LAYERS, "norm": "batch", "squared": False},
+        {"name": "attnfd", "layers": LAYERS, "norm": "image"},
+        {"name": "sum", "terms": [{"name": "lad", "layers": LAYERS}, {"name": "kd"}]},
+    ],
+    ids=["batch", "batch-unsquared", "image", "sum"],
+)
+
+
+@every_kind
 @pytest.mark.parametrize("parts", [2, 4])
 def test_a_batch_computed_in_parts_gives_the_loss_and_gradient_of_the_whole(
-    parts: int, toys: Path, tmp_path: Path
+    parts: int, method: dict[str, Any], toys: Path, tmp_path: Path
 ) -> None:
-    whole = one_step(experiment(toys), tmp_path, uneven_batch())
+    whole = one_step(experiment(toys, method=method), tmp_path, uneven_batch())
     # a rule of the settings wants two images a part for BatchNorm, which is at rest here
-    settings = experiment(toys, train__batch_size=2 * parts, train__accumulate=parts)
+    settings = experiment(toys, method=method, train__batch_size=2 * parts, train__accumulate=parts)
     assert len(whole[1]) > 60
     assert_same(one_step(settings, tmp_path, uneven_batch()), whole)
 
 
-@pytest.mark.parametrize("make", [experiment, plain], ids=["attnfd", "none"])
+def by_image(root: Path, **changes: Any) -> ExperimentSettings:
+    """Return AttnFD with a norm an image, whose workers need not hear of one another in the forward pass."""
+    return experiment(root, method__norm="image", **changes)
+
+
+@pytest.mark.parametrize("make", [by_image, plain], ids=["attnfd", "none"])
 @pytest.mark.parametrize(("workers", "accumulate"), [(2, 1), (2, 2), (4, 1)])
 def test_the_mean_over_workers_is_the_loss_and_gradient_of_the_whole_batch(
     make: Any, workers: int, accumulate: int, toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,10 +111,13 @@ def test_the_mean_over_workers_is_the_loss_and_gradient_of_the_whole_batch(
     assert_same((terms, gradients), whole)  # type: ignore[arg-type]
 
 
+@every_kind
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_real_workers_give_the_loss_and_gradient_of_one(accumulate: int, toys: Path, tmp_path: Path) -> None:
-    whole = one_step(experiment(toys), tmp_path / "one", uneven_batch())
-    settings = experiment(toys, train__batch_size=8, train__accumulate=accumulate)
+def test_two_real_workers_give_the_loss_and_gradient_of_one(
+    accumulate: int, method: dict[str, Any], toys: Path, tmp_path: Path
+) -> None:
+    whole = one_step(experiment(toys, method=method), tmp_path / "one", uneven_batch())
+    settings = experiment(toys, method=method, train__batch_size=8, train__accumulate=accumulate)
     first, second = on_workers(2, tmp_path / "two", one_step, settings, tmp_path / "run", uneven_batch())
     assert unlike(first, second) == []
     assert_same(first, whole)
@@ -104,6 +128,29 @@ def test_the_loss_weight_means_the_same_at_any_batch_size(toys: Path, tmp_path: 
     terms, _ = one_step(experiment(toys), tmp_path, (images, labels))
     twice, _ = one_step(experiment(toys), tmp_path, (images.repeat(2, 1, 1, 1), labels.repeat(2, 1, 1)))
     assert twice == pytest.approx(terms, rel=TOLERANCE)
+
+
+def test_looking_at_all_parts_first_changes_neither_statistics_nor_random_numbers(toys: Path, tmp_path: Path) -> None:
+    images, labels = uneven_batch()
+    settings = experiment(toys, train__accumulate=2)
+    run = make_run(settings, tmp_path)
+    collected: list[bool] = []
+    stepper = Stepper(run.task, run.teacher, run.optimizer, run.scaler, settings, device=run.device, total=1)
+    collect = stepper._collect
+
+    def watched(*arguments: Any, **named: Any) -> None:
+        run.task.train()
+        buffers = {name: buffer.clone() for name, buffer in run.task.named_buffers()}
+        state = torch.get_rng_state()
+        collect(*arguments, **named)
+        collected.append(
+            torch.equal(torch.get_rng_state(), state)
+            and all(torch.equal(buffer, buffers[name]) for name, buffer in run.task.named_buffers())
+        )
+
+    stepper._collect = watched  # type: ignore[method-assign]
+    stepper.step(images[:4], labels[:4])
+    assert collected == [True]
 
 
 def test_a_batch_without_a_labelled_pixel_is_no_loss_and_no_nan(toys: Path, tmp_path: Path) -> None:
