@@ -57,8 +57,8 @@ def _tiles(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
     return (x // (2 * width) + y // (2 * width)) % 2 == 1
 
 
-def _steps(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
-    return (x // width + 2 * (y // width)) % 4 == 0
+def _rapids(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
+    return _zigzag(y, x, width)
 
 
 TYPICAL: Mapping[str, Pattern] = {
@@ -72,6 +72,6 @@ TYPICAL: Mapping[str, Pattern] = {
     "boat": _planks,
     "plane": _bars,
     "cross": _tiles,
-    "arch": _steps,
+    "arch": _rapids,
 }
 """The pattern that is typical of a class, where `toyscenes --patterns` asks for any."""
