@@ -157,7 +157,7 @@ def _fill(rng: Generator, name: str, size: int) -> shapes.Mask:
 def _typical(rng: Generator, name: str, size: int) -> shapes.Mask:
     """Return which pixels take the second colour in the pattern that is typical of a class."""
     y, x = np.mgrid[:size, :size] + rng.integers(size, size=(2, 1, 1))
-    return TYPICAL[name](x, y, max(2, _percent(rng, (4, 6), size)))
+    return TYPICAL[name](x, y, max(2, _percent(rng, (6, 9), size)))
 
 
 def _paint(rng: Generator, image: Pixels, mask: shapes.Mask, second: shapes.Mask) -> None:
