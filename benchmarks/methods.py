@@ -9,26 +9,57 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from statistics import fmean
+from typing import Any
 
+from attnfd_ray.report.gradients import gradient_line
 from attnfd_ray.report.records import ConfigLine, Estimate
 from attnfd_ray.report.summary import summarise
 from attnfd_ray.store.store import Store
 
 
-def table(lines: list[ConfigLine], weights: dict[str, str]) -> Iterator[str]:
-    """Yield the rows, best mean first; a verdict is read off the interval of the gain, each method by itself."""
-    yield "| method | weight | seeds | mIoU, % | gain, points | against the student alone |"
-    yield "| --- | --- | --- | --- | --- | --- |"
-    for line in lines:
-        if line.is_baseline and line.method != "none":
+def methods_table(store: Store, experiment: str) -> Iterator[str]:
+    """Yield the rows of a Markdown table, best mean first; each verdict is read off that config's own interval.
+
+    The last columns are |gradient of the distillation terms| / |gradient of the cross-entropy| for the student, means
+    over the seeds: in the first epoch and in the last.
+    """
+    shown = summarise(store, experiment=experiment).shown
+    assert shown is not None
+    protocol = shown.protocols[0]  # the one with most trials
+    weights = published_weights(store, experiment)
+    trials: dict[str, list[str]] = {}
+    for line in protocol.ranked:
+        trials.setdefault(_name(line.method, line.values), []).append(line.trial_id)
+    yield "| method | weight | seeds | mIoU, % | gain, points | against the student alone | gradient, first | last |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for config in protocol.configs:
+        if config.is_baseline and config.method != "none":
             continue  # the search's own first trial, which has one seed
-        what = ", ".join(f"{key} {value}" for key, value in line.values.get("method", {}).items() if key != "name")
-        name = f"{line.method} ({what})" if what else line.method
-        weight = weights.get(line.method, "") if "loss_weight" not in what else "as named"
-        gain = interval(line.gain, sign="+") if line.gain else "-"
-        score = line.best_val_miou
-        yield f"| {name} | {weight} | {score.num} | {interval(score)} | {gain} | {verdict(line)} |"
+        name = _name(config.method, config.values)
+        weight = "as named" if "loss_weight" in name else weights.get(config.method, "")
+        gain = interval(config.gain, sign="+") if config.gain else "-"
+        score = config.best_val_miou
+        first, last = _gradients(store, trials[name])
+        yield f"| {name} | {weight} | {score.num} | {interval(score)} | {gain} | {verdict(config)} | {first} | {last} |"
+
+
+def _name(method: str, values: Mapping[str, Any]) -> str:
+    """Return a method with what its config changes: `attnfd (norm image)`."""
+    changed = dict(values.get("method", {})) | {
+        path.removeprefix("method."): value for path, value in values.items() if path not in ("method", "train.seed")
+    }
+    what = ", ".join(f"{key} {value}" for key, value in changed.items() if key != "name")
+    short = method.rpartition(":")[2]
+    return f"{short} ({what})" if what else short
+
+
+def _gradients(store: Store, trial_ids: list[str]) -> tuple[str, str]:
+    found = [line for line in (gradient_line(store, trial_id) for trial_id in trial_ids) if line]
+    first, last = ([value for value in values if value is not None]
+                   for values in ([line.first for line in found], [line.last for line in found]))  # fmt: skip
+    return (f"{fmean(first):.2f}" if first else "", f"{fmean(last):.2f}" if last else "")
 
 
 def interval(value: Estimate, sign: str = "") -> str:
@@ -49,25 +80,21 @@ def verdict(line: ConfigLine) -> str:
 def main() -> None:
     """Print the table of one experiment and the facts of its rows."""
     store = Store.open(sys.argv[1], create=False)
-    shown = summarise(store, experiment=sys.argv[2]).shown
-    assert shown is not None
-    protocol = shown.protocols[0]  # the one with most trials
+    print("\n".join(methods_table(store, sys.argv[2])))
     rows = [row for row in store.trials().to_pylist() if row["experiment"] == sys.argv[2] and row["wall_s"]]
-    students = [row for row in rows if row["role"] not in ("teacher", "baseline")]
-    plain = [row for row in students if json.loads(row["searched_json"]).get("method") == {"name": row["method"]}]
-    print("\n".join(table(protocol.configs, {row["method"]: published(row) for row in plain})))
-    row = students[0]
-    config = json.loads(row["config_json"])
+    row = next(row for row in rows if row["role"] not in ("teacher", "baseline"))
     hours = sum(other["wall_s"] for other in rows) / 3600
-    teacher = protocol.teacher
-    print(f"\n- Teacher: mIoU {100 * (teacher.best_val_miou or 0):.2f} %." if teacher else "")
-    print(f"- {len(rows)} runs, the teacher's included, {hours:.1f} h of them in all; protocol `{row['protocol']}`.")
-    print(f"- Data hash {row['data_hash']}, commit {row['git_commit']}, {row['device']}.")
+    print(f"\n- {len(rows)} runs, the teacher's included if it was trained for them, {hours:.1f} h of them in all.")
+    print(f"- Protocol `{row['protocol']}`, data hash {row['data_hash']}, commit {row['git_commit']}, {row['device']}.")
     print("- " + ", ".join(f"{package} {version}" for package, version in row["versions"]) + ".")
-    shared = {key: config[key] for key in ("data", "teacher", "student", "optim", "train")}
-    shared["data"].pop("root")
-    shared["train"].pop("seed")
-    print("\nEvery run, its method and seed aside:\n\n```json\n" + json.dumps(shared) + "\n```")
+
+
+def published_weights(store: Store, experiment: str) -> dict[str, str]:
+    """Return method -> its default weight or weights, from the trials that changed nothing else."""
+    rows = store.trials(columns=["experiment", "method", "searched_json", "config_json"]).to_pylist()
+    plain = [row for row in rows if row["experiment"] == experiment
+             and json.loads(row["searched_json"] or "{}").get("method") == {"name": row["method"]}]  # fmt: skip
+    return {row["method"]: published(row) for row in plain}
 
 
 def published(row: dict[str, str]) -> str:

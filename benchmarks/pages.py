@@ -1,0 +1,63 @@
+"""Writes the tables of the evidence pages from the stores beside them, so that a page says what its store holds.
+
+    python -m benchmarks.pages            # rewrite every table
+    python -m benchmarks.pages --check    # exit with 1 where a page differs from its store
+
+A table stands in a page between `<!-- table: KIND STORE EXPERIMENT -->` and `<!-- end -->`. STORE is relative to
+benchmarks/evidence. KIND is `report`, what `attnfd-ray report STORE --experiment EXPERIMENT` prints, or `methods`, one
+line a config over its seeds with the strength of the distillation gradient.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from attnfd_ray.report.summary import summarise
+from attnfd_ray.report.text import show
+from attnfd_ray.store.store import Store
+from benchmarks.methods import methods_table
+
+HERE = Path(__file__).parent
+EVIDENCE = HERE / "evidence"
+_WIDTH = 110  # columns of a printed report
+_TABLE = re.compile(r"(<!-- table: (\w+) (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def written(page: str) -> str:
+    """Return a page with every table made anew from its store."""
+    return _TABLE.sub(lambda found: found[1] + _table(found[2], found[3], found[4]) + found[5], page)
+
+
+def pages() -> list[Path]:
+    """Return the pages that have such a table."""
+    return [path for path in sorted(HERE.rglob("*.md")) if _TABLE.search(path.read_text(encoding="utf-8"))]
+
+
+def _table(kind: str, name: str, experiment: str) -> str:
+    store = Store.open(EVIDENCE / name, create=False)
+    if kind == "methods":
+        return "\n".join(methods_table(store, experiment)) + "\n"
+    assert kind == "report", f"a table is of kind methods or report, not {kind}"
+    text = io.StringIO()
+    show(summarise(store, experiment=experiment), Console(file=text, width=_WIDTH, color_system=None))
+    lines = (line.rstrip() for line in text.getvalue().splitlines())
+    return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+def main() -> int:
+    """Rewrite the pages, or compare them."""
+    stale = [path for path in pages() if written(path.read_text(encoding="utf-8")) != path.read_text(encoding="utf-8")]
+    for path in stale:
+        if "--check" not in sys.argv:
+            path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"{path.relative_to(HERE)}: {'differs from its store' if '--check' in sys.argv else 'rewritten'}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
