@@ -16,8 +16,8 @@ from attnfd_ray.cli.options import patience_options
 def check(file: Path, sets: tuple[str, ...], wait_timeout: float, expect_nodes: int) -> None:
     """Tell whether the experiment in FILE can go, and what it will take.
 
-    Looks at the data, both networks, the cluster, and on every node at the store, the data, the teacher and the
-    versions of what computes. Exit code 0 says go; else each obstacle is a line on stderr, and the code is 2.
+    Looks at the data, both networks, the cluster, and on every node at the store, the data, the teacher, the files
+    that networks start from and the versions of what computes. Exit code 0 says go; else each obstacle is a line on stderr, and the code is 2.
     Before they start, train, tune and confirm look at the same.
     """
     from attnfd_ray.config.loader import load_experiment

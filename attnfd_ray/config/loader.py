@@ -52,7 +52,19 @@ def _absolute(settings: ExperimentSettings) -> ExperimentSettings:
     tree["data"]["root"] = _full(settings.data.root)
     if settings.teacher and settings.teacher.checkpoint:
         tree["teacher"]["checkpoint"] = _full(settings.teacher.checkpoint)
+    for network in filter(None, (tree["student"], tree["teacher"])):
+        network["pretrained"] = _full_weights(network["pretrained"])
+    for path, space in tree["search"].items():
+        if path == "student.pretrained":
+            space["choice"] = [_full_weights(value) for value in space["choice"]]
+        elif path == "student":
+            for network in space["choice"]:
+                network["pretrained"] = _full_weights(network.get("pretrained", "none"))
     return ExperimentSettings.model_validate(tree)
+
+
+def _full_weights(text: str) -> str:
+    return text if text in ("none", "imagenet") else _full(text)
 
 
 def _full(text: str) -> str:

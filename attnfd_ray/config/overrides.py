@@ -20,6 +20,9 @@ _PLACE = (
     *("tune.keep_weights", "tune.max_failures", "train.step_patience_s", "train.gradient_checks"),
 )
 
+_NETWORKS = ("student", "teacher")
+_PIN = "pretrained_sha256"
+
 
 def set_dotted(tree: dict[str, Any], path: str, value: Any) -> None:
     """Put `value` at `a.b.c`; keys under `search` are dotted themselves.
@@ -42,11 +45,25 @@ def set_dotted(tree: dict[str, Any], path: str, value: Any) -> None:
 
 
 def with_values(settings: ExperimentSettings, values: Mapping[str, Any]) -> ExperimentSettings:
-    """Return the settings with `dotted path -> value` applied and validated anew."""
+    """Return the settings with `dotted path -> value` applied and validated anew.
+
+    First weights from another file lose the hash that was of the one before.
+    """
     tree = settings.model_dump(mode="json")
+    before = {name: dict(tree[name] or {}) for name in _NETWORKS}
     for path, value in values.items():
         set_dotted(tree, path, copy.deepcopy(value))  # the next value may go inside this one
+    for name, old in before.items():
+        new = tree[name]
+        if new and new.get(_PIN) == old.get(_PIN) and _first_weights(new) != _first_weights(old):
+            new[_PIN] = None
     return ExperimentSettings.model_validate(tree)
+
+
+def _first_weights(network: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what tells from which file a network starts."""
+    names = ("pretrained", "arch", "backbone") if network.get("pretrained") == "imagenet" else ("pretrained",)
+    return tuple(network.get(name) for name in names)
 
 
 def baseline_of(settings: ExperimentSettings) -> ExperimentSettings | None:
@@ -86,9 +103,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return one `path: old -> new` for each setting that makes two dumped experiments different ones."""
+    """Return one `path: old -> new` for each setting that makes two dumped experiments different ones.
+
+    First weights of the same hash are the same wherever they are; a hash that only one of the two knows tells nothing.
+    """
     before, after = flatten(old), flatten(new)
-    paths = sorted(path for path in before.keys() | after.keys() if path not in _PLACE)
+    ignored = set(_PLACE)
+    for pin in (f"{name}.{_PIN}" for name in _NETWORKS):
+        if before.get(pin) is None or after.get(pin) is None:
+            ignored.add(pin)
+        elif before[pin] == after[pin]:
+            ignored.add(pin.replace(_PIN, "pretrained"))
+    paths = sorted(path for path in before.keys() | after.keys() if path not in ignored)
     return [
         f"{path}: {before.get(path, 'absent')} -> {after.get(path, 'absent')}"
         for path in paths
@@ -99,6 +125,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def config_hash(settings: ExperimentSettings) -> str:
     """Return 16 hex digits that two settings share when they train the same thing, the seed aside.
 
+    First weights count by the hash of their file, where it is known, and else by what the settings call them.
     With a loss weight of 0 any method is `none`: see `distill.method.method_class`.
     """
     sections = settings.model_dump(mode="json", include={"data", "teacher", "student", "method", "optim", "train"})
@@ -110,6 +137,9 @@ def config_hash(settings: ExperimentSettings) -> str:
     if sections["method"].get("loss_weight") == 0:
         sections["method"] = {"name": "none"}
     (sections["teacher"] or {}).pop("min_miou", None)
+    for network in (sections[name] or {} for name in _NETWORKS):
+        if pin := network.pop(_PIN, None):
+            network["pretrained"] = pin
     return digest(sections)
 
 

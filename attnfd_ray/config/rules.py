@@ -75,11 +75,18 @@ def _evaluation(data: DataSettings) -> Iterator[Finding]:
 def _weights(name: str, network: ModelSettings | None) -> Iterator[Finding]:
     if network and network.pretrained == "imagenet" and network.width != 1:
         yield (name, "pretrained"), f"imagenet weights exist for width 1, not {network.width:g}; use 'none'"
+    if network and network.pretrained == "none" and network.pretrained_sha256:
+        yield (name, "pretrained_sha256"), "is of no file where pretrained is none; remove it, or name the file"
 
 
 def _teacher_source(teacher: TeacherSettings | None) -> Iterator[Finding]:
     if teacher and (teacher.checkpoint is None) == (teacher.train is None):
         yield ("teacher",), "needs either checkpoint: FILE or train: {epochs: N}, one of them"
+
+
+def _teacher_weights(teacher: TeacherSettings | None) -> Iterator[Finding]:
+    if teacher and teacher.checkpoint and teacher.pretrained != "none":
+        yield ("teacher", "pretrained"), "would be overwritten by teacher.checkpoint; remove pretrained"
 
 
 def _teacher_needed(method: MethodSettings, teacher: TeacherSettings | None) -> Iterator[Finding]:
@@ -125,6 +132,7 @@ _RULES: list[tuple[Callable[..., Iterator[Finding]], tuple[str, ...]]] = [
     (partial(_weights, "student"), ("student",)),
     (partial(_weights, "teacher"), ("teacher",)),
     (_teacher_source, ("teacher",)),
+    (_teacher_weights, ("teacher",)),
     (_teacher_needed, ("method", "teacher")),
     (partial(_layers, "student"), ("method", "student")),
     (partial(_layers, "teacher"), ("method", "teacher")),

@@ -21,12 +21,14 @@ from attnfd_ray.config.spaces import Space, parse_space
 from attnfd_ray.config.values import (
     AboveZero,
     CountOrAuto,
+    FirstWeights,
     Name,
     NumberInText,
     Positive,
     Probability,
     Range,
     Seed,
+    Sha256,
     UpTo4096,
     part,
 )
@@ -89,7 +91,16 @@ class ModelSettings(Record):
     backbone: Annotated[str, fits("backbone")] = "resnet18"
     width: Annotated[float, Field(gt=0, le=4, description="factor on every channel count"), fits("width")] = 1.0
     output_stride: Annotated[int, NumberInText, fits("output_stride")] = 16
-    pretrained: Annotated[Literal["imagenet", "none"], Field(description="initial weights of the backbone")] = "none"
+    pretrained: Annotated[
+        FirstWeights, Field(description="first weights: none, imagenet, or a file of a backbone or a whole network")
+    ] = "none"
+    pretrained_sha256: Annotated[
+        Sha256 | None,
+        Field(
+            description="of the file that `pretrained` stands for; filled in when an experiment starts, and checked "
+            "wherever it is loaded"
+        ),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod

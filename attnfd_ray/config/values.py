@@ -59,11 +59,26 @@ def check_part(kind: str, name: str) -> str:
     return name
 
 
+def _first_weights(text: str) -> str:
+    """Return `none`, `imagenet` or a path; a bare word is a slip of the pen."""
+    if text in ("none", "imagenet") or any(mark in text for mark in "/\\.~"):
+        return text
+    raise refused("needs none, imagenet or a path, as in weights/net.pth")
+
+
+def _digits(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{16,64}", text):
+        raise refused("needs the first 16 hex digits of a SHA-256")
+    return text[:16].lower()
+
+
 def part(kind: str) -> AfterValidator:
     """Return the check of a name in the registry."""
     return AfterValidator(partial(check_part, kind))
 
 
+FirstWeights = Annotated[str, AfterValidator(_first_weights)]
+Sha256 = Annotated[str, AfterValidator(_digits)]
 Name = Annotated[str, AfterValidator(_name)]
 Positive = Annotated[int, Field(ge=1, lt=_MANY)]
 UpTo4096 = Annotated[int, Field(ge=1, le=4096)]

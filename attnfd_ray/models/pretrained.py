@@ -1,38 +1,114 @@
-"""ImageNet weights for the backbones, torchvision's V1, from torch's cache or its server. Imports torchvision late."""
+"""The first weights of a network: `pretrained: imagenet`, or a file, which is known by its hash.
+
+What a file holds is data: no code of it runs.
+"""
 
 from __future__ import annotations
 
+import logging
+import socket
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from attnfd_ray import registry
 from attnfd_ray.config.schema import ModelSettings
-from attnfd_ray.errors import ConfigError
-from attnfd_ray.models.imagenet import TorchCache
-from attnfd_ray.models.tensors import fill, read_tensors
+from attnfd_ray.errors import CheckpointError
+from attnfd_ray.models.contracts import SegmentationModel
+from attnfd_ray.models.files import model_hash
+from attnfd_ray.models.fitting import fit
+from attnfd_ray.models.imagenet import Source
+from attnfd_ray.models.tensors import Misfit, few, read_content
 
-if TYPE_CHECKING:
-    from attnfd_ray.models.contracts import Backbone
+DIGITS = 16  # of a SHA-256: enough to tell files apart
 
-OFFERED = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101")
+log = logging.getLogger(__name__)
 
 
-def load_imagenet(backbone: Backbone, settings: ModelSettings) -> None:
-    """Fill `backbone` with the ImageNet-1k V1 weights of its namesake in torchvision.
+def load_first_weights(model: SegmentationModel, settings: ModelSettings) -> None:
+    """Fill `model` with the weights that `settings.pretrained` stands for, and say what was taken (`first_weights`).
 
-    ConfigError where there are none (a width other than 1, one's own backbone); CheckpointError, which names the file
-    and the directory to put it in, where they are not in the cache and cannot be downloaded.
+    Raises ConfigError where there are no ImageNet weights; CheckpointError, in one line, for a file that is out of
+    reach, of another network or width, a pickle that runs code, or not the file of `pretrained_sha256`.
     """
-    if settings.width != 1 or settings.backbone not in OFFERED:
-        raise ConfigError(
-            f"pretrained: imagenet: there are no weights for {settings.backbone} at width {settings.width:g}; "
-            f"set pretrained: none, or take one of {', '.join(OFFERED)} at width 1"
+    path = weights_file(settings)
+    check_hash(settings, path)
+    content = read_content(path)
+    try:
+        found = fit(model, content.tensors, where=path)
+    except Misfit as error:
+        width = "" if settings.width == 1 else f" at width {settings.width:g}"
+        raise CheckpointError(
+            f"{error}; needed are weights of {settings.backbone}{width}, or of the whole {settings.arch}; "
+            "give another file, or set pretrained: none"
+        ) from None
+    model.load_state_dict(found.tensors, strict=False)
+    left_out = found.left_out | ({"beside the weights": content.beside} if content.beside else {})
+    rest = "; ".join(f"{why}: {len(names)} ({few(names)})" for why, names in left_out.items())
+    model.first_weights = f"{path}: {len(found.tensors)} tensors taken for the {found.part}" + (
+        f", left out {rest}" if rest else ""
+    )
+    log.info("%s", model.first_weights)
+
+
+def weights_file(settings: ModelSettings) -> Path:
+    """Return the file that `settings.pretrained` stands for, downloaded if need be; raises as `load_first_weights`."""
+    if settings.pretrained == "imagenet":
+        return _source(settings).file()
+    return _readable(Path(settings.pretrained))
+
+
+def check_within_reach(settings: ModelSettings) -> None:
+    """Raise, as `load_first_weights` would on this machine, unless the weights are here or can be downloaded."""
+    if settings.pretrained != "imagenet":
+        path: Path | None = _readable(Path(settings.pretrained))
+    else:
+        source = _source(settings)
+        source.check()
+        path = source.found()
+    if path is not None:
+        check_hash(settings, path)
+
+
+def pinned(settings: ModelSettings) -> ModelSettings:
+    """Return the settings with the hash of the file that `pretrained` stands for, unless they name one already."""
+    if settings.pretrained == "none" or settings.pretrained_sha256:
+        return settings
+    return settings.model_copy(update={"pretrained_sha256": file_hash(weights_file(settings))})
+
+
+def check_hash(settings: ModelSettings, path: Path) -> None:
+    """Raise CheckpointError unless the file has the hash that the settings name, if they name one."""
+    wanted = settings.pretrained_sha256
+    if wanted and (here := file_hash(path)) != wanted:
+        raise CheckpointError(
+            f"{path} on {socket.gethostname()}: its SHA-256 begins with {here}, pretrained_sha256 is {wanted}: not the "
+            "file that the experiment began with; put that one back, or begin another experiment"
         )
-    path = imagenet_file(settings.backbone)
-    fill(backbone, backbone.from_torchvision(read_tensors(path)), where=path)
 
 
-def imagenet_file(name: str) -> Path:
-    """Return torchvision's weights file for `name` in torch's cache, downloaded if need be; CheckpointError if not."""
-    from torchvision.models import get_model_weights  # takes a second, and only ImageNet weights need it
+def file_hash(path: Path) -> str:
+    """Return the first 16 hex digits of a file's SHA-256, read again only if its size or time have changed."""
+    status = path.stat()
+    return _hash(path, status.st_size, status.st_mtime_ns)
 
-    return TorchCache(name=name, url=get_model_weights(name).IMAGENET1K_V1.url).file()
+
+@cache
+def _hash(path: Path, size: int, mtime_ns: int) -> str:
+    return model_hash(path)[:DIGITS]
+
+
+def _source(settings: ModelSettings) -> Source:
+    part = registry.load("arch", settings.arch)
+    source: Source = getattr(part, "imagenet", SegmentationModel.imagenet)(settings)
+    return source
+
+
+def _readable(path: Path) -> Path:
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise CheckpointError(
+            f"pretrained: {path} cannot be read on {socket.gethostname()} ({error.strerror}); put it there, on every "
+            "node or on a disk that all share, or set pretrained: none"
+        ) from None

@@ -6,7 +6,7 @@ Their tensors keep its names (encoder, decoder, segmentation_head), so its state
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any, get_args
 
@@ -19,7 +19,6 @@ from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.models.contracts import Architecture, SegmentationModel
 from attnfd_ray.models.smp_encoders import own_names, source
-from attnfd_ray.models.tensors import fill, read_tensors
 
 # path of each tap of a head, where it is not `decoder` and the head's first convolution; before dropout if that can be
 HEADS = {
@@ -40,6 +39,7 @@ def architecture(name: str) -> Architecture:
     kind = getattr(smp, name)
     return Architecture(
         make=partial(SmpModel, kind),
+        imagenet=lambda settings: source(settings.backbone),
         choices={"backbone": _encoders(smp, kind), "width": (1.0,), "output_stride": _strides(kind)},
     )
 
@@ -53,6 +53,8 @@ class SmpModel(SegmentationModel):
     to distil on are better a multiple, so that features of both networks show the same.
     """
 
+    backbone_path = "encoder"
+
     def __init__(self, kind: Any, settings: ModelSettings, *, num_classes: int) -> None:
         super().__init__()
         network = _made(kind, settings, num_classes)
@@ -60,6 +62,7 @@ class SmpModel(SegmentationModel):
         self.decoder: nn.Module = network.decoder
         self.segmentation_head: nn.Module = network.segmentation_head
         self.taps = _taps(kind)
+        self._encoder_name = settings.backbone
         if kind.__name__ == "PAN":  # halves its deepest feature three times
             self.probe_pixels = 8 * settings.output_stride
         try:
@@ -81,10 +84,9 @@ class SmpModel(SegmentationModel):
         """Yield the encoder's parameters."""
         return self.encoder.parameters()
 
-    def load_imagenet(self, settings: ModelSettings) -> None:
-        """Fill the encoder with ImageNet weights; ConfigError where there are none, CheckpointError out of reach."""
-        path = source(settings.backbone).file()
-        fill(self.encoder, own_names(self.encoder, settings.backbone, read_tensors(path), where=path), where=path)
+    def from_classifier(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of a classifier of smp, timm or a package of weights under the encoder's names."""
+        return own_names(self.encoder, self._encoder_name, tensors)
 
 
 def _library(name: str) -> Any:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attnfd_ray.errors import CheckpointError, ConfigError
-from attnfd_ray.models.imagenet import HubRepo, Source, TorchCache, bare_name
+from attnfd_ray.errors import ConfigError
+from attnfd_ray.models.hub import HubRepo
+from attnfd_ray.models.imagenet import Source, TorchCache, bare_name
+from attnfd_ray.models.tensors import in_order
 
 # classifiers of the networks that smp's own encoders are made from
 _CLASSIFIERS = ("fc.", "_fc.", "linear.", "last_linear.", "head.", "classifier.")
@@ -35,43 +37,45 @@ def source(name: str) -> Source:
     raise ConfigError(f"pretrained: imagenet: timm has none for {name}; set pretrained: none or PATH")
 
 
-def own_names(encoder: nn.Module, name: str, tensors: Mapping[str, Tensor], *, where: Any) -> dict[str, Tensor]:
+def own_names(encoder: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a classifier of smp, timm or a package under the encoder's names, the rest left out.
 
     What neither the encoder nor the classifier has keeps its name, to be found unexpected.
     """
     wanted = encoder.state_dict()
     if not name.startswith(("tu-", "timm-tf_efficientnet_lite")):
+        tensors = _renamed_by(encoder, tensors)
         return {key: tensor for key, tensor in tensors.items() if key in wanted or not key.startswith(_CLASSIFIERS)}
     classifier = _classifier(bare_name(name) if name.startswith("timm-") else name.removeprefix("tu-"))
+    names = classifier.state_dict()
     if "_conv_stem.weight" in tensors:  # of the packages, whose names are another library's
-        tensors = in_order(tensors, classifier, where=where)
+        tensors = in_order(tensors, names)
     renamed = {_inside(key, wanted): tensor for key, tensor in tensors.items()}
-    known = {_inside(key, wanted) for key in classifier}
+    known = {_inside(key, wanted) for key in names}
+    convert = getattr(sys.modules[type(classifier).__module__], "checkpoint_filter_fn", None)
+    if convert is not None and not renamed.keys() <= known:  # the hub keeps some as their authors named them
+        renamed = {_inside(key, wanted): tensor for key, tensor in convert(dict(tensors), classifier).items()}
     return {key: tensor for key, tensor in renamed.items() if key in wanted or key not in known}
 
 
-def in_order(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], *, where: Any) -> dict[str, Tensor]:
-    """Return the tensors under the names of `like`, one after another; kinds and shapes must agree all along."""
-
-    def described(all_: Mapping[str, Tensor]) -> list[tuple[str, torch.Size]]:
-        return [(key.rpartition(".")[2], tensor.shape) for key, tensor in all_.items()]
-
-    if described(tensors) != described(like):
-        raise CheckpointError(f"{where}: its tensors are not those of the network, one after another")
-    return dict(zip(like, tensors.values(), strict=True))
+def _renamed_by(encoder: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the tensors as smp's DenseNet has them, which old files of torchvision number another way."""
+    if not type(encoder).__name__.startswith("DenseNet"):
+        return tensors
+    return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key): each for key, each in tensors.items()}
 
 
-def _classifier(name: str) -> dict[str, Tensor]:
-    """Return the names and shapes of timm's whole network, without memory for its weights."""
+def _classifier(name: str) -> nn.Module:
+    """Return timm's whole network, without memory for its weights."""
     import timm
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        tensors: dict[str, Tensor] = timm.create_model(name).state_dict()
-    return tensors
+        network: nn.Module = timm.create_model(name)
+    return network
 
 
 def _inside(key: str, wanted: Collection[str]) -> str:
     """Return a classifier's name as the encoder has it, where timm's `features_only` has changed it."""
     flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", key)
-    return next((found for inner in (key, flat) for found in (f"model.{inner}", inner) if found in wanted), key)
+    names = (f"{outer}{inner}" for inner in (key, flat) for outer in ("model.model.", "model.", ""))
+    return next((name for name in names if name in wanted), key)

@@ -136,6 +136,19 @@ def check_fit(
         raise Misfit(text, missing=missing, unexpected=unexpected, reshaped=described)
 
 
+def in_order(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under the names of `like`, one after another; unchanged unless kinds and shapes all agree.
+
+    For libraries that name the same network differently and define it in the same order.
+    """
+
+    def kinds(named: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+        return [(name.rpartition(".")[2], tuple(tensor.shape)) for name, tensor in named.items()]
+
+    names = like if kinds(tensors) == kinds(like) else tensors
+    return dict(zip(names, tensors.values(), strict=True))
+
+
 def few(words: Sequence[str]) -> str:
     """Return the first words of a list that may be long."""
     return ", ".join(words[:3]) + (", ..." if len(words) > 3 else "")

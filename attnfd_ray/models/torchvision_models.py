@@ -5,6 +5,7 @@ Their tensors keep torchvision's names, so its checkpoints fit, the auxiliary he
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,7 @@ from attnfd_ray import registry
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.models.contracts import Architecture, SegmentationModel
-from attnfd_ray.models.pretrained import imagenet_file
-from attnfd_ray.models.tensors import fill, read_tensors
+from attnfd_ray.models.imagenet import of_torchvision
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 # path of each tap of a head: the pyramid and the decoder after their ReLU and before dropout
@@ -39,6 +39,7 @@ def architecture(name: str) -> Architecture:
     backbone = name.partition("_")[2]
     return Architecture(
         make=partial(TorchvisionModel, name),
+        imagenet=lambda settings: of_torchvision(settings.backbone),
         choices={
             "backbone": (backbone,),
             "width": (1.0,),
@@ -75,12 +76,13 @@ class TorchvisionModel(SegmentationModel):
         logits: Tensor = self.classifier(features if self._reads_all_features else features["out"])
         return F.interpolate(logits, size=images_NCHW.shape[-2:], mode="bilinear", align_corners=False)
 
-    def load_imagenet(self, settings: ModelSettings) -> None:
-        """Fill the backbone with torchvision's ImageNet-1k V1 weights of its namesake, without the classifier."""
-        path = imagenet_file(settings.backbone)
-        tensors = {name.removeprefix("features."): tensor for name, tensor in read_tensors(path).items()}
-        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("fc.", "classifier."))}
-        fill(self.backbone, kept, where=path)
+    def from_classifier(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of torchvision's classifier under the backbone's names, without `fc` and `classifier`."""
+        return {
+            name.removeprefix("features."): tensor
+            for name, tensor in tensors.items()
+            if not name.startswith(("fc.", "classifier."))
+        }
 
 
 def _ends(features: nn.Module) -> list[str]:

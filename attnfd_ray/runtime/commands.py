@@ -12,6 +12,7 @@ from attnfd_ray.runtime.capacity import alive_resources
 from attnfd_ray.runtime.client import run_job
 from attnfd_ray.runtime.cluster import connected
 from attnfd_ray.runtime.disk import tidy
+from attnfd_ray.runtime.first_weights import pinned
 from attnfd_ray.runtime.listener import Listener
 from attnfd_ray.runtime.preflight import NO_PATIENCE, Patience, Say, arithmetic
 from attnfd_ray.runtime.session import (
@@ -46,7 +47,8 @@ def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[st
     """Return the arithmetic of an experiment that can go, a line each; raises what keeps it from going."""
     check_lasting(settings)
     summary = quick_check(settings.data)
-    sizes = check_networks(settings, summary.num_classes)
+    settings, weights = pinned(settings), list[str]()
+    sizes = check_networks(settings, summary.num_classes, say=weights.append)
     Store.open(settings.store, create=True)
     is_search = settings.search or settings.tune.baseline_trials
     trials = SearchPlan(settings, search_id="check").counts().planned if is_search else 1
@@ -57,6 +59,7 @@ def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[st
         return [
             f"data: {images}, data_hash {summary.data_hash}",
             f"networks: {sizes.student / 1e6:.2f} M parameters in the {student}, {sizes.learned / 1e6:.2f} M learned",
+            *weights,
             *arithmetic(settings, room, sizes, trials=trials),
             f"nodes: {len(alive_resources(room.nodes))} can read the data and write the store, with the same versions",
             "go",
@@ -72,12 +75,14 @@ def train(
     patience: Patience = NO_PATIENCE,
 ) -> Result:
     """Train the student as the settings stand; go on where the same command stopped."""
-    with claimed(settings, "train", fresh=fresh) as (run_id, template, sizes):
+    with claimed(settings, "train", fresh=fresh, say=listener.stage) as (run_id, template, sizes):
+        settings = template.settings
         known = Store.open(settings.store, create=False).trial(run_id)
         if known is not None and known["state"] == "COMPLETE":
             listener.stage(f"{run_id} is complete: nothing left to train")
             return Result(store=settings.store, id=run_id)
-        room = partial(room_for, settings, sizes, asked=1, trials=1, patience=patience, say=listener.stage)
+        alone = settings.model_copy(update={"search": {}})  # files that only a search would draw are not needed
+        room = partial(room_for, alone, sizes, asked=1, trials=1, patience=patience, say=listener.stage)
         with worker_groups(settings, template, room, listener.stage, verbose=verbose) as groups:
             job = with_teacher(settings, groups, template, listener)
             listener.started(job)
@@ -103,7 +108,8 @@ def tune(
     SearchPlan(settings, search_id="check")  # a space that the sampler cannot search is refused before anything is kept
     if warm_start is not None:
         check_sampler(settings)
-    with claimed(settings, "search", fresh=fresh) as (search_id, template, sizes):
+    with claimed(settings, "search", fresh=fresh, say=listener.stage) as (search_id, template, sizes):
+        settings = template.settings
         # what a killed command did not come to
         store, aims = Store.open(settings.store, create=False), settings.tune.metrics
         tidy(store, search_id, keep_weights=settings.tune.keep_weights, metrics=aims)

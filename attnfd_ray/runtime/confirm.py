@@ -12,12 +12,13 @@ import ray
 from attnfd_ray.config.overrides import config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.values import SEED
-from attnfd_ray.errors import RunFailed
+from attnfd_ray.errors import CheckpointError, RunFailed
 from attnfd_ray.report import trials
 from attnfd_ray.report.confirmed import fresh_seeds, leaders
 from attnfd_ray.report.records import TrialLine
 from attnfd_ray.runtime.client import settle
 from attnfd_ray.runtime.commands import Result
+from attnfd_ray.runtime.first_weights import pinned, unpinned
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
 from attnfd_ray.runtime.listener import Counts, Listener
@@ -47,7 +48,8 @@ def confirm(
     Raises ConfigError without a search, StoreError where it has no leader or no baseline.
     """
     check_searched(settings)
-    with claimed(settings, "search", fresh=False) as (search_id, template, sizes):
+    with claimed(settings, "search", fresh=False, say=listener.stage) as (search_id, template, sizes):
+        settings = template.settings
         store = Store.open(settings.store, create=False)
         rows = [trials.with_epochs(row, []) for row in store.trials(columns=trials.TRIAL_COLUMNS).to_pylist()]
         template = dataclasses.replace(template, trial_id=f"{search_id}.confirm", role="confirm", search_id=search_id)
@@ -85,8 +87,15 @@ def _job(settings: ExperimentSettings, template: Job, line: TrialLine, seed: int
     start = alone(settings) if line.role in BASELINES else settings
     assert start is not None, f"{line.trial_id}: method '{settings.method.name}' has no baseline"
     values = {name: value for name, value in line.values.items() if name != SEED}
-    again = with_values(start, {**values, SEED: seed})
-    assert config_hash(again) == line.config_hash, f"{line.trial_id} is not what these settings make of it"
+    assert line.config_hash is not None, "a trial that was run has settings"
+    written = with_values(start, {**values, SEED: seed})
+    # a trial of an older version does not know the hashes of its first weights
+    again = next((each for each in (pinned(written), unpinned(written)) if config_hash(each) == line.config_hash), None)
+    if again is None:
+        raise CheckpointError(
+            f"{line.trial_id} is not what these settings make of it now: the file of student.pretrained or "
+            "teacher.pretrained may be another one than then; put that one back, or search again with --fresh"
+        )
     return dataclasses.replace(
         template,
         trial_id=f"{template.trial_id}-{line.config_hash[:8]}-s{seed}",

@@ -1,4 +1,4 @@
-"""What one node of a cluster says of itself before anything runs there: no torch, and ray only to reach it."""
+"""What one node of a cluster says of itself before anything runs there: ray to reach it, torch only for weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
 from attnfd_ray.data.image_cache import checked_limit_bytes
 from attnfd_ray.errors import DataError, StoreError
 from attnfd_ray.runtime.versions import versions
 
 _PATIENCE_S, _DISK_PATIENCE_S = 60.0, 5.0
+Weights = Sequence[tuple[str, ModelSettings]]
+
 _MUST_AGREE = ("python", "ray", "torch", "optuna", "attnfd-ray")
 
 
@@ -33,9 +35,12 @@ class NodeFacts:
     problems: tuple[str, ...] = ()
 
 
-def look(settings: ExperimentSettings, token: str, node: str) -> NodeFacts:
-    """Return what the node that this runs on says; `token` is what the driver wrote into the store."""
-    found = (*_unshared(settings, token, node), *_unreadable(settings), *_no_cache(settings))
+def look(settings: ExperimentSettings, token: str, node: str, weights: Weights = ()) -> NodeFacts:
+    """Return what the node that this runs on says; `token` is what the driver wrote into the store.
+
+    `weights` are (setting, network) of those that start from a file.
+    """
+    found = (*_unshared(settings, token, node), *_unreadable(settings), *_no_cache(settings), *_no_weights(weights))
     return NodeFacts(node=node, versions=versions(), problems=tuple(f"node {node}: {text}" for text in found))
 
 
@@ -44,7 +49,9 @@ def look_everywhere(settings: ExperimentSettings, nodes: Sequence[Mapping[str, A
 
     StoreError where this node itself cannot write to the store.
     """
-    here, token = ray.get_runtime_context().get_node_id(), uuid.uuid4().hex
+    from attnfd_ray.runtime.first_weights import first_weights  # torch: not on every node that this is imported on
+
+    here, token, weights = ray.get_runtime_context().get_node_id(), uuid.uuid4().hex, first_weights(settings)
     directory = _directory(settings, token)
     try:
         directory.mkdir(parents=True)
@@ -53,8 +60,8 @@ def look_everywhere(settings: ExperimentSettings, nodes: Sequence[Mapping[str, A
         raise StoreError(f"{settings.store}: cannot be written ({error.strerror}); give another --set store=") from None
     try:
         return [
-            look(settings, token, socket.gethostname()),
-            *_answers(settings, token, [node for node in nodes if node["Alive"] and node["NodeID"] != here]),
+            look(settings, token, socket.gethostname(), weights),
+            *_answers(settings, token, [node for node in nodes if node["Alive"] and node["NodeID"] != here], weights),
         ]
     finally:
         shutil.rmtree(directory, ignore_errors=True)  # a late node may still write into it
@@ -71,14 +78,19 @@ def disagreements(facts: Sequence[NodeFacts]) -> list[str]:
     return lines
 
 
-def _answers(settings: ExperimentSettings, token: str, nodes: Sequence[Mapping[str, Any]]) -> Iterator[NodeFacts]:
+def _answers(
+    settings: ExperimentSettings,
+    token: str,
+    nodes: Sequence[Mapping[str, Any]],
+    weights: Weights = (),
+) -> Iterator[NodeFacts]:
     """Ask every node at once; one that does not answer in time, or cannot, is a problem of its own."""
     ask: Any = ray.remote(num_cpus=0, max_retries=0)(look)
     asked = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         name = f"{node['NodeManagerHostname']}/{node['NodeID'][:6]}"
-        asked[name] = ask.options(scheduling_strategy=there).remote(settings, token, name)
+        asked[name] = ask.options(scheduling_strategy=there).remote(settings, token, name, weights)
     ray.wait(list(asked.values()), num_returns=len(asked), timeout=_PATIENCE_S) if asked else None
     for name, answer in asked.items():
         try:
@@ -128,6 +140,14 @@ def _unreadable(settings: ExperimentSettings) -> Iterator[str]:
     checkpoint = settings.teacher.checkpoint if settings.teacher else None
     if checkpoint and not os.access(checkpoint, os.R_OK):
         yield f"teacher.checkpoint {checkpoint} cannot be read; put it there on every node, or on a disk that all share"
+
+
+def _no_weights(weights: Weights) -> list[str]:
+    if not weights:
+        return []
+    from attnfd_ray.runtime.first_weights import problems_here  # torch takes seconds to import
+
+    return list(problems_here(weights))
 
 
 def _no_cache(settings: ExperimentSettings) -> list[str]:

@@ -29,6 +29,7 @@ from attnfd_ray.runtime.client import without_broker
 from attnfd_ray.runtime.cluster import connected
 from attnfd_ray.runtime.environment import LOOPBACK, on_loopback, ray_in_use
 from attnfd_ray.runtime.estimate import Sizes
+from attnfd_ray.runtime.first_weights import first_weights, pinned
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import Job
 from attnfd_ray.runtime.listener import Listener
@@ -41,11 +42,17 @@ from attnfd_ray.store.store import Store
 
 
 @contextmanager
-def claimed(settings: ExperimentSettings, command: str, *, fresh: bool) -> Iterator[tuple[str, Job, Sizes]]:
-    """Check what can be checked without workers, then hold the experiment; yield its id, a job to fill in, sizes."""
+def claimed(settings: ExperimentSettings, command: str, *, fresh: bool, say: Say) -> Iterator[tuple[str, Job, Sizes]]:
+    """Check what can be checked without workers, then hold the experiment; yield its id, a job to fill in, sizes.
+
+    The job's settings know the hashes of the files that networks start from.
+    """
     check_lasting(settings)
     summary = quick_check(settings.data)
-    sizes = check_networks(settings, summary.num_classes, searching=command == "search")
+    settings = pinned(settings)
+    if command == "search":
+        first_weights(settings)  # none of its trials is to find out that a file is missing
+    sizes = check_networks(settings, summary.num_classes, searching=command == "search", say=say)
     Store.open(settings.store, create=True)
     with locked(settings, command):
         run_id = claim_id(settings, command, fresh=fresh)
@@ -121,18 +128,26 @@ def with_teacher(
     return dataclasses.replace(job, teacher_file=teacher.file, teacher_hash=teacher.hash)
 
 
-def check_networks(settings: ExperimentSettings, num_classes: int, *, searching: bool = True) -> Sizes:
+def check_networks(
+    settings: ExperimentSettings, num_classes: int, *, searching: bool = True, say: Say | None = None
+) -> Sizes:
     """Build both networks and the method once: weights or gates that do not fit are told before anything starts.
 
-    A search that varies the student may draw the largest there is, and the sizes are that one's.
+    `say` hears what was taken from files of first weights. A search that varies the student may draw the largest there
+    is, and the sizes are that one's.
     """
     student = build_model(settings.student, num_classes=num_classes)
+    told = {"student": student.first_weights}
     teacher = None
     if settings.teacher is not None and method_class(settings).needs_teacher:
         network = build_model(settings.teacher, num_classes=num_classes)
         if settings.teacher.checkpoint:
             load_weights(network, Path(settings.teacher.checkpoint), num_classes=num_classes)
+        told["teacher"] = network.first_weights
         teacher = FrozenTeacher(network)
+    for name, text in told.items():
+        if say is not None and text is not None:
+            say(f"{name}.pretrained: {text}")
     sizes = [_sizes(settings, student, teacher)]
     for other in searched_students(settings) if searching else ():
         with contextlib.suppress(AttnFDError):  # what cannot be built is told when its trial comes
@@ -141,7 +156,7 @@ def check_networks(settings: ExperimentSettings, num_classes: int, *, searching:
 
 
 def searched_students(settings: ExperimentSettings) -> Iterator[ExperimentSettings]:
-    """Yield the settings with every student that is searched, of a range of widths the widest; no ImageNet weights."""
+    """Yield the settings with every student that is searched, of a range of widths the widest; no first weights."""
     paths = [path for path in CHANGED_BY[PARAMS] if path in settings.search]
     for values in itertools.product(*(_largest(settings.search[path]) for path in paths)) if paths else ():
         try:

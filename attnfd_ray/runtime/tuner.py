@@ -14,9 +14,10 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from attnfd_ray.errors import AttnFDError, Interrupted, RunFailed, StoreError
+from attnfd_ray.errors import AttnFDError, Interrupted, RunFailed, StoreError, UserError
 from attnfd_ray.runtime.client import settle, without_broker
 from attnfd_ray.runtime.disk import tidy
+from attnfd_ray.runtime.first_weights import pinned
 from attnfd_ray.runtime.group import Groups
 from attnfd_ray.runtime.jobs import INTERRUPTED, Job
 from attnfd_ray.runtime.listener import Listener
@@ -97,7 +98,11 @@ class _Bridge:
         suggestion = None if self.stopped() else self.plan.next()
         if suggestion is None:
             return Searcher.FINISHED
-        job = job_of(suggestion, self.template)
+        try:
+            job = job_of(suggestion, self.template)
+        except UserError as error:  # a file of first weights was there when the search began, and is gone
+            self._end(error)
+            return Searcher.FINISHED
         self.jobs[tune_id] = job
         self.listener.started(job)
         return {"job": job, "broker": self.groups.name, "namespace": self.groups.namespace}
@@ -209,12 +214,12 @@ def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) 
 
 
 def job_of(suggestion: Suggestion, template: Job) -> Job:
-    """Return the job that runs a suggestion."""
+    """Return the job that runs a suggestion, with the hash of the file it starts from; raises as `pinned` does."""
     return dataclasses.replace(
         template,
         kind="train",
         trial_id=suggestion.trial_id,
         role=suggestion.role,
         searched=suggestion.values,
-        settings_json=suggestion.settings.model_dump_json(),
+        settings_json=pinned(suggestion.settings).model_dump_json(),
     )

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,9 +59,12 @@ class Run:
         self.settings, self.directory, self.device, self.clock = settings, directory, device, clock
         self.on_step = on_step
         self.train_set, self.val_set, self.test_set, self.readers = train_set, val_set, test_set, readers
+        found, state = self._kept()
         # Building is seeded like an epoch before the first, and the same on every worker.
         seed_everything(settings.train.seed, epoch=0, rank=0)
-        student = build_model(settings.student, num_classes=train_set.num_classes)
+        # a checkpoint holds all weights: the file of the first ones is not needed any more
+        first = settings.student if found is None else settings.student.model_copy(update={"pretrained": "none"})
+        student = build_model(first, num_classes=train_set.num_classes)
         method, taps = build_method(settings, student, teacher)
         self.teacher = teacher if method.needs_teacher else None
         if settings.train.sync_batchnorm:
@@ -78,7 +82,8 @@ class Run:
         self.optimizer = build_optimizer(self.task, settings.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.train.precision == "fp16")
         self.last: EpochRecord | None = None
-        self.resume()
+        if found is not None:
+            self.resume(found, state)
 
     @property
     def student(self) -> SegmentationModel:
@@ -233,13 +238,16 @@ class Run:
         if self.last is not None and self.last.best_epoch == self.last.epoch:
             self.write(self.best_weights)
 
-    def resume(self) -> None:
-        """Go on after the last complete checkpoint, if there is one."""
+    def _kept(self) -> tuple[checkpoint.Checkpoint | None, dict[str, Any]]:
+        """Return the last complete checkpoint and its state, if there is one."""
         # one worker reads for all: on a shared disk another may not see the newest yet
         found = checkpoint.latest(self.directory / "checkpoints") if rank() == 0 else None
-        found, state = from_first_worker((found, found.load() if found else {}))
-        if found is None:
-            return
+        kept: tuple[checkpoint.Checkpoint | None, dict[str, Any]]
+        kept = from_first_worker((found, found.load() if found else {}))
+        return kept
+
+    def resume(self, found: checkpoint.Checkpoint, state: dict[str, Any]) -> None:
+        """Go on after a checkpoint."""
         try:
             self.task.load_state_dict(state["task"])
             self.optimizer.load_state_dict(state["optimizer"])

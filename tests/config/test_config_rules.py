@@ -54,8 +54,28 @@ def test_a_teacher_that_is_trained_has_its_batch_cut_in_the_same_way(file):
         ),
         (
             "teacher",
-            "{width: 2, pretrained: imagenet, checkpoint: x}",
+            "{width: 2, pretrained: imagenet, train: {epochs: 1}}",
             "3: teacher.pretrained: imagenet weights exist for width 1, not 2; use 'none'",
+        ),
+        (
+            "teacher",
+            "{pretrained: imagenet, checkpoint: x}",
+            "3: teacher.pretrained: would be overwritten by teacher.checkpoint; remove pretrained",
+        ),
+        (
+            "student",
+            "{pretrained: imagnet}",
+            '4: student.pretrained: needs none, imagenet or a path, as in weights/net.pth, got "imagnet"',
+        ),
+        (
+            "student",
+            "{pretrained: ./net.pth, pretrained_sha256: abc}",
+            '4: student.pretrained_sha256: needs the first 16 hex digits of a SHA-256, got "abc"',
+        ),
+        (
+            "student",
+            "{pretrained_sha256: 0123456789abcdef}",
+            "4: student.pretrained_sha256: is of no file where pretrained is none; remove it, or name the file",
         ),
         ("teacher", "", "3: teacher: is missing: method 'attnfd' learns from one"),
         ("teacher", None, "1: teacher: is missing: method 'attnfd' learns from one"),

@@ -68,7 +68,10 @@ def test_what_was_wrong_in_the_file_is_forgotten_with_the_value_it_was_about(fil
         ("tune={seed: 1, samplr: x}", "tune.samplr: unknown key 'samplr'; did you mean 'sampler'?"),
         (
             "student.zzz.y=3",
-            "student.zzz: unknown key 'zzz'; there is: arch, backbone, output_stride, pretrained, width",
+            (
+                "student.zzz: unknown key 'zzz'; there is: arch, backbone, output_stride, pretrained, "
+                "pretrained_sha256, width"
+            ),
         ),
         ("optim.lr=${NONE}", "optim.lr: the variable NONE is not set; export it, or write ${NONE:-default}"),
         ("data.crop=[1, x]", 'data.crop[1]: needs a whole number, got "x"'),

@@ -15,11 +15,10 @@ import torchvision
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import CheckpointError, ConfigError
 from attnfd_ray.models import build_model
-from attnfd_ray.models.imagenet import download
-from attnfd_ray.models.pretrained import OFFERED
+from attnfd_ray.models.imagenet import OURS, download
 
 FILES = {"resnet18": "resnet18-f37072fd.pth", "mobilenet_v2": "mobilenet_v2-b0353104.pth"}
-IMAGENET = {name: ModelSettings(backbone=name, pretrained="imagenet") for name in OFFERED}
+IMAGENET = {name: ModelSettings(backbone=name, pretrained="imagenet") for name in OURS}
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def test_a_cached_file_of_another_network_is_refused(cache: Path) -> None:
         build_model(IMAGENET["resnet18"], num_classes=4)
 
 
-@pytest.mark.parametrize("name", OFFERED)
+@pytest.mark.parametrize("name", OURS)
 def test_every_backbone_of_ours_has_weights_on_offer(name: str) -> None:
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     assert weights.url.startswith("https://download.pytorch.org/models/")
@@ -79,7 +78,7 @@ def test_every_backbone_of_ours_has_weights_on_offer(name: str) -> None:
 
 
 def test_a_narrow_backbone_and_one_of_ones_own_have_no_imagenet_weights(cache: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no weights for resnet18 at width 0.5; set pretrained: none"):
+    with pytest.raises(ConfigError, match=r"no weights for resnet18 at width 0.5; set pretrained: none or PATH"):
         build_model(IMAGENET["resnet18"].model_copy(update={"width": 0.5}), num_classes=4)
     own = IMAGENET["resnet18"].model_copy(update={"backbone": "attnfd_ray.models.resnet:resnet18"})
     with pytest.raises(ConfigError, match=r"no weights for attnfd_ray.models.resnet:resnet18"):

@@ -14,8 +14,7 @@ import attnfd_ray.data
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.models import build_model
 from attnfd_ray.models.imagenet import PACKAGES, packaged
-from attnfd_ray.models.smp_encoders import in_order
-from attnfd_ray.models.tensors import read_tensors
+from attnfd_ray.models.tensors import in_order, read_tensors
 
 smp: Any = pytest.importorskip("segmentation_models_pytorch")
 timm: Any = pytest.importorskip("timm")
@@ -43,7 +42,7 @@ def weights_of(name: str) -> Path:
 @pytest.mark.parametrize("name", PACKAGES)
 def test_timms_classifier_sees_the_cat_with_the_weights_of_the_package(name: str) -> None:
     network = timm.create_model(name).eval()
-    network.load_state_dict(in_order(read_tensors(weights_of(name)), network.state_dict(), where=name))
+    network.load_state_dict(in_order(read_tensors(weights_of(name)), network.state_dict()))
     look = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
     with Image.open(Path(attnfd_ray.data.__file__).parent / "photos" / "chelsea.jpg") as photo, torch.no_grad():
         scores = network(look(photo.convert("RGB"))[None])[0]
@@ -54,7 +53,7 @@ def test_timms_classifier_sees_the_cat_with_the_weights_of_the_package(name: str
 @pytest.mark.parametrize("arch", ["smp/DeepLabV3Plus", "smp/PSPNet"])
 def test_a_package_fills_timms_encoder_and_changes_nothing_else(encoder: str, arch: str) -> None:
     classifier = timm.create_model("tf_efficientnet_lite0")
-    theirs = in_order(read_tensors(weights_of(encoder)), classifier.state_dict(), where=encoder)
+    theirs = in_order(read_tensors(weights_of(encoder)), classifier.state_dict())
     settings = ModelSettings.model_validate({"arch": arch, "backbone": encoder})
     torch.manual_seed(0)
     plain = build_model(settings, num_classes=4)
@@ -77,6 +76,16 @@ def test_smps_own_encoder_takes_the_same_weights() -> None:
     ]
     timms = {name.replace(".model.", "."): tensor for name, tensor in filled[0].items() if "encoder" in name}
     assert all(torch.equal(tensor, filled[1][name]) for name, tensor in timms.items())
+
+
+def test_nothing_is_printed_or_warned_of_on_the_way(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    network = {"arch": "smp/Unet", "backbone": "tu-tf_efficientnet_lite0", "pretrained": "imagenet"}
+    model = build_model(ModelSettings.model_validate(network), num_classes=4)
+    assert (*capfd.readouterr(), *caplog.records, *recwarn.list) == ("", "")
+    assert model.first_weights is not None
+    assert "288 tensors taken for the backbone, left out classifier: 8 (" in model.first_weights
 
 
 def test_no_code_of_a_package_runs() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import urllib.error
+import urllib.request
+from email.message import Message
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from attnfd_ray.models import (
     save_model,
     tap_shapes,
 )
+from attnfd_ray.models.smp_encoders import source
 
 smp: Any = pytest.importorskip("segmentation_models_pytorch")
 hub: Any = pytest.importorskip("huggingface_hub")
@@ -296,6 +300,23 @@ def test_weights_out_of_reach_are_one_line_that_says_what_to_do(cache_directory:
             "pretrained: PATH, or set pretrained: none"
         )
         assert "\n" not in said
+
+
+def test_the_hub_is_asked_once_for_each_name_and_not_again(
+    cache_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    asked: list[tuple[str, str, float]] = []
+
+    def answer(request: urllib.request.Request, timeout: float) -> None:
+        asked.append((request.get_method(), request.full_url.rpartition("/")[2], timeout))
+        code = 404 if len(asked) == 1 else 503
+        raise urllib.error.HTTPError(request.full_url, code, "no", Message(), None)
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    with pytest.raises(CheckpointError, match=r"cannot be downloaded \(.*pytorch_model.bin: HTTP Error 503: no\)"):
+        source("tu-resnet18").file()
+    assert asked == [("HEAD", "model.safetensors", 10.0), ("HEAD", "pytorch_model.bin", 10.0)]
 
 
 def test_weights_in_the_cache_fill_the_encoder_and_change_nothing_else(cache_directory: Path) -> None:

@@ -1,0 +1,299 @@
+"""The files that an experiment starts from: their hashes, settled by the driver and looked at on every node."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import CommandLine, write
+
+from attnfd_ray.config.overrides import config_hash, with_values
+from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
+from attnfd_ray.errors import AttnFDError, CheckpointError, ConfigError
+from attnfd_ray.models import build_model, pretrained
+from attnfd_ray.models.pretrained import file_hash
+from attnfd_ray.report import trials
+from attnfd_ray.runtime import confirm
+from attnfd_ray.runtime.first_weights import first_weights, pinned
+from attnfd_ray.runtime.jobs import Event, Job
+from attnfd_ray.runtime.probe import look
+from attnfd_ray.runtime.session import claimed
+from attnfd_ray.runtime.teacher import ready_teacher
+from attnfd_ray.runtime.tuner import _Bridge, job_of
+from attnfd_ray.runtime.worker import Worker
+from attnfd_ray.search.plan import SearchPlan
+from attnfd_ray.store.store import Store
+
+Make = Callable[[], ExperimentSettings]
+
+
+def file_of(path: Path, *, seed: int, **network: Any) -> str:
+    """Write a backbone's weights; return the path."""
+    torch.manual_seed(seed)
+    settings = ModelSettings.model_validate({"backbone": "resnet18", "width": 0.125, **network})
+    torch.save(build_model(settings, num_classes=3).backbone.state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture
+def a(tmp_path: Path) -> str:
+    return file_of(tmp_path / "a.pth", seed=1)
+
+
+@pytest.fixture
+def b(tmp_path: Path) -> str:
+    return file_of(tmp_path / "b.pth", seed=2)
+
+
+def job_from(settings: ExperimentSettings, **others: Any) -> Job:
+    known = {"kind": "train", "trial_id": "t1", "role": "trial", "settings_json": settings.model_dump_json()}
+    return Job(**known | others)
+
+
+def test_claiming_an_experiment_settles_its_files_and_says_what_was_taken(
+    tree: dict[str, Any], settings: Make, a: str, b: str
+) -> None:
+    tree["student"] |= {"pretrained": a}
+    tree["teacher"] |= {"pretrained": b}
+    said: list[str] = []
+    with claimed(settings(), "train", fresh=False, say=said.append) as (run_id, job, _):
+        made = job.settings
+    assert (made.student.pretrained_sha256, made.teacher and made.teacher.pretrained_sha256) == (
+        file_hash(Path(a)),
+        file_hash(Path(b)),
+    )
+    kept = json.loads((Path(tree["store"]) / f"experiments/{run_id}.json").read_text())
+    assert kept["student"]["pretrained_sha256"] == file_hash(Path(a))
+    assert [text.partition(" tensors")[0] for text in said] == [
+        f"student.pretrained: {a}: 120", f"teacher.pretrained: {b}: 120",
+    ]  # fmt: skip
+
+
+def claim(settings: ExperimentSettings, command: str = "train") -> str:
+    with claimed(settings, command, fresh=False, say=lambda _: None) as (run_id, _, _):
+        return run_id
+
+
+def test_another_file_under_the_same_path_is_another_experiment_and_the_same_one_elsewhere_is_not(
+    tree: dict[str, Any], settings: Make, a: str, tmp_path: Path
+) -> None:
+    tree["student"] |= {"pretrained": a}
+    assert claim(settings()) == "tiny.train1"
+    there = tmp_path / "there.pth"
+    there.write_bytes(Path(a).read_bytes())
+    tree["student"]["pretrained"] = str(there)
+    assert claim(settings()) == "tiny.train1"
+    old = file_hash(there)
+    file_of(there, seed=3)
+    with pytest.raises(ConfigError) as caught:
+        claim(settings())
+    assert f"other settings (student.pretrained_sha256: {old} -> {file_hash(there)});" in str(caught.value)
+
+
+def test_an_experiment_of_a_version_without_hashes_goes_on(tree: dict[str, Any], settings: Make, a: str) -> None:
+    tree["student"] |= {"pretrained": a}
+    claim(settings())
+    file = Path(tree["store"]) / "experiments/tiny.train1.json"
+    old = json.loads(file.read_text())
+    del old["student"]["pretrained_sha256"]
+    file.write_text(json.dumps(old))
+    assert claim(settings()) == "tiny.train1"
+
+
+def test_a_file_that_the_settings_pin_is_refused_when_it_is_another(
+    tree: dict[str, Any], settings: Make, a: str
+) -> None:
+    tree["student"] |= {"pretrained": a, "pretrained_sha256": "0" * 16}
+    with pytest.raises(CheckpointError) as caught:
+        claim(settings())
+    assert str(caught.value).startswith(
+        f"{a} on {socket.gethostname()}: its SHA-256 begins with {file_hash(Path(a))}, pretrained_sha256 is 0000"
+    )
+
+
+def test_the_teachers_training_starts_from_its_file_and_its_hash_tells(
+    tree: dict[str, Any], settings: Make, a: str, b: str
+) -> None:
+    jobs: list[Job] = []
+
+    class Stopped(Exception):
+        pass
+
+    class Broker:
+        class submit:
+            @staticmethod
+            def remote(job: Job) -> Any:
+                jobs.append(job)
+                raise Stopped
+
+    class Ears:
+        def __getattr__(self, _: str) -> Callable[..., None]:
+            return lambda *_, **__: None
+
+    for path in (a, b, a):
+        tree["teacher"]["pretrained"] = path
+        made = pinned(settings())
+        Store.open(made.store, create=True)
+        with pytest.raises(Stopped):
+            ready_teacher(made, Broker(), job_from(made), Ears())  # type: ignore[arg-type]
+    assert [job.settings.student.pretrained_sha256 for job in jobs] == [file_hash(Path(each)) for each in (a, b, a)]
+    assert jobs[0].trial_id == jobs[2].trial_id != jobs[1].trial_id
+
+
+def test_every_trial_is_pinned_to_its_own_file_and_no_other(
+    tree: dict[str, Any], settings: Make, a: str, b: str
+) -> None:
+    tree |= {"method": {"name": "none"}, "teacher": None}
+    tree["student"] |= {"pretrained": a}
+    tree["search"] = {"student.pretrained": {"choice": ["none", a, b]}}
+    tree["tune"] = {"trials": 3, "sampler": "grid", "early_stopping": "none"}
+    base = pinned(settings())
+    assert [(name, network.pretrained) for name, network in first_weights(base)] == [
+        ("student.pretrained", a),
+        ("student.pretrained", b),
+    ]
+    plan = SearchPlan(base, search_id="tiny.search1")
+    jobs = [job_of(suggestion, job_from(base)) for suggestion in iter(plan.next, None)]
+    found = {(job.settings.student.pretrained, job.settings.student.pretrained_sha256) for job in jobs}
+    assert found == {("none", None), (a, file_hash(Path(a))), (b, file_hash(Path(b)))}
+
+
+def test_a_file_that_only_a_search_draws_is_missed_before_the_search_begins(
+    tree: dict[str, Any], settings: Make, a: str
+) -> None:
+    tree["search"] = {"student.pretrained": {"choice": ["none", a, f"{a}.gone"]}}
+    with pytest.raises(CheckpointError, match=r"a\.pth\.gone cannot be read on "):
+        claim(settings(), "search")
+    assert not (Path(tree["store"]) / "experiments").exists()
+
+
+def test_a_file_that_goes_during_a_search_ends_it_in_one_line(tree: dict[str, Any], settings: Make, a: str) -> None:
+    tree |= {"method": {"name": "none"}, "teacher": None, "search": {"student.pretrained": {"choice": ["none", a]}}}
+    tree["tune"] = {"trials": 2, "sampler": "grid", "early_stopping": "none"}
+    base = pinned(settings())
+
+    class Ears:
+        def __getattr__(self, _: str) -> Callable[..., None]:
+            return lambda *_, **__: None
+
+    class Unbroken(_Bridge):
+        def _ask(self, method: str, *arguments: Any) -> Any:
+            return None
+
+    groups: Any = type("Groups", (), {"name": "g", "namespace": "n"})
+    bridge = Unbroken(SearchPlan(base, search_id="tiny.search1"), groups, job_from(base), Ears())  # type: ignore[arg-type]
+    Path(a).unlink()
+    for number in range(4):
+        bridge.suggest(str(number))
+    assert isinstance(bridge.fatal, CheckpointError)
+    assert f"{a} cannot be read on" in str(bridge.fatal)
+
+
+def complete(settings: ExperimentSettings, **values: Any) -> dict[str, Any]:
+    """Return a complete trial of a search, as the store tells it."""
+    row = dict.fromkeys(trials.TRIAL_COLUMNS)
+    return row | {
+        "experiment": "tiny", "search_id": "s", "trial_id": "s-0001", "role": "trial", "state": "COMPLETE", "seed": 1,
+        "method": "none", "best_val_miou": 0.5, "epochs_done": 4, "epochs_total": 4,
+        "searched_json": json.dumps(values), "config_hash": config_hash(with_values(settings, values)),
+    }  # fmt: skip
+
+
+def test_a_leader_is_confirmed_from_the_file_it_started_from(tree: dict[str, Any], settings: Make, a: str) -> None:
+    tree |= {"method": {"name": "none"}, "teacher": None}
+    tree["student"] |= {"pretrained": a}
+    made = pinned(settings())
+    template = job_from(made, search_id="s", trial_id="s.confirm")
+
+    def hashes(then: ExperimentSettings) -> list[str | None]:
+        rows = [complete(then) | {"trial_id": "s-0000", "role": "baseline"}, complete(then, **{"optim.lr": 0.5})]
+        known = [trials.with_epochs(row, []) for row in rows]
+        jobs = confirm.jobs_of(made, template, known, top=1, seeds=1)
+        return [job.settings.student.pretrained_sha256 for job in jobs]
+
+    assert hashes(made) == [file_hash(Path(a))] * 2
+    assert hashes(settings()) == [None] * 2  # of a version that knew no hashes
+    with pytest.raises(CheckpointError, match="is not what these settings make of it now: the file of"):
+        hashes(with_values(made, {"student.pretrained_sha256": "0" * 16}))
+
+
+def test_each_node_says_what_it_lacks_and_what_is_another_file_there(
+    tree: dict[str, Any], settings: Make, a: str, b: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree["student"] |= {"pretrained": a}
+    tree["teacher"] |= {"pretrained": b}
+    made = settings()
+    weights = first_weights(made)
+    directory = Path(made.store) / "preflight" / "t0"
+    directory.mkdir(parents=True)
+    (directory / "driver").write_text("t0")
+    assert look(made, "t0", "host/ab12", weights).problems == ()
+    old = file_hash(Path(b))
+    Path(a).unlink()
+    file_of(Path(b), seed=9)
+    monkeypatch.setattr(socket, "gethostname", lambda: "far")
+    gone, other = look(made, "t0", "far/ab12", weights).problems
+    assert gone.startswith(f"node far/ab12: student.pretrained: pretrained: {a} cannot be read on far (No such file")
+    assert other.startswith(f"node far/ab12: teacher.pretrained: {b} on far: its SHA-256 begins with ")
+    assert f"pretrained_sha256 is {old}" in other
+
+
+def test_a_node_without_imagenet_weights_asks_whether_they_can_be_had(
+    tree: dict[str, Any], settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree |= {"method": {"name": "none"}, "teacher": None, "student": {"backbone": "resnet18", "pretrained": "imagenet"}}
+    network = settings().student
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    asked: list[str] = []
+    monkeypatch.setattr("attnfd_ray.models.imagenet.ask_for", asked.append)
+    pretrained.check_within_reach(network)
+    assert asked == ["https://download.pytorch.org/models/resnet18-f37072fd.pth"]
+
+    def unreachable(_: str) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("attnfd_ray.models.imagenet.ask_for", unreachable)
+    with pytest.raises(
+        CheckpointError, match=r"ImageNet weights of resnet18: cannot be downloaded \(no route to host\)"
+    ):
+        pretrained.check_within_reach(network)
+
+
+def test_a_worker_refuses_a_file_that_changed_and_the_trial_says_why(
+    tree: dict[str, Any], settings: Make, a: str
+) -> None:
+    tree |= {"method": {"name": "none"}, "teacher": None}
+    tree["student"] |= {"pretrained": a}
+    made = pinned(settings())
+    file_of(Path(a), seed=8)
+    Store.open(made.store, create=True)
+    events: list[Event] = []
+    Worker(torch.device("cpu"), lambda _, event: events.append(event)).do(job_from(made))
+    (event,) = events
+    assert event.failure_kind == "CONFIG"
+    assert (event.failure_text or "").startswith(f"{a} on {socket.gethostname()}: its SHA-256 begins with ")
+
+
+def test_weights_of_a_teacher_that_no_trial_needs_are_not_looked_for(
+    tree: dict[str, Any], settings: Make, a: str
+) -> None:
+    tree |= {"method": {"name": "none"}}
+    tree["teacher"] |= {"pretrained": f"{a}.gone"}
+    assert pinned(settings()) == settings()
+    tree["search"] = {"method": {"choice": [{"name": "none"}, {"name": "kd"}]}}
+    with pytest.raises(AttnFDError, match="cannot be read"):
+        pinned(settings())
+
+
+def test_the_command_ends_with_one_line(attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["student"] |= {"pretrained": "gone/net.pth"}
+    for command in ("tune", "check"):
+        done = attnfd_ray(command, write(tree, tmp_path))
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert "gone/net.pth cannot be read on " in done.stderr
