@@ -68,6 +68,7 @@ COMMANDS = [
     "explain",
     "gc",
     "options",
+    "picture",
     "report",
     "teacher",
     "train",

@@ -14,6 +14,7 @@ from attnfd_ray.cli.data import data
 from attnfd_ray.cli.ending import ended_by_signal, heed_signals, leave, way_on
 from attnfd_ray.cli.explain import explain
 from attnfd_ray.cli.gc import gc
+from attnfd_ray.cli.picture import picture
 from attnfd_ray.cli.report import report
 from attnfd_ray.cli.teacher import teacher
 from attnfd_ray.cli.train import train
@@ -27,11 +28,11 @@ def cli() -> None:
     """Distil a large segmentation network into a small one, and search for how to do it best.
 
     One YAML file describes an experiment: `train` runs it as it stands, `tune` varies it as its `search:` section says,
-    `confirm` runs the best again over fresh seeds, `report` tells what came out.
+    `confirm` runs the best again over fresh seeds, `report` tells what came out, `picture` draws it.
     """
 
 
-for command in (check, train, tune, confirm, report, explain, data, teacher, gc):
+for command in (check, train, tune, confirm, report, picture, explain, data, teacher, gc):
     cli.add_command(command)
 
 

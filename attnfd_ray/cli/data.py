@@ -35,6 +35,13 @@ data.add_command(voc_aug)
     help="Share of train objects labelled as the class they are easily taken for.",
 )
 @click.option(
+    "--patterns",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of objects that wear the pattern typical of their class, which makes them easier to tell.",
+)
+@click.option(
     "--objects", type=click.IntRange(1, 50), nargs=2, default=(3, 6), show_default=True, help="Objects in an image."
 )
 @click.option(
@@ -52,6 +59,7 @@ def toyscenes(
     val: int,
     seed: int,
     noise: float,
+    patterns: float,
     objects: tuple[int, int],
     radius: tuple[int, int],
 ) -> None:
@@ -60,7 +68,7 @@ def toyscenes(
 
     start = time.monotonic()
     written = write_toyscenes(
-        root, size=size, train=train, val=val, seed=seed, noise=noise, objects=objects, radius=radius
+        root, size=size, train=train, val=val, seed=seed, noise=noise, patterns=patterns, objects=objects, radius=radius
     )
     did = f"written in {time.monotonic() - start:.1f} s" if written else "already there, nothing to do"
     click.echo(f"{root}: {train} train and {val} val images of {size}x{size} pixels, {did}")

@@ -20,14 +20,19 @@ _MARGIN, _SWATCH = 6, 14
 
 def overlay(image_HWC: Bytes, label_HW: Bytes, palette: Sequence[Colour]) -> Bytes:
     """Return overlay_HWC: the RGB image, tinted by class; pixels that do not count are hatched in grey."""
-    colours = np.zeros((256, 3), np.float32)
+    mixed: Bytes = (image_HWC * (1 - _OPACITY) + painted(label_HW, palette) * _OPACITY).round().astype(np.uint8)
+    return mixed
+
+
+def painted(label_HW: Bytes, palette: Sequence[Colour]) -> Bytes:
+    """Return painted_HWC: every pixel in its class's colour; pixels that do not count are hatched in grey."""
+    colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
-    tint_HWC = colours[label_HW]
+    painted_HWC: Bytes = colours[label_HW]
     hatch_HW = np.add.outer(*map(np.arange, label_HW.shape)) // _HATCH_PIXELS % 2
     ignored_HW = label_HW == IGNORED
-    tint_HWC[ignored_HW] = np.array(_HATCH, np.float32)[hatch_HW[ignored_HW]]
-    mixed: Bytes = (image_HWC * (1 - _OPACITY) + tint_HWC * _OPACITY).round().astype(np.uint8)
-    return mixed
+    painted_HWC[ignored_HW] = np.array(_HATCH, np.uint8)[hatch_HW[ignored_HW]]
+    return painted_HWC
 
 
 def fitted(image_HWC: Bytes, side: int) -> Image.Image:
@@ -48,12 +53,10 @@ def legend(names: Sequence[str], palette: Sequence[Colour], width: int) -> Image
     high = _SWATCH + _MARGIN
     sheet = Image.new("RGB", (width, -(-len(texts) // per_row) * high + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
-    blank = np.zeros((_SWATCH, _SWATCH, 3), np.uint8)
     for number, text in enumerate(texts):
         left, top = _MARGIN + number % per_row * wide, _MARGIN + number // per_row * high
         label = number if number < len(names) else IGNORED
-        tint = overlay(blank, np.full(blank.shape[:2], label, np.uint8), palette).astype(float) / _OPACITY
-        sheet.paste(Image.fromarray(tint.clip(0, 255).astype(np.uint8)), (left, top))
+        sheet.paste(Image.fromarray(painted(np.full((_SWATCH, _SWATCH), label, np.uint8), palette)), (left, top))
         draw.text((left + _SWATCH + _MARGIN, top + 1), text, fill="black", font=font)
     return sheet
 

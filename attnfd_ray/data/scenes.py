@@ -17,6 +17,7 @@ from PIL import Image
 
 from attnfd_ray.data import shapes
 from attnfd_ray.data.files import Bytes
+from attnfd_ray.data.patterns import TYPICAL
 
 Pixels = NDArray[np.int64]
 
@@ -55,12 +56,14 @@ _UPRIGHT = ("boat", "plane", "arch")
 @dataclass(frozen=True)
 class Scene:
     """What the images of a split have in common: side in pixels, objects an image (least, most), their radius in
-    percent of the side (least, most), and the chance that an object carries its confusable partner's label."""
+    percent of the side (least, most), the chance that an object carries its confusable partner's label, and the chance
+    that it wears the pattern that is typical of its class."""
 
     size: int
     objects: tuple[int, int]
     radius: tuple[int, int]
     noise: float
+    patterns: float = 0.0
 
 
 def draw_scene(rng: Generator, scene: Scene, photos: Sequence[Bytes]) -> tuple[Bytes, Bytes]:
@@ -74,7 +77,10 @@ def draw_scene(rng: Generator, scene: Scene, photos: Sequence[Bytes]) -> tuple[B
     for number in range(1, 1 + rng.integers(scene.objects[0], scene.objects[1] + 1)):
         name = _DRAWN[rng.integers(len(_DRAWN))]
         mask = _place(rng, scene, name, horizon)
-        _paint(rng, image, mask, _fill(rng, name, scene.size))
+        fill = _fill(rng, name, scene.size)
+        if scene.patterns and rng.integers(10_000) < round(scene.patterns * 10_000):
+            fill = _typical(rng, name, scene.size)
+        _paint(rng, image, mask, fill)
         labels[mask] = CLASS_NAMES.index(_noisy(rng, name, scene.noise))
         instances[mask] = number
     labels[_contours(instances)] = 255
@@ -146,6 +152,12 @@ def _fill(rng: Generator, name: str, size: int) -> shapes.Mask:
         if third:
             return np.zeros((size, size), np.bool_)
     return np.asarray((first, second, first ^ second)[kind], np.bool_)
+
+
+def _typical(rng: Generator, name: str, size: int) -> shapes.Mask:
+    """Return which pixels take the second colour in the pattern that is typical of a class."""
+    y, x = np.mgrid[:size, :size] + rng.integers(size, size=(2, 1, 1))
+    return TYPICAL[name](x, y, max(2, _percent(rng, (6, 9), size)))
 
 
 def _paint(rng: Generator, image: Pixels, mask: shapes.Mask, second: shapes.Mask) -> None:

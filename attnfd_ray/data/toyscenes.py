@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def write_toyscenes(
     val: int = 100,
     seed: int = 0,
     noise: float = 0.1,
+    patterns: float = 0.0,
     objects: tuple[int, int] = (3, 6),
     radius: tuple[int, int] = (10, 21),
 ) -> bool:
@@ -51,10 +53,11 @@ def write_toyscenes(
         "val": val,
         "seed": seed,
         "noise": noise,
+        "patterns": patterns,
         "objects": list(objects),
         "radius": list(radius),
     }
-    _check(size, (train, val), seed, noise, objects, radius)
+    _check(size, (train, val), seed, {"noise": noise, "patterns": patterns}, objects, radius)
     root = Path(root).expanduser()
     try:
         if _is_there(root, knobs):
@@ -63,7 +66,7 @@ def write_toyscenes(
         with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as aside:
             made = Path(aside) / "made"
             for split_id, (split, count) in enumerate({"train": train, "val": val}.items()):
-                scene = Scene(size, objects, radius, noise if split == "train" else 0.0)
+                scene = Scene(size, objects, radius, noise if split == "train" else 0.0, patterns)
                 _write_split(made / _HOME, split, count, scene, [seed, split_id])
             (made / MANIFEST).write_text(json.dumps(knobs, indent=1) + "\n", encoding="utf-8")
             made.rename(root)
@@ -108,7 +111,7 @@ def _is_there(root: Path, knobs: dict[str, object]) -> bool:
         return False
     needed = "needed is a new or empty directory: remove this one or choose another"
     try:
-        found = dict(json.loads((root / MANIFEST).read_text(encoding="utf-8")))
+        found = {"patterns": 0.0} | dict(json.loads((root / MANIFEST).read_text(encoding="utf-8")))  # new since 1
     except (OSError, ValueError, TypeError):
         raise DataError(f"{root}: is there and holds no toyscenes; {needed}") from None
     differs = [f"{key} {found.get(key)}, not {value}" for key, value in knobs.items() if found.get(key) != value]
@@ -118,13 +121,18 @@ def _is_there(root: Path, knobs: dict[str, object]) -> bool:
 
 
 def _check(
-    size: int, counts: tuple[int, int], seed: int, noise: float, objects: tuple[int, int], radius: tuple[int, int]
+    size: int,
+    counts: tuple[int, int],
+    seed: int,
+    shares: Mapping[str, float],
+    objects: tuple[int, int],
+    radius: tuple[int, int],
 ) -> None:
     rules = {
         f"size {size} is not 32..1024 pixels": 32 <= size <= 1024,
         f"train {counts[0]} and val {counts[1]} are not 1..99999 images": all(1 <= n <= 99_999 for n in counts),
         f"seed {seed} is negative": seed >= 0,
-        f"noise {noise} is not 0..1": 0 <= noise <= 1,
+        **{f"{name} {share} is not 0..1": 0 <= share <= 1 for name, share in shares.items()},
         f"objects {objects} are not two rising numbers in 1..50": 1 <= objects[0] <= objects[1] <= 50,
         f"radius {radius} is not two rising percentages in 5..40": 5 <= radius[0] <= radius[1] <= 40,
     }

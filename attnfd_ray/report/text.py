@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +12,7 @@ from attnfd_ray.config.values import SEED
 from attnfd_ray.report import numbers
 from attnfd_ray.report.console import add_row, new_table, print_table, print_text, print_title
 from attnfd_ray.report.gradient_text import show_gradients
+from attnfd_ray.report.headline import config_name, headline
 from attnfd_ray.report.records import (
     ClassLine,
     ConfigLine,
@@ -56,6 +56,9 @@ def _experiment(shown: ExperimentReport, console: Console) -> None:
     print_text(console, shown.experiment, style="bold")
     print_text(console, f"{', '.join(shown.methods)}; {_states(shown.num_trials)}", indent=2)
     print_text(console, _cost(shown.cost), indent=2)
+    if said := headline(shown):
+        print_title(console, "In short")
+        print_text(console, said, indent=2)
     for protocol in shown.protocols:
         _protocol(protocol, console)
     for confirmation in shown.confirmations:
@@ -159,18 +162,10 @@ def _confirmed(lines: Iterable[ConfirmedLine]) -> Table:
 
 def _over_seeds(line: ConfigLine | ConfirmedLine) -> list[str]:
     """Return a config's name, number of seeds, score and gain."""
-    method = "none (baseline)" if line.is_baseline else line.method
-    name = " ".join(part for part in (method, numbers.assignments(_without_method(line.values))) if part)
+    name = config_name("none (baseline)" if line.is_baseline else line.method, line.values)
     score, gain = line.best_val_miou, line.gain
     gained = numbers.NONE if gain is None else numbers.interval(numbers.points(gain.mean), gain.half_width)
     return [name, str(score.num), numbers.interval(numbers.percent(score.mean), score.half_width), gained]
-
-
-def _without_method(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values, with those of a searched method in the method's place."""
-    rest = dict(values)
-    method = rest.pop("method", None)
-    return rest | {name: value for name, value in (method or {}).items() if name != "name"}
 
 
 def _ranking(ranked: Iterable[TrialLine], several: Set[str]) -> Table:

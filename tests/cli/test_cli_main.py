@@ -90,7 +90,18 @@ def test_help_comes_at_once_and_loads_neither_torch_nor_ray_nor_pyarrow():
 
 @pytest.mark.parametrize(
     "command",
-    [["check"], ["train"], ["tune"], ["confirm"], ["report"], ["explain"], ["gc"], ["data"], ["data", "toyscenes"]],
+    [
+        ["check"],
+        ["train"],
+        ["tune"],
+        ["confirm"],
+        ["report"],
+        ["picture"],
+        ["explain"],
+        ["gc"],
+        ["data"],
+        ["data", "toyscenes"],
+    ],
 )
 def test_every_command_has_help(run, command):
     ran = run(*command, "--help")
@@ -106,6 +117,7 @@ def test_the_commands_are_those_tested_here():
         "data",
         "explain",
         "gc",
+        "picture",
         "report",
         "teacher",
         "train",

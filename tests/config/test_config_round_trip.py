@@ -138,7 +138,7 @@ def test_the_yaml_is_for_people_too(path):
     text = dump_yaml(settings)
     assert list(yaml.safe_load(text)) == list(ExperimentSettings.model_fields)
     assert "crop: [64, 64]" in text
-    assert "method.reduction_ratio:\n    choice: [2, 4, 8]" in text
+    assert "method:\n    choice:\n" in text
     assert max(map(len, text.splitlines())) <= 130
 
 

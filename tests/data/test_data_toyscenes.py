@@ -1,6 +1,8 @@
 """The generated set: what is in it, that it is always the same, and that it is written whole or not at all."""
 
+import dataclasses
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from PIL import Image
 
 from attnfd_ray.cli import cli
 from attnfd_ray.data import toyscenes
+from attnfd_ray.data.patterns import TYPICAL
 from attnfd_ray.data.scenes import CLASS_NAMES, CONFUSABLE, Scene, draw_scene
 from attnfd_ray.data.toyscenes import write_toyscenes
 from attnfd_ray.data.voc import ToyScenes
@@ -104,6 +107,49 @@ def test_label_noise_changes_train_labels_to_what_they_are_taken_for_and_nothing
     assert all(after in CONFUSABLE.get(before, (before,)) for before, after in pairs)
     assert ("disc", "ring") in pairs
     np.testing.assert_array_equal(read_all(tmp_path / "clean", "val")[1], read_all(tmp_path / "noisy", "val")[1])
+
+
+def test_patterns_change_how_objects_look_and_not_how_they_are_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one object an image nothing that is drawn later depends on whether it wears its pattern."""
+    plain = Scene(size=64, objects=(1, 1), radius=(20, 30), noise=0.0)
+    worn = dataclasses.replace(plain, patterns=1.0)
+    for index in range(20):
+        (image, label), (other, same) = (draw_scene(np.random.default_rng(index), scene, []) for scene in (plain, worn))
+        np.testing.assert_array_equal(label, same)
+        assert (image != other)[(label > 0) & (label < 255)].any()
+
+
+def test_every_object_class_has_a_pattern_of_its_own() -> None:
+    assert TYPICAL.keys() == set(CLASS_NAMES[1:])
+    for width in (2, 3, 4, 6):
+        y, x = np.mgrid[: 12 * width, : 12 * width]
+        masks = {name: pattern(x, y, width) for name, pattern in TYPICAL.items()}
+        assert all(0.15 < mask.mean() < 0.85 for mask in masks.values())
+        # as they lie and shifted by any way: no two of them are one and the same
+        for one, other in itertools.combinations(masks, 2):
+            shifts = itertools.product(range(4 * width), repeat=2)
+            assert not any((np.roll(masks[one], shift, (0, 1)) == masks[other]).all() for shift in shifts), (one, other)
+
+
+def test_half_of_the_objects_wear_their_pattern_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    worn: list[str] = []
+    monkeypatch.setattr("attnfd_ray.data.scenes._typical", lambda rng, name, size: worn.append(name) or np.zeros(()))
+    scene = Scene(size=32, objects=(4, 4), radius=(10, 20), noise=0.0, patterns=0.5)
+    for index in range(100):
+        draw_scene(np.random.default_rng(index), scene, [])
+    assert 160 <= len(worn) <= 240  # 400 objects, four standard deviations
+    assert set(worn) == set(CLASS_NAMES[1:])
+
+
+def test_a_set_from_before_there_were_patterns_is_one_without(tmp_path: Path) -> None:
+    write_toyscenes(tmp_path / "toy", train=1, val=1)
+    manifest = tmp_path / "toy" / toyscenes.MANIFEST
+    knobs = json.loads(manifest.read_text())
+    del knobs["patterns"]
+    manifest.write_text(json.dumps(knobs))
+    assert not write_toyscenes(tmp_path / "toy", train=1, val=1)
+    with pytest.raises(DataError, match=r"patterns 0\.0, not 0\.5"):
+        write_toyscenes(tmp_path / "toy", train=1, val=1, patterns=0.5)
 
 
 def test_boats_are_below_and_planes_above_one_horizon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +254,9 @@ def test_a_place_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) 
 
 def test_knobs_out_of_range_are_all_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        write_toyscenes(tmp_path / "toy", size=8, noise=2, objects=(3, 2))
+        write_toyscenes(tmp_path / "toy", size=8, noise=2, patterns=-1, objects=(3, 2))
     assert str(caught.value) == (
-        "toyscenes: size 8 is not 32..1024 pixels; noise 2 is not 0..1; "
+        "toyscenes: size 8 is not 32..1024 pixels; noise 2 is not 0..1; patterns -1 is not 0..1; "
         "objects (3, 2) are not two rising numbers in 1..50"
     )
     assert list(tmp_path.iterdir()) == []
@@ -232,6 +278,8 @@ def test_the_command_says_what_it_wrote_in_one_line(tmp_path: Path) -> None:
         "5",
         "--noise",
         "0",
+        "--patterns",
+        "0.5",
     ]
     first = CliRunner().invoke(cli, arguments)
     assert first.exit_code == 0, first.output
@@ -239,7 +287,7 @@ def test_the_command_says_what_it_wrote_in_one_line(tmp_path: Path) -> None:
     again = CliRunner().invoke(cli, arguments)
     assert again.output == f"{root}: 3 train and 2 val images of 32x32 pixels, already there, nothing to do\n"
     knobs = json.loads((root / toyscenes.MANIFEST).read_text())
-    assert (knobs["size"], knobs["seed"], knobs["noise"]) == (32, 5, 0)
+    assert (knobs["size"], knobs["seed"], knobs["noise"], knobs["patterns"]) == (32, 5, 0, 0.5)
     assert len(ToyScenes(root, "val")) == 2
 
 

@@ -160,7 +160,7 @@ def test_a_trial_says_its_seed_where_its_config_has_several(write):
     write("two2", 0.41, config_hash="two", values={"optim.lr": 0.2}, seed=8, state="PRUNED", epochs_done=10)
     console = Console(width=100, record=True, file=io.StringIO())
     show(summarise(write.store), console)
-    lines = console.export_text().splitlines()
+    lines = console.export_text().partition("Ranking")[2].splitlines()
     assert [line.split("lr=")[1].strip() for line in lines if "lr=" in line] == ["0.1", "0.2 seed=7", "0.2 seed=8"]
 
 

@@ -15,6 +15,12 @@ camvid
   attnfd; 11 trials: 1 unfinished, 6 complete, 1 pruned, 2 failed, 1 infeasible
   7 h 16 min in all, 102.0 images/s (median), 9121 MiB at the peak
 
+In short
+  The best config, attnfd layers=[stage4, aspp] loss_weight=2.154, has a gain of
+  +2.33 points of mIoU over the student alone (baseline). How sure that is, a
+  search cannot say, since its best is lucky too: `attnfd-ray confirm FILE` runs
+  both over fresh seeds. The teacher has 67.12 %.
+
 Protocol: val 360x480, no flips
                 Trial   mIoU %   Best at   Last %
   ───────────────────────────────────────────────

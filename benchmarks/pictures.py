@@ -1,0 +1,43 @@
+"""Writes the README's two pictures from the store of the demonstration: docs/report.svg and docs/demo.png.
+
+    make demo && python -m benchmarks.pictures ./demo
+
+Nothing is trained here.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from attnfd_ray.report.summary import summarise
+from attnfd_ray.report.text import show
+from attnfd_ray.runtime.picture import draw
+from attnfd_ray.store.aside import write_whole
+from attnfd_ray.store.store import Store
+
+DOCS = Path(__file__).parents[1] / "docs"
+WIDTH, IMAGES = 80, 4
+
+
+def report_svg(store: Store) -> str:
+    """Return what `attnfd-ray report` prints, as a picture of a terminal."""
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
+    show(summarise(store), console)
+    return console.export_svg(title=f"attnfd-ray report {store.name}")
+
+
+def main(store_path: str, docs: Path = DOCS) -> None:
+    """Write both files, each whole or not at all."""
+    store = Store.open(store_path, create=False)
+    drawn = draw(store, num_images=IMAGES)
+    assert not drawn.missing, drawn.missing
+    write_whole(docs / "demo.png", drawn.png)
+    write_whole(docs / "report.svg", report_svg(store).encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
