@@ -22,8 +22,8 @@ class GradientWarnings:
         self._warned.add(job.trial_id)
         method = job.settings.method
         # someone's own method may have no such setting
-        what = "method.loss_weight" if hasattr(method, "loss_weight") else "the weight of the method's loss terms"
+        what = "method.loss_weight" if hasattr(method, "loss_weight") else "weight of the method's loss terms"
         return (
             f"{job.trial_id} epoch {metrics['epoch']}: the gradient of {method.name} is {ratio:.3g} times that of "
-            f"cross-entropy (above {MAX_RATIO:g} it tends to take over the training); lower {what}"
+            f"cross-entropy (above {MAX_RATIO:g} it can take over the training); try a lower {what}"
         )

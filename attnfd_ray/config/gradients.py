@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 CROSS_ENTROPY = "cross_entropy"  # the name of this loss term
 DISTILLATION = "distillation"  # stands for all further loss terms together
-MAX_RATIO = 3.0  # |distillation| / |cross-entropy| above this tends to take over the training
+MAX_RATIO = 3.0  # |distillation| / |cross-entropy| above this can take over the training
 
 
 def gradient_ratio(norms: Mapping[str, float]) -> float | None:

@@ -335,8 +335,8 @@ def strong(epoch, ratio):
 
 
 WARNING = (
-    "s-0002 epoch 2: the gradient of attnfd is 7.2 times that of cross-entropy (above 3 it tends to take over the "
-    "training); lower method.loss_weight"
+    "s-0002 epoch 2: the gradient of attnfd is 7.2 times that of cross-entropy (above 3 it can take over the "
+    "training); try a lower method.loss_weight"
 )
 
 
@@ -380,7 +380,7 @@ def test_a_method_without_a_loss_weight_is_not_told_to_lower_it():
     one = dataclasses.replace(job("s-0002"), settings_json=chosen.model_dump_json())
     said = []
     Lines(said.append, every_epoch=False).epoch(one, strong(1, 7.2))
-    assert said[0].endswith("; lower the weight of the method's loss terms")
+    assert said[0].endswith("; try a lower weight of the method's loss terms")
 
 
 def test_on_a_terminal_a_warning_stays_above_the_table(monkeypatch, capsys):

@@ -19,9 +19,9 @@ TABLE = """\
   t2          3        3       3    -0.12   cross_entropy 25 %, kd 56 %, at 19 %
 
   First, median and last epoch: the gradient of distillation / that of
-  cross-entropy; above 3 (!) distillation tends to take over the training: lower
-  method.loss_weight. In the last epoch: the cosine of these two gradients, and
-  each term's share of the sum of all terms' norms.
+  cross-entropy; above 3 (!) distillation can take over the training: try a
+  lower method.loss_weight. In the last epoch: the cosine of these two
+  gradients, and each term's share of the sum of all terms' norms.
 """
 
 

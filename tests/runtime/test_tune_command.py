@@ -88,7 +88,7 @@ def test_a_search_over_methods_has_its_teacher_though_the_file_s_own_method_need
     ]
     # so large a weight is warned of, once, by what the trial's epoch measured
     (warning,) = [line for line in done.stdout.splitlines() if "the gradient of kd is" in line]
-    assert warning.endswith("(above 3 it tends to take over the training); lower method.loss_weight")
+    assert warning.endswith("(above 3 it can take over the training); try a lower method.loss_weight")
     (strong,) = [row["trial_id"] for row in rows if row["method"] == "kd"]
     assert warning.startswith(f"{strong} epoch 1: ")
     shown = " ".join(attnfd_ray("report", tree["store"]).stdout.split())
