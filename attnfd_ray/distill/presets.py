@@ -76,8 +76,8 @@ ATTNFD = Preset(
         Choice(
             "method.loss_weight",
             2.0,
-            "the released weight (README, train_kd.py:256), for 29,000 steps from ImageNet weights; in a short training "
-            "search it from 0.01 up (benchmarks/why_attnfd.md)",
+            "the released weight (README, train_kd.py:256), for 29,000 steps from ImageNet weights; in a short "
+            "training search it from 0.01 up (benchmarks/why_attnfd.md)",
         ),
         Choice("method.student_gate", "learned", "CBAM, every parameter of it in the optimiser"),
         Choice(

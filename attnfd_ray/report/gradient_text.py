@@ -13,8 +13,8 @@ from attnfd_ray.report.records import GradientLine
 
 _HOW_TO_READ = (
     "First, median and last epoch: the gradient of distillation / that of cross-entropy; above "
-    f"{MAX_RATIO:g} (!) distillation can take over the training: try a lower method.loss_weight. In the last epoch: the "
-    "cosine of these two gradients, and each term's share of the sum of all terms' norms."
+    f"{MAX_RATIO:g} (!) distillation can take over the training: try a lower method.loss_weight. In the last epoch: "
+    "the cosine of these two gradients, and each term's share of the sum of all terms' norms."
 )
 
 
