@@ -11,53 +11,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 Grid = NDArray[np.int64]
-Pattern = Callable[[Grid, Grid, int], NDArray[np.bool_]]
+Mask = NDArray[np.bool_]
+Pattern = Callable[[Grid, Grid, int], Mask]
 """Says where x, y (pixels) have the second colour; the third argument is the width of a stripe, pixels."""
 
 
-def _stripes(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
-    return (x + y) // width % 2 == 1
+def _stripes(x: Grid, y: Grid, width: int) -> Mask:
+    mask: Mask = (x + y) // width % 2 == 1
+    return mask
 
 
-def _checks(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
-    return ((x + y) // width + (x - y) // width) % 2 == 1
+def _checks(x: Grid, y: Grid, width: int) -> Mask:
+    mask: Mask = ((x + y) // width + (x - y) // width) % 2 == 1
+    return mask
 
 
-def _dots(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
+def _dots(x: Grid, y: Grid, width: int) -> Mask:
     u, v = x % (2 * width) - width, y % (2 * width) - width
     return 4 * (u * u + v * v) <= 3 * width * width
 
 
-def _zigzag(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
-    return (y + abs(x % (4 * width) - 2 * width)) // width % 2 == 1
+def _zigzag(x: Grid, y: Grid, width: int) -> Mask:
+    mask: Mask = (y + abs(x % (4 * width) - 2 * width)) // width % 2 == 1
+    return mask
 
 
-def _bricks(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
+def _bricks(x: Grid, y: Grid, width: int) -> Mask:
     shifted = x + y // width % 2 * width
-    return (y % width == 0) | (shifted % (2 * width) == 0)
+    mask: Mask = (y % width == 0) | (shifted % (2 * width) == 0)
+    return mask
 
 
-def _lattice(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
+def _lattice(x: Grid, y: Grid, width: int) -> Mask:
     return (3 * (x % (2 * width)) < 2 * width) | (3 * (y % (2 * width)) < 2 * width)
 
 
-def _diamonds(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
-    return (abs(x % (4 * width) - 2 * width) + abs(y % (4 * width) - 2 * width)) // width % 2 == 1
+def _diamonds(x: Grid, y: Grid, width: int) -> Mask:
+    mask: Mask = (abs(x % (4 * width) - 2 * width) + abs(y % (4 * width) - 2 * width)) // width % 2 == 1
+    return mask
 
 
-def _planks(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
+def _planks(x: Grid, y: Grid, width: int) -> Mask:
     return y % (3 * width) < width
 
 
-def _bars(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
+def _bars(x: Grid, y: Grid, width: int) -> Mask:
     return x % (3 * width) < width
 
 
-def _tiles(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
-    return (x // (2 * width) + y // (2 * width)) % 2 == 1
+def _tiles(x: Grid, y: Grid, width: int) -> Mask:
+    mask: Mask = (x // (2 * width) + y // (2 * width)) % 2 == 1
+    return mask
 
 
-def _rapids(x: Grid, y: Grid, width: int) -> NDArray[np.bool_]:
+def _rapids(x: Grid, y: Grid, width: int) -> Mask:
     return _zigzag(y, x, width)
 
 

@@ -24,7 +24,7 @@ def headline(shown: ExperimentReport) -> str | None:
         return None
     lines = _confirmed(protocol, shown.confirmations)
     first = _unconfirmed(protocol, protocol.gain) if lines is None else _over_seeds(*lines)
-    teacher = protocol.teacher and protocol.teacher.best_val_miou
+    teacher = protocol.teacher.best_val_miou if protocol.teacher else None
     return first if teacher is None else f"{first} The teacher has {numbers.percent(teacher)} %."
 
 
