@@ -149,8 +149,7 @@ def test_channel_wise_divergence_does_not_mind_a_shift_of_each_channel() -> None
 def test_an_angular_distance_is_at_most_four(name: str) -> None:
     student = features(SAME.student_channels, 1)
     terms = without_connectors(name)(student, {"aspp": -student["aspp"]}, LABELS)
-    most = 4 / 2 if name == "lad" else 4  # over two images
-    assert terms[f"{name}/aspp"].item() == pytest.approx(most)
+    assert terms[f"{name}/aspp"].item() == pytest.approx(4)
 
 
 # Connectors and settings
@@ -190,7 +189,7 @@ def test_each_layer_is_a_term(name: str) -> None:
 def test_the_published_weights_are_the_defaults_where_there_are_any() -> None:
     weights = {name: registry.load("method", name).Settings().loss_weight for name in METHODS}
     assert (weights["fitnet"], weights["at"], weights["cwd_feature"]) == (10, 10_000, 50)
-    assert weights["lad"] == 10 * 6  # 10 beside a cross-entropy that is divided by the batch, too; the batch was 6
+    assert weights["lad"] == 10  # the published loss and its cross-entropy are both divided by the batch
     layers = {name: registry.load("method", name).Settings().layers for name in METHODS}
     assert layers["fitnet"] == layers["at"] == layers["cwd_feature"] == ["decoder"]
     assert layers["lad"] == layers["pad"] == layers["cad"] == layers["naive"] == ["stage4", "aspp", "decoder"]
