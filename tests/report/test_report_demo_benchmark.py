@@ -36,9 +36,7 @@ def demo(write):
 
 def test_a_demo_is_a_row_and_counts_by_its_gain_over_fresh_seeds(demo):
     row = table([demo(0.05)])
-    assert row[2] == (
-        "| 101 | 4 min 10 s | 60.00 | 30.00 | 20.00 | dist | 25.00 | +5.00 ± 0.00 | better |"
-    )
+    assert row[2] == ("| 101 | 4 min 10 s | 60.00 | 30.00 | 20.00 | dist | 25.00 | +5.00 ± 0.00 | better |")
     assert row[-1] == "the best config gains over fresh seeds in 1 of 1; needed: 4 of 5"
 
 
