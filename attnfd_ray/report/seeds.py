@@ -75,7 +75,7 @@ def by_seed(lines: Sequence[TrialLine]) -> dict[int, TrialLine]:
 
 
 def told_values(values: Mapping[str, Any], *, as_written: bool) -> dict[str, Any]:
-    """Return what a config changes, without its seed; of the file's own method the name alone, the file has the rest."""
+    """Return what a config changes, without its seed; of the file's own method only the name."""
     told = {name: value for name, value in values.items() if name != SEED}
     if as_written and isinstance(told.get("method"), Mapping):
         told["method"] = {"name": told["method"]["name"]}
