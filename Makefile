@@ -25,10 +25,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install  ## Search on generated scenes, confirm the best, draw and report it: 5 minutes on two cores, no GPU
-	$(BIN)/attnfd-ray data toyscenes $(SCENES) --size 128 --train 240 --val 60 --objects 3 5 --radius 18 34 \
+	$(BIN)/attnfd-ray data toyscenes $(SCENES) --size 128 --train 480 --val 60 --objects 3 5 --radius 18 34 \
 	  --noise 0 --patterns 1 --seed $(SEED)
 	$(DEMO) tune search_spaces/demo.yaml $(DEMO_SEEDS)
-	$(DEMO) confirm search_spaces/demo.yaml --top 1 --seeds 3 $(DEMO_SEEDS)
+	$(DEMO) confirm search_spaces/demo.yaml --top 1 --seeds 4 $(DEMO_SEEDS)
 	$(BIN)/attnfd-ray report $(STORE)
 	@echo
 	$(BIN)/attnfd-ray picture $(STORE) -o $(STORE)/demo.png

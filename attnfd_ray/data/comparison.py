@@ -13,7 +13,7 @@ from attnfd_ray.data.overlays import fitted, legend, painted
 from attnfd_ray.data.palette import Colour
 from attnfd_ray.errors import one_line
 
-_TILE_PIXELS, _MARGIN, _FONT_PIXELS, _LINE_PIXELS = 192, 6, 13, 18
+_TILE_PIXELS, _MARGIN, _FONT_PIXELS, _LINE_PIXELS = 256, 6, 13, 18
 _LONGEST_NAME = 40
 
 

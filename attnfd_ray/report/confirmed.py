@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from typing import Literal
 
-from attnfd_ray.config.values import NUM_SEEDS, SEED
+from attnfd_ray.config.values import NUM_SEEDS
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report import ranking, trials
 from attnfd_ray.report.records import Confirmation, ConfirmedLine, Estimate, TrialLine
-from attnfd_ray.report.seeds import by_seed, estimate
+from attnfd_ray.report.seeds import by_seed, estimate, told_values
 from attnfd_ray.report.trials import Row
 from attnfd_ray.store.rows import BASELINES
 
@@ -87,8 +87,15 @@ def _confirmation(search_id: str, rows: Sequence[Row]) -> Confirmation:
     confidence = 1 - _DOUBT / max(1, num_leaders)
     # the best of those that were run again: a search that went on may have found a better baseline since
     baseline = _scores(next((configs[config_hash] for config_hash in alone if config_hash in configs), []))
+    own = {row["config_hash"] for row in tried if row["role"] == "as_written"}
     lines = [
-        _line(config, {} if config_hash in alone else baseline, confidence, is_baseline=config_hash in alone)
+        _line(
+            config,
+            {} if config_hash in alone else baseline,
+            confidence,
+            is_baseline=config_hash in alone,
+            as_written=config_hash in own,
+        )
         for config_hash, config in configs.items()
     ]
     return Confirmation(
@@ -103,14 +110,19 @@ def _confirmation(search_id: str, rows: Sequence[Row]) -> Confirmation:
 
 
 def _line(
-    config: Sequence[TrialLine], baseline: Mapping[int, float], confidence: float, *, is_baseline: bool
+    config: Sequence[TrialLine],
+    baseline: Mapping[int, float],
+    confidence: float,
+    *,
+    is_baseline: bool,
+    as_written: bool,
 ) -> ConfirmedLine:
     scores = _scores(config)
     gains = [scores[seed] - baseline[seed] for seed in sorted(scores.keys() & baseline.keys())]
     gain = estimate(gains, confidence=confidence) if gains else None
     return ConfirmedLine(
         method=config[0].method,
-        values={name: value for name, value in config[0].values.items() if name != SEED},
+        values=told_values(config[0].values, as_written=as_written),
         is_baseline=is_baseline,
         best_val_miou=estimate(list(scores.values())),
         gain=gain,

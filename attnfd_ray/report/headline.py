@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attnfd_ray.config.values import SEED
 from attnfd_ray.report import numbers
-from attnfd_ray.report.records import Confirmation, ConfirmedLine, ExperimentReport, Gain, ProtocolReport
+from attnfd_ray.report.records import Confirmation, ConfirmedLine, ExperimentReport, Gain, ProtocolReport, TrialLine
+from attnfd_ray.report.seeds import told_values
 
 _VERDICTS = {
     "better": "The interval is above 0: better than chance explains.",
@@ -30,11 +30,15 @@ def headline(shown: ExperimentReport) -> str | None:
 
 def config_name(method: str, values: Mapping[str, Any]) -> str:
     """Return a method with what was searched of it: `attnfd layers=[aspp] loss_weight=2`."""
-    rest = {name: value for name, value in values.items() if name != SEED}
+    rest = dict(values)
     chosen = rest.pop("method", None) or {}
     return " ".join(
         filter(None, [method, numbers.assignments(rest | {k: v for k, v in chosen.items() if k != "name"})])
     )
+
+
+def _name_of(line: TrialLine) -> str:
+    return config_name(line.method, told_values(line.values, as_written=line.role == "as_written"))
 
 
 def _confirmed(
@@ -42,7 +46,7 @@ def _confirmed(
 ) -> tuple[Confirmation, ConfirmedLine, ConfirmedLine] | None:
     """Return the latest confirmation of the best config, with that config's line and the baseline's."""
     assert protocol.best is not None
-    best = config_name(protocol.best.method, protocol.best.values)
+    best = _name_of(protocol.best)
     for confirmation in confirmations:
         baseline = next((line for line in confirmation.lines if line.is_baseline), None)
         others = (line for line in confirmation.lines if not line.is_baseline and line.gain is not None)
@@ -68,7 +72,7 @@ def _over_seeds(confirmation: Confirmation, ours: ConfirmedLine, baseline: Confi
 
 def _unconfirmed(protocol: ProtocolReport, gain: Gain) -> str:
     assert protocol.best is not None, "there is a gain"
-    name = config_name(protocol.best.method, protocol.best.values)
+    name = _name_of(protocol.best)
     points = numbers.points(gain.best_epoch_miou)
     sentence = f"The best config, {name}, has a gain of {points} points of mIoU over the student alone (baseline)."
     if protocol.best.role == "run":

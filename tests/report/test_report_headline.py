@@ -83,5 +83,15 @@ def test_a_run_of_train_is_not_told_to_be_confirmed(write):
 
 
 def test_a_searched_method_stands_in_place_of_its_name():
-    values = {"method": {"name": "cwd_feature", "loss_weight": 50.0}, "optim.lr": 0.1, "train.seed": 3}
+    values = {"method": {"name": "cwd_feature", "loss_weight": 50.0}, "optim.lr": 0.1}
     assert config_name("cwd_feature", values) == "cwd_feature lr=0.1 loss_weight=50"
+
+
+def test_of_the_file_s_own_method_the_name_is_enough(searched):
+    own = {"method": {"name": "attnfd", "layers": ["aspp"], "kernel": 7}}
+    searched("w", 0.65, role="as_written", config_hash="file", values=own)
+    assert said(searched).startswith("The best config, attnfd, has a gain of +15.00 points")
+    for seed in SEEDS:
+        searched(f"w-{seed}", 0.6, role="confirm", config_hash="file", seed=seed, values=own)
+        searched(f"b-{seed}", 0.5, role="confirm", config_hash="base", seed=seed)
+    assert "the student has mIoU 60.00 % with attnfd and 50.00 % alone" in said(searched)

@@ -108,8 +108,8 @@ def test_the_command_draws_a_row_an_image_and_says_whose_predictions_they_are(st
     assert done.stdout == "demo.png: 3 images; baseline, best config, teacher\n"
     picture = Image.open("demo.png")
     assert picture.format == "PNG"
-    assert picture.width == 6 + 5 * 198
-    assert 3 * 198 < picture.height < 4 * 198
+    assert picture.width == 6 + 5 * 262
+    assert 3 * 262 < picture.height < 4 * 262
     assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
 
 
