@@ -19,7 +19,7 @@ from attnfd_ray.config.values import NUM_SEEDS
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report import ranking, trials
 from attnfd_ray.report.records import Confirmation, ConfirmedLine, Estimate, TrialLine
-from attnfd_ray.report.seeds import by_seed, estimate, told_values
+from attnfd_ray.report.seeds import by_seed, estimate, shown_values
 from attnfd_ray.report.trials import Row
 from attnfd_ray.store.rows import BASELINES
 
@@ -122,7 +122,7 @@ def _line(
     gain = estimate(gains, confidence=confidence) if gains else None
     return ConfirmedLine(
         method=config[0].method,
-        values=told_values(config[0].values, as_written=as_written),
+        values=shown_values(config[0].values, as_written=as_written),
         is_baseline=is_baseline,
         best_val_miou=estimate(list(scores.values())),
         gain=gain,

@@ -7,7 +7,7 @@ from typing import Any
 
 from attnfd_ray.report import numbers
 from attnfd_ray.report.records import Confirmation, ConfirmedLine, ExperimentReport, Gain, ProtocolReport, TrialLine
-from attnfd_ray.report.seeds import told_values
+from attnfd_ray.report.seeds import shown_values
 
 _VERDICTS = {
     "better": "The interval is above 0: better than chance explains.",
@@ -38,7 +38,7 @@ def config_name(method: str, values: Mapping[str, Any]) -> str:
 
 
 def _name_of(line: TrialLine) -> str:
-    return config_name(line.method, told_values(line.values, as_written=line.role == "as_written"))
+    return config_name(line.method, shown_values(line.values, as_written=line.role == "as_written"))
 
 
 def _confirmed(

@@ -74,12 +74,12 @@ def by_seed(lines: Sequence[TrialLine]) -> dict[int, TrialLine]:
     return {line.seed: line for line in reversed(lines)}  # the best comes last and stays
 
 
-def told_values(values: Mapping[str, Any], *, as_written: bool) -> dict[str, Any]:
+def shown_values(values: Mapping[str, Any], *, as_written: bool) -> dict[str, Any]:
     """Return what a config changes, without its seed; of the file's own method only the name."""
-    told = {name: value for name, value in values.items() if name != SEED}
-    if as_written and isinstance(told.get("method"), Mapping):
-        told["method"] = {"name": told["method"]["name"]}
-    return told
+    shown = {name: value for name, value in values.items() if name != SEED}
+    if as_written and isinstance(shown.get("method"), Mapping):
+        shown["method"] = {"name": shown["method"]["name"]}
+    return shown
 
 
 def estimate(values: Sequence[float], *, confidence: float = 0.95) -> Estimate:
@@ -96,7 +96,7 @@ def _line(lines: Sequence[TrialLine], baseline: Mapping[int, TrialLine], *, is_b
     gains = [_score(seeds[seed]) - _score(baseline[seed]) for seed in sorted(seeds.keys() & baseline.keys())]
     return ConfigLine(
         method=first.method,
-        values=told_values(first.values, as_written=any(line.role == "as_written" for line in lines)),
+        values=shown_values(first.values, as_written=any(line.role == "as_written" for line in lines)),
         is_baseline=is_baseline,
         best_val_miou=estimate([_score(line) for line in seeds.values()]),
         gain=estimate(gains) if gains else None,

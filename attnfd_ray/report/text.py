@@ -28,7 +28,7 @@ from attnfd_ray.report.records import (
     Report,
     TrialLine,
 )
-from attnfd_ray.report.seeds import config_of, lost_seeds, repeated, told_values
+from attnfd_ray.report.seeds import config_of, lost_seeds, repeated, shown_values
 from attnfd_ray.store.rows import TrialState
 
 _LABELS = {
@@ -230,7 +230,7 @@ def _failures(failures: Iterable[FailureGroup]) -> Table:
 
 def _values(line: TrialLine, several: Set[str]) -> str:
     """Return role, values, the seed where the config has several, and why the trial was stopped."""
-    values = told_values(line.values, as_written=line.role == "as_written")
+    values = shown_values(line.values, as_written=line.role == "as_written")
     values |= {SEED: line.seed} if config_of(line) in several or SEED in line.values else {}
     what = " ".join(part for part in (_LABELS.get(line.role, ""), numbers.assignments(values)) if part)
     return "; ".join(part for part in (what, line.stop_reason) if part)

@@ -131,21 +131,21 @@ def with_teacher(
 def check_networks(
     settings: ExperimentSettings, num_classes: int, *, searching: bool = True, say: Say | None = None
 ) -> Sizes:
-    """Build both networks and the method once: weights or gates that do not fit are told before anything starts.
+    """Build both networks and the method once, so that weights or gates that do not fit end the command at its start.
 
     `say` hears what was taken from files of first weights. A search that varies the student may draw the largest there
     is, and the sizes are that one's.
     """
     student = build_model(settings.student, num_classes=num_classes)
-    told = {"student": student.first_weights}
+    first_weights_of = {"student": student.first_weights}
     teacher = None
     if settings.teacher is not None and method_class(settings).needs_teacher:
         network = build_model(settings.teacher, num_classes=num_classes)
         if settings.teacher.checkpoint:
             load_weights(network, Path(settings.teacher.checkpoint), num_classes=num_classes)
-        told["teacher"] = network.first_weights
+        first_weights_of["teacher"] = network.first_weights
         teacher = FrozenTeacher(network)
-    for name, text in told.items():
+    for name, text in first_weights_of.items():
         if say is not None and text is not None:
             say(f"{name}.pretrained: {text}")
     sizes = [_sizes(settings, student, teacher)]

@@ -68,9 +68,9 @@ class GradientMeter:
         total = torch.zeros_like(reference)
         norms, products = {CROSS_ENTROPY: torch.linalg.vector_norm(reference)}, {}
         for name in further:
-            # scaled as for backward, or gradients of half-precision features would vanish
-            # plus a zero with the graph of the cross-entropy: the backward pass of SyncBatchNorm waits for the other
-            # workers, so all of them have to go the same way, also where a term is constant on one of them
+            # Scaled as for backward, or gradients of half-precision features would vanish. The added zero has the graph
+            # of the cross-entropy: SyncBatchNorm's backward pass waits for the other workers, so every worker must run
+            # it, even where a term is constant on that worker.
             gradient = _gradient(scaler.scale(terms[name]) + 0 * reference_term, parameters)
             norms[name], products[name] = torch.linalg.vector_norm(gradient), torch.dot(gradient, reference)
             total += gradient

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
+from attnfd_ray.distill import batch_sums
 from attnfd_ray.distill.attnfd import normalised_distance
 
 Norm = Literal["image", "batch"]
@@ -114,3 +116,9 @@ def test_half_precision_features_are_squared_in_single_precision(dtype: torch.dt
     distance.backward()  # type: ignore[no-untyped-call]
     assert student.grad is not None
     assert student.grad.isfinite().all()
+
+
+def test_the_example_of_batch_sums_gives_what_it_says() -> None:
+    tried = doctest.testmod(batch_sums)
+    assert tried.attempted > 0
+    assert tried.failed == 0
