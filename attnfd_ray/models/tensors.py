@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +89,8 @@ def _unpickle(path: Path) -> Any:
         np.dtypes.Float32DType,
         np.dtypes.Int64DType,
     ]
-    with torch.serialization.safe_globals(allowed):
+    # torch warns of files that are no archives of its own, before it refuses them
+    with torch.serialization.safe_globals(allowed), warnings.catch_warnings(action="ignore"):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
