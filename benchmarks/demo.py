@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnfd_ray.report import numbers
+from attnfd_ray.analysis import numbers
+from attnfd_ray.analysis.records import ConfirmedLine, ExperimentReport
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.report.headline import config_name
-from attnfd_ray.report.records import ConfirmedLine, ExperimentReport
-from attnfd_ray.report.summary import summarise
 from attnfd_ray.store.store import Store
 from benchmarks.record import load, record
 

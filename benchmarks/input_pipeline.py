@@ -23,11 +23,11 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
-from attnfd_ray.data.loader import TrainLoader
-from attnfd_ray.data.readers import Readers
-from attnfd_ray.data.toyscenes import write_toyscenes
-from attnfd_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
+from attnfd_ray.data.generate.toyscenes import write_toyscenes
+from attnfd_ray.data.loading.loader import TrainLoader
+from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.transforms import IMAGENET_MEAN, IMAGENET_STD
 from benchmarks.record import load, record
 
 CROP, BATCH, IMAGES, ROUNDS = 513, 8, 96, 5

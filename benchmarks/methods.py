@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
-from attnfd_ray.report.gradients import gradient_line
-from attnfd_ray.report.records import ConfigLine, Estimate
-from attnfd_ray.report.summary import summarise
+from attnfd_ray.analysis.gradients import gradient_line
+from attnfd_ray.analysis.records import ConfigLine, Estimate
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.store.store import Store
 
 

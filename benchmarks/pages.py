@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from attnfd_ray.report.summary import summarise
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.report.text import show
 from attnfd_ray.store.store import Store
 from benchmarks.methods import methods_table

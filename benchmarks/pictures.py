@@ -13,10 +13,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from attnfd_ray.report.summary import summarise
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.report.text import show
 from attnfd_ray.runtime.picture import draw
-from attnfd_ray.store.aside import write_whole
+from attnfd_ray.store.atomic import write_whole
 from attnfd_ray.store.store import Store
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from attnfd_ray.runtime.versions import git_commit, versions
+from attnfd_ray.runtime.cluster.versions import git_commit, versions
 
 RESULTS = Path(__file__).parent / "results"
 

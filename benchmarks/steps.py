@@ -18,10 +18,10 @@ from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.models import SegmentationModel, TapRecorder, build_model
-from attnfd_ray.train.loop import memory_layout
 from attnfd_ray.train.optim import build_optimizer
 from attnfd_ray.train.step import Stepper
 from attnfd_ray.train.task import DistillationTask
+from attnfd_ray.train.trainer import memory_layout
 
 NUM_CLASSES, SIDE, BATCH, THREADS = 21, 129, 4, 2
 EXPERIMENT = {

@@ -19,10 +19,10 @@ from typing import Any
 
 from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.data.toyscenes import write_toyscenes
-from attnfd_ray.runtime import environment
-from attnfd_ray.runtime.jobs import Job
-from attnfd_ray.runtime.listener import Counts
+from attnfd_ray.data.generate.toyscenes import write_toyscenes
+from attnfd_ray.runtime.cluster.connect import environment
+from attnfd_ray.runtime.jobs.callback import Counts
+from attnfd_ray.runtime.jobs.messages import Job
 from benchmarks.record import load, record
 
 SECONDS_LIMIT = 0.5
@@ -89,7 +89,7 @@ def documented(settings: ExperimentSettings, root: Path) -> list[float]:
     from ray.tune.integration.ray_train import TuneReportCallback
     from ray.tune.search import Searcher
 
-    from attnfd_ray.runtime.cluster import connected
+    from attnfd_ray.runtime.cluster.connect import connected
 
     stopwatch = Stopwatch()
 

@@ -177,7 +177,7 @@ def test_a_command_imports_what_is_heavy_only_when_it_runs(name):
         ("attnfd_ray.config.loader", {"torch", "ray", "pyarrow", "optuna"}),
         ("attnfd_ray.report.text", {"torch", "ray"}),
         ("attnfd_ray.search.plan", {"torch", "ray"}),
-        ("attnfd_ray.runtime.environment", {"torch", "ray"}),
+        ("attnfd_ray.runtime.cluster.environment", {"torch", "ray"}),
     ],
 )
 def test_what_is_light_stays_light_when_it_is_really_imported(module, heavy):

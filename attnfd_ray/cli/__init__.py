@@ -11,11 +11,11 @@ from attnfd_ray import __version__
 from attnfd_ray.cli.check import check
 from attnfd_ray.cli.confirm import confirm
 from attnfd_ray.cli.data import data
-from attnfd_ray.cli.ending import ended_by_signal, heed_signals, leave, way_on
 from attnfd_ray.cli.explain import explain
 from attnfd_ray.cli.gc import gc
 from attnfd_ray.cli.picture import picture
 from attnfd_ray.cli.report import report
+from attnfd_ray.cli.signals import ended_by_signal, heed_signals, leave, way_on
 from attnfd_ray.cli.teacher import teacher
 from attnfd_ray.cli.train import train
 from attnfd_ray.cli.tune import tune

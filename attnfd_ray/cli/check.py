@@ -22,12 +22,12 @@ def check(file: Path, sets: tuple[str, ...], wait_timeout: float, expect_nodes: 
     Before they start, train, tune and confirm look at the same.
     """
     from attnfd_ray.config.loader import load_experiment
-    from attnfd_ray.runtime import environment
+    from attnfd_ray.runtime.cluster.connect import environment
 
     settings = load_experiment(file, sets=sets)
     environment.prepare()
+    from attnfd_ray.runtime.cluster.preflight import Patience
     from attnfd_ray.runtime.commands import check as run
-    from attnfd_ray.runtime.preflight import Patience
 
     for line in run(
         settings, Patience(wait_s=wait_timeout, nodes=expect_nodes), lambda text: click.echo(text, err=True)

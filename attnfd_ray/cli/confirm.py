@@ -37,17 +37,17 @@ def confirm(
     """
     from rich.console import Console
 
+    from attnfd_ray.analysis.summary import summarise
     from attnfd_ray.cli.progress import progress
     from attnfd_ray.config.loader import load_experiment
-    from attnfd_ray.report.summary import summarise
     from attnfd_ray.report.text import show_confirmation
-    from attnfd_ray.runtime import environment
+    from attnfd_ray.runtime.cluster.connect import environment
     from attnfd_ray.store.store import Store
 
     settings = load_experiment(file, sets=sets)
     environment.prepare()
+    from attnfd_ray.runtime.cluster.preflight import Patience
     from attnfd_ray.runtime.confirm import confirm as run
-    from attnfd_ray.runtime.preflight import Patience
 
     patience = Patience(wait_s=wait_timeout, nodes=expect_nodes)
     with progress(settings, as_json=as_json, searching=True) as listener:

@@ -64,7 +64,7 @@ def toyscenes(
     radius: tuple[int, int],
 ) -> None:
     """Write the made-up set toyscenes to ROOT: 12 classes, laid out as Pascal VOC."""
-    from attnfd_ray.data.toyscenes import write_toyscenes
+    from attnfd_ray.data.generate.toyscenes import write_toyscenes
 
     start = time.monotonic()
     written = write_toyscenes(

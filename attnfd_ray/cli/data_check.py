@@ -16,7 +16,7 @@ from attnfd_ray.errors import DataError, one_line
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from attnfd_ray.data.records import DataReport
+    from attnfd_ray.data.checker.records import DataReport
 
 _file = click.argument("file", type=click.Path(path_type=Path))
 _set = click.option(
@@ -39,7 +39,7 @@ def check(file: Path, sets: tuple[str, ...], full: bool, page: Path | None, as_j
     """
     from attnfd_ray.cli.data_page import write_page
     from attnfd_ray.config.loader import load_experiment
-    from attnfd_ray.data.check import look_at
+    from attnfd_ray.data.checker.check import look_at
 
     data = load_experiment(file, sets=sets).data
     with _progress() as on_read:
@@ -77,7 +77,7 @@ def show(file: Path, sets: tuple[str, ...], out: Path, count: int) -> None:
     """
     from attnfd_ray.cli.data_page import write
     from attnfd_ray.config.loader import load_experiment
-    from attnfd_ray.data.sheet import contact_sheet
+    from attnfd_ray.data.checker.contact_sheet import contact_sheet
 
     if out.suffix.lower() != ".png":
         raise click.BadParameter(f"{one_line(str(out))}: needs a name that ends in .png", param_hint="--out")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from attnfd_ray.errors import DataError
 
 if TYPE_CHECKING:
-    from attnfd_ray.data.findings import Split
-    from attnfd_ray.data.records import DataReport, SplitReport
+    from attnfd_ray.data.checker.findings import Split
+    from attnfd_ray.data.checker.records import DataReport, SplitReport
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #222 }
@@ -33,7 +33,7 @@ def write_page(path: Path, report: DataReport, splits: Sequence[Split]) -> None:
 
 def write(path: Path, content: bytes) -> None:
     """Write the whole file or nothing; DataError where that cannot be done."""
-    from attnfd_ray.store.aside import write_whole
+    from attnfd_ray.store.atomic import write_whole
 
     try:
         write_whole(path, content)
@@ -75,7 +75,7 @@ def _split_cells(split: SplitReport) -> list[str]:
 
 def _classes(report: DataReport, splits: Sequence[Split]) -> str:
     """Return the table of the classes, then the images with the most of each."""
-    from attnfd_ray.data.sheet import example
+    from attnfd_ray.data.checker.contact_sheet import example
 
     datasets = {split.role: split.dataset for split in splits}
     index_of = {role: {name: index for index, name in enumerate(dataset.ids)} for role, dataset in datasets.items()}

@@ -25,7 +25,7 @@ def voc_aug(voc: Path, sbd: Path, any_count: bool) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from attnfd_ray.data.sbd import plan_trainaug, write_trainaug
+    from attnfd_ray.data.generate.voc_aug import plan_trainaug, write_trainaug
 
     start = time.monotonic()
     plan = plan_trainaug(voc, sbd, any_count=any_count)

@@ -17,7 +17,7 @@ def gc(store: str, dry_run: bool) -> None:
     lead (by its own tune.keep_weights), and what Ray kept for commands that are over. Experiments that a command works
     on are left alone. STORE defaults to $ATTNFD_STORE, else ./results.
     """
-    from attnfd_ray.runtime.garbage import collect
+    from attnfd_ray.runtime.files.gc import collect
     from attnfd_ray.store.store import Store
 
     results, total = Store.open(store, create=False), 0

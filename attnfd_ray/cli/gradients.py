@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attnfd_ray.config.gradients import MAX_RATIO, gradient_ratio
-from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.jobs.messages import Job
 
 
 class GradientWarnings:

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from attnfd_ray.cli.board import Board
-from attnfd_ray.cli.lines import JsonLines, Lines
+from attnfd_ray.cli.progress_table import Board
+from attnfd_ray.cli.progress_text import JsonLines, Lines
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.runtime.listener import Listener
+from attnfd_ray.runtime.jobs.callback import Listener
 
 
 @contextmanager

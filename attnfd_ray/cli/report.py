@@ -27,9 +27,9 @@ def report(store: str, experiment: str | None, best_config: Path | None, trial: 
         raise click.UsageError("--trial says whose settings --best-config FILE writes: give both")
     from rich.console import Console
 
+    from attnfd_ray.analysis.records import to_json
+    from attnfd_ray.analysis.summary import summarise
     from attnfd_ray.report.best_config import write_best_config
-    from attnfd_ray.report.records import to_json
-    from attnfd_ray.report.summary import summarise
     from attnfd_ray.report.text import show
     from attnfd_ray.store.store import Store
 

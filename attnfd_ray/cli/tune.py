@@ -55,11 +55,11 @@ def tune(
     if settings is None:
         return
     from attnfd_ray.cli.progress import progress
-    from attnfd_ray.runtime import environment
+    from attnfd_ray.runtime.cluster.connect import environment
 
     environment.prepare()
+    from attnfd_ray.runtime.cluster.preflight import Patience
     from attnfd_ray.runtime.commands import tune as run
-    from attnfd_ray.runtime.preflight import Patience
 
     with progress(settings, as_json=as_json, searching=True) as listener:
         result = run(

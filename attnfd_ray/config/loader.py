@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from attnfd_ray.config import dialect, preset, source
+from attnfd_ray.config import preset
+from attnfd_ray.config import yaml_io as dialect
+from attnfd_ray.config import yaml_source as source
 from attnfd_ray.config.messages import dotted, errors_in, message
-from attnfd_ray.config.nodes import Key, Source
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.search_keys import search_problems
+from attnfd_ray.config.yaml_nodes import Key, Source
 from attnfd_ray.errors import ConfigError
 
 

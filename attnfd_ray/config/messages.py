@@ -13,11 +13,11 @@ from pydantic_core import ErrorDetails
 
 from attnfd_ray import registry
 from attnfd_ray.config import preset
-from attnfd_ray.config.nodes import Key
-from attnfd_ray.config.record import broken, shown
+from attnfd_ray.config.base import broken, shown
 from attnfd_ray.config.rules import broken_rules
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.spaces import kind_of
+from attnfd_ray.config.yaml_nodes import Key
 
 
 def errors_in(tree: Mapping[str, Any]) -> list[ErrorDetails]:

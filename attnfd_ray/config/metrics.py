@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from attnfd_ray.config.record import refused
+from attnfd_ray.config.base import refused
 
 MIOU = "val_miou"
 PARAMS = "student_params"

@@ -6,8 +6,8 @@ import copy
 from typing import Any
 
 from attnfd_ray import registry
-from attnfd_ray.config.nodes import Source
-from attnfd_ray.config.record import shown
+from attnfd_ray.config.base import shown
+from attnfd_ray.config.yaml_nodes import Source
 from attnfd_ray.errors import ConfigError
 
 KEY = "preset"

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from attnfd_ray import registry
+from attnfd_ray.config.arch_choices import fits, with_defaults
+from attnfd_ray.config.base import Record as Record
+from attnfd_ray.config.base import broken, refused, shown
 from attnfd_ray.config.metrics import Metric
-from attnfd_ray.config.networks import fits, with_defaults
-from attnfd_ray.config.record import Record as Record
-from attnfd_ray.config.record import broken, refused, shown
 from attnfd_ray.config.rules import broken_rules
 from attnfd_ray.config.spaces import Space, parse_space
-from attnfd_ray.config.values import (
+from attnfd_ray.config.types import (
     AboveZero,
     CountOrAuto,
     FirstWeights,

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from attnfd_ray.config.base import shown
 from attnfd_ray.config.messages import dotted, errors_in, message
-from attnfd_ray.config.nodes import Key
 from attnfd_ray.config.overrides import set_dotted
-from attnfd_ray.config.record import shown
 from attnfd_ray.config.spaces import parse_space
+from attnfd_ray.config.yaml_nodes import Key
 
 # What a search may not vary, and why.
 _FIXED = {

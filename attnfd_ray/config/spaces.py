@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, model_validator
 
 from attnfd_ray import registry
-from attnfd_ray.config.record import Record, shown
+from attnfd_ray.config.base import Record, shown
 
 _MANY = 1000  # values; each is tried on the settings before a search begins
 

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from attnfd_ray.config.values import Layers, LossWeight
+from attnfd_ray.config.types import Layers, LossWeight
 from attnfd_ray.distill import features
 from attnfd_ray.distill.attnfd import normalised_distance
 from attnfd_ray.distill.fitnet import squared_error

@@ -22,10 +22,10 @@ from pydantic import Field, create_model, field_validator, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd_ray.config.record import broken
+from attnfd_ray.config.base import broken
 from attnfd_ray.config.rules import Finding
 from attnfd_ray.config.schema import MethodSettings
-from attnfd_ray.config.values import Layers, LossWeight
+from attnfd_ray.config.types import Layers, LossWeight
 from attnfd_ray.distill import gates, presets
 from attnfd_ray.distill.batch_sums import batch_sum
 from attnfd_ray.distill.cbam import Form, Part, Pooling

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd_ray.config.values import IGNORED, AboveZero, Layers, LossWeight, Positive
+from attnfd_ray.config.types import IGNORED, AboveZero, Layers, LossWeight, Positive
 from attnfd_ray.distill.class_queue import ClassQueue
 from attnfd_ray.distill.features import ByTap, connector, in_full_precision, resized
 from attnfd_ray.distill.labels import class_means, labels_at

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from attnfd_ray.config.values import AboveZero, Layers, LossWeight
+from attnfd_ray.config.types import AboveZero, Layers, LossWeight
 from attnfd_ray.distill.kd import softened_divergence
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod, LogitMethod, LogitSettings
 

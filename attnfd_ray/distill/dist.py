@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attnfd_ray.config.values import AboveZero, LossWeight
+from attnfd_ray.config.types import AboveZero, LossWeight
 from attnfd_ray.distill.features import in_full_precision
 from attnfd_ray.distill.layerwise import LogitMethod, LogitSettings
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd_ray.config.values import Layers, LossWeight
+from attnfd_ray.config.types import Layers, LossWeight
 from attnfd_ray.distill.features import in_full_precision
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
 

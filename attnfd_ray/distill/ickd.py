@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from attnfd_ray.config.values import Layers, LossWeight, Positive
+from attnfd_ray.config.types import Layers, LossWeight, Positive
 from attnfd_ray.distill import features
 from attnfd_ray.distill.features import in_full_precision
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod

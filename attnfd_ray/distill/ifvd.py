@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd_ray.config.values import IGNORED, Layers, LossWeight
+from attnfd_ray.config.types import IGNORED, Layers, LossWeight
 from attnfd_ray.distill.features import in_full_precision, resized
 from attnfd_ray.distill.labels import class_means, labels_at
 from attnfd_ray.distill.layerwise import LayerSettings

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd_ray.config.values import AboveZero, LossWeight
+from attnfd_ray.config.types import AboveZero, LossWeight
 from attnfd_ray.distill.features import in_full_precision
 from attnfd_ray.distill.layerwise import LogitMethod, LogitSettings
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd_ray.config.values import IGNORED
+from attnfd_ray.config.types import IGNORED
 
 
 def labels_at(labels_NHW: Tensor, features_NCHW: Tensor) -> Tensor:

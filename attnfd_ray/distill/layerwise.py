@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from attnfd_ray.config.schema import MethodSettings
-from attnfd_ray.config.values import Layers, LossWeight
+from attnfd_ray.config.types import Layers, LossWeight
 from attnfd_ray.distill.features import ByTap, resized
 from attnfd_ray.distill.method import Method, Networks
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
-from attnfd_ray.distill.tap_pairs import channels_of, check_taps
+from attnfd_ray.distill.tap_check import channels_of, check_taps
 from attnfd_ray.distill.teacher import FrozenTeacher, TeacherMode
 from attnfd_ray.models import SegmentationModel
 

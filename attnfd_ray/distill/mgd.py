@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attnfd_ray.config.values import Layers, LossWeight, Probability
+from attnfd_ray.config.types import Layers, LossWeight, Probability
 from attnfd_ray.distill.features import in_full_precision
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
 

@@ -17,7 +17,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from attnfd_ray.config.values import Layers, LossWeight
+from attnfd_ray.config.types import Layers, LossWeight
 from attnfd_ray.distill import features
 from attnfd_ray.distill.features import in_full_precision, resized
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod

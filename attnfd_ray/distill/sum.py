@@ -13,9 +13,9 @@ from pydantic import Field, WrapValidator, field_validator
 from torch import Tensor, nn
 
 from attnfd_ray import registry
-from attnfd_ray.config.record import Record, broken
+from attnfd_ray.config.base import Record, broken
 from attnfd_ray.config.schema import AnyMethod, MethodSettings
-from attnfd_ray.config.values import LossWeight
+from attnfd_ray.config.types import LossWeight
 from attnfd_ray.distill.method import Method, Networks
 from attnfd_ray.distill.teacher import TeacherMode
 from attnfd_ray.errors import ConfigError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attnfd_ray.models import SegmentationModel, TapRecorder
-from attnfd_ray.models.packed import pack_convolutions
+from attnfd_ray.models.packed_conv import pack_convolutions
 
 TeacherMode = Literal["eval", "batch_statistics", "train"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import ConfigError
-from attnfd_ray.models.contracts import Backbone, SegmentationModel, Tap
+from attnfd_ray.models.base import Backbone, SegmentationModel, Tap
 from attnfd_ray.models.files import ModelHeader, cbam_state, load_weights, model_hash, read_header, save_model
 from attnfd_ray.models.pretrained import load_first_weights
 from attnfd_ray.models.taps import TapRecorder, TapShape, locate, tap_shapes

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.models.aspp import ASPP
-from attnfd_ray.models.contracts import SegmentationModel
+from attnfd_ray.models.base import SegmentationModel
 from attnfd_ray.models.decoder import Decoder
 from attnfd_ray.models.layers import initialise, scaled
 

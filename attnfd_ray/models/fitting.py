@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from attnfd_ray.models.contracts import SegmentationModel
+from attnfd_ray.models.base import SegmentationModel
 from attnfd_ray.models.files import without_halves
 from attnfd_ray.models.tensors import check_fit
 

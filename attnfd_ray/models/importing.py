@@ -26,7 +26,7 @@ from attnfd_ray.models.files import (
     without_halves,
 )
 from attnfd_ray.models.gate_probe import GateReport, gate_shapes, probe_gate
-from attnfd_ray.models.recognition import Recognised, recognise, valid_settings
+from attnfd_ray.models.identify import Recognised, recognise, valid_settings
 from attnfd_ray.models.tensors import Content, check_fit, few, fill, read_content
 
 _GATED_TAPS = dict(zip(CBAM_LOCATIONS, ("stage4", "aspp", "decoder"), strict=True))

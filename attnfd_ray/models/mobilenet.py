@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd_ray.models.contracts import Backbone, Tap
+from attnfd_ray.models.base import Backbone, Tap
 from attnfd_ray.models.layers import scaled
 from attnfd_ray.models.tensors import in_order
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import CheckpointError
-from attnfd_ray.models.contracts import SegmentationModel
+from attnfd_ray.models.base import SegmentationModel
 from attnfd_ray.models.files import model_hash
 from attnfd_ray.models.fitting import fit
 from attnfd_ray.models.imagenet import Source

@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd_ray.models.contracts import Backbone, Tap
+from attnfd_ray.models.base import Backbone, Tap
 from attnfd_ray.models.layers import scaled
 
 STRIDES = {16: (1, 2, 2, 1), 8: (1, 2, 1, 1)}

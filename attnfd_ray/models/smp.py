@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import ConfigError
-from attnfd_ray.models.contracts import Architecture, SegmentationModel
+from attnfd_ray.models.base import Architecture, SegmentationModel
 from attnfd_ray.models.smp_encoders import own_names, source
 
 # path of each tap of a head, where it is not `decoder` and the head's first convolution; before dropout if that can be

@@ -18,7 +18,7 @@ from attnfd_ray import registry
 from attnfd_ray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from attnfd_ray.models.contracts import SegmentationModel
+    from attnfd_ray.models.base import SegmentationModel
 
 _PATH = re.compile(r"(?P<module>\w+(\.\w+)*)(?P<picks>(\[\w+\])*)")
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import ConfigError
-from attnfd_ray.models.contracts import Architecture, SegmentationModel
+from attnfd_ray.models.base import Architecture, SegmentationModel
 from attnfd_ray.models.imagenet import of_torchvision
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from attnfd_ray.config import dialect
+from attnfd_ray.analysis.records import Report
+from attnfd_ray.config import yaml_io as dialect
 from attnfd_ray.errors import StoreError
 from attnfd_ray.registry import suggestion
-from attnfd_ray.report.records import Report
-from attnfd_ray.store.aside import write_whole
+from attnfd_ray.store.atomic import write_whole
 from attnfd_ray.store.store import Store
 
 _LONGEST_NAME = 100  # of an experiment, see config.values

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
+from attnfd_ray.analysis import numbers
+from attnfd_ray.analysis.records import GradientLine
 from attnfd_ray.config.gradients import DISTILLATION, MAX_RATIO
-from attnfd_ray.report import numbers
 from attnfd_ray.report.console import add_row, new_table, print_table, print_text, print_title
-from attnfd_ray.report.records import GradientLine
 
 _HOW_TO_READ = (
     "First, median and last epoch: the gradient of distillation / that of cross-entropy; above "

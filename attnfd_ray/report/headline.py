@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attnfd_ray.report import numbers
-from attnfd_ray.report.records import Confirmation, ConfirmedLine, ExperimentReport, Gain, ProtocolReport, TrialLine
-from attnfd_ray.report.seeds import shown_values
+from attnfd_ray.analysis import numbers
+from attnfd_ray.analysis.records import Confirmation, ConfirmedLine, ExperimentReport, Gain, ProtocolReport, TrialLine
+from attnfd_ray.analysis.seeds import shown_values
 
 _VERDICTS = {
     "better": "The interval is above 0: better than chance explains.",

@@ -8,12 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from attnfd_ray.config.values import SEED
-from attnfd_ray.report import numbers
-from attnfd_ray.report.console import add_row, new_table, print_table, print_text, print_title
-from attnfd_ray.report.gradient_text import show_gradients
-from attnfd_ray.report.headline import config_name, headline
-from attnfd_ray.report.records import (
+from attnfd_ray.analysis import numbers
+from attnfd_ray.analysis.records import (
     ClassLine,
     ConfigLine,
     Confirmation,
@@ -28,7 +24,11 @@ from attnfd_ray.report.records import (
     Report,
     TrialLine,
 )
-from attnfd_ray.report.seeds import config_of, lost_seeds, repeated, shown_values
+from attnfd_ray.analysis.seeds import config_of, lost_seeds, repeated, shown_values
+from attnfd_ray.config.types import SEED
+from attnfd_ray.report.console import add_row, new_table, print_table, print_text, print_title
+from attnfd_ray.report.gradient_text import show_gradients
+from attnfd_ray.report.headline import config_name, headline
 from attnfd_ray.store.rows import TrialState
 
 _LABELS = {

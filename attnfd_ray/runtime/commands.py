@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.data.check import quick_check
-from attnfd_ray.runtime.capacity import alive_resources
-from attnfd_ray.runtime.client import run_job
-from attnfd_ray.runtime.cluster import connected
-from attnfd_ray.runtime.disk import tidy
-from attnfd_ray.runtime.first_weights import pinned
-from attnfd_ray.runtime.listener import Listener
-from attnfd_ray.runtime.preflight import NO_PATIENCE, Patience, Say, arithmetic
+from attnfd_ray.data.checker.check import quick_check
+from attnfd_ray.runtime.cluster.capacity import alive_resources
+from attnfd_ray.runtime.cluster.connect import connected
+from attnfd_ray.runtime.cluster.preflight import NO_PATIENCE, Patience, Say, arithmetic
+from attnfd_ray.runtime.files.first_weights import pinned
+from attnfd_ray.runtime.files.retention import tidy
+from attnfd_ray.runtime.files.warm_start import earlier_trials
+from attnfd_ray.runtime.jobs.callback import Listener
+from attnfd_ray.runtime.jobs.client import run_job
 from attnfd_ray.runtime.session import (
     check_lasting,
     check_networks,
@@ -25,11 +26,10 @@ from attnfd_ray.runtime.session import (
     worker_groups,
 )
 from attnfd_ray.runtime.tuner import search
-from attnfd_ray.runtime.warm_start import earlier_trials
-from attnfd_ray.search.earlier import check_sampler
 from attnfd_ray.search.objectives import MEASURED, measures
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
+from attnfd_ray.search.warm_start import check_sampler
 from attnfd_ray.store.store import Store
 
 _HISTORY = ("trial_id", "search_id", "role", "searched_json", "state", "seed")

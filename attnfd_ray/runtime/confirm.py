@@ -9,22 +9,22 @@ from typing import Any
 
 import ray
 
+from attnfd_ray.analysis import trials
+from attnfd_ray.analysis.confirmation import fresh_seeds, leaders
+from attnfd_ray.analysis.records import TrialLine
 from attnfd_ray.config.overrides import config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.config.values import SEED
+from attnfd_ray.config.types import SEED
 from attnfd_ray.errors import CheckpointError, RunFailed
-from attnfd_ray.report import trials
-from attnfd_ray.report.confirmed import fresh_seeds, leaders
-from attnfd_ray.report.records import TrialLine
-from attnfd_ray.runtime.client import settle
+from attnfd_ray.runtime.cluster.preflight import NO_PATIENCE, Patience
 from attnfd_ray.runtime.commands import Result
-from attnfd_ray.runtime.first_weights import pinned, unpinned
-from attnfd_ray.runtime.group import Groups
-from attnfd_ray.runtime.jobs import INTERRUPTED, Event, Job
-from attnfd_ray.runtime.listener import Counts, Listener
-from attnfd_ray.runtime.policy import POLICIES, Tally
-from attnfd_ray.runtime.preflight import NO_PATIENCE, Patience
-from attnfd_ray.runtime.records import check_searched
+from attnfd_ray.runtime.files.claims import check_searched
+from attnfd_ray.runtime.files.first_weights import pinned, unpinned
+from attnfd_ray.runtime.jobs.callback import Counts, Listener
+from attnfd_ray.runtime.jobs.client import settle
+from attnfd_ray.runtime.jobs.failure_policy import POLICIES, Tally
+from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Event, Job
+from attnfd_ray.runtime.jobs.worker_group import Groups
 from attnfd_ray.runtime.session import claimed, room_for, with_teacher, worker_groups
 from attnfd_ray.search.baseline import alone
 from attnfd_ray.store.rows import BASELINES

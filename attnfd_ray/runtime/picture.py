@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
+from attnfd_ray.analysis import numbers
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.comparison import ComparisonRow, most_classes, side_by_side
-from attnfd_ray.data.dataset import SegmentationDataset, data_hash, open_dataset
-from attnfd_ray.data.overlays import encoded
-from attnfd_ray.data.transforms import eval_transform, normalised
+from attnfd_ray.data.checker.comparison import ComparisonRow, most_classes, side_by_side
+from attnfd_ray.data.checker.overlays import encoded
+from attnfd_ray.data.datasets.base import SegmentationDataset, data_hash, open_dataset
+from attnfd_ray.data.loading.transforms import eval_transform, normalised
 from attnfd_ray.errors import DataError, StoreError
-from attnfd_ray.report import numbers
-from attnfd_ray.report.summary import summarise
 from attnfd_ray.runtime.stored_networks import NAMES, NotAvailable, StoredNetwork, StoredNetworks
 from attnfd_ray.store.store import Store
 from attnfd_ray.train.inference import votes

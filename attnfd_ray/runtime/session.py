@@ -18,26 +18,25 @@ from attnfd_ray.config.metrics import CHANGED_BY, PARAMS
 from attnfd_ray.config.overrides import with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.spaces import Space
-from attnfd_ray.data.check import quick_check
-from attnfd_ray.data.image_cache import forget_memory
+from attnfd_ray.data.checker.check import quick_check
+from attnfd_ray.data.storage.image_cache import forget_memory
 from attnfd_ray.distill.method import build_method, method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import AttnFDError, ClusterError, ConfigError
 from attnfd_ray.models import SegmentationModel, build_model, load_weights
-from attnfd_ray.runtime import interrupt
-from attnfd_ray.runtime.client import without_broker
-from attnfd_ray.runtime.cluster import connected
-from attnfd_ray.runtime.environment import LOOPBACK, on_loopback, ray_in_use
-from attnfd_ray.runtime.estimate import Sizes
-from attnfd_ray.runtime.first_weights import first_weights, pinned
-from attnfd_ray.runtime.group import Groups
-from attnfd_ray.runtime.jobs import Job
-from attnfd_ray.runtime.listener import Listener
-from attnfd_ray.runtime.nodes import alive, watched
-from attnfd_ray.runtime.preflight import Patience, Room, Say, find_room, lacking_disk, problems_of_nodes
-from attnfd_ray.runtime.records import claim_id, locked
+from attnfd_ray.runtime.cluster.connect import connected
+from attnfd_ray.runtime.cluster.environment import LOOPBACK, on_loopback, ray_in_use
+from attnfd_ray.runtime.cluster.estimate import Sizes
+from attnfd_ray.runtime.cluster.nodes import alive, watched
+from attnfd_ray.runtime.cluster.preflight import Patience, Room, Say, find_room, lacking_disk, problems_of_nodes
+from attnfd_ray.runtime.cluster.versions import git_commit
+from attnfd_ray.runtime.files.claims import claim_id, locked
+from attnfd_ray.runtime.files.first_weights import first_weights, pinned
+from attnfd_ray.runtime.jobs.callback import Listener
+from attnfd_ray.runtime.jobs.client import without_broker
+from attnfd_ray.runtime.jobs.messages import Job, interrupt
+from attnfd_ray.runtime.jobs.worker_group import Groups
 from attnfd_ray.runtime.teacher import ready_teacher
-from attnfd_ray.runtime.versions import git_commit
 from attnfd_ray.store.store import Store
 
 

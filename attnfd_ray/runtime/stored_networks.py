@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from attnfd_ray.analysis.records import ProtocolReport
 from attnfd_ray.config.schema import ModelSettings, Record, TeacherSettings
 from attnfd_ray.errors import CheckpointError, StoreError
 from attnfd_ray.models import SegmentationModel, build_model, load_weights, model_hash, read_header
-from attnfd_ray.report.records import ProtocolReport
 from attnfd_ray.store.store import Store
 
 NAMES = ("baseline", "best config", "teacher")

@@ -10,10 +10,10 @@ from typing import Any
 from attnfd_ray.config.overrides import config_hash, digest, teacher_experiment
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import CheckpointError
-from attnfd_ray.runtime.client import run_job
-from attnfd_ray.runtime.jobs import Job
-from attnfd_ray.runtime.listener import Listener
-from attnfd_ray.runtime.records import held
+from attnfd_ray.runtime.files.claims import held
+from attnfd_ray.runtime.jobs.callback import Listener
+from attnfd_ray.runtime.jobs.client import run_job
+from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.store.store import Store
 
 

@@ -16,14 +16,14 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from attnfd_ray.errors import AttnFDError, Interrupted, RunFailed, StoreError, UserError
-from attnfd_ray.runtime.client import settle, without_broker
-from attnfd_ray.runtime.disk import tidy
-from attnfd_ray.runtime.first_weights import pinned
-from attnfd_ray.runtime.group import Groups
-from attnfd_ray.runtime.jobs import INTERRUPTED, Job
-from attnfd_ray.runtime.listener import Listener
-from attnfd_ray.runtime.policy import POLICIES, Tally
-from attnfd_ray.runtime.trial import resources, trial
+from attnfd_ray.runtime.files.first_weights import pinned
+from attnfd_ray.runtime.files.retention import tidy
+from attnfd_ray.runtime.jobs.callback import Listener
+from attnfd_ray.runtime.jobs.client import settle, without_broker
+from attnfd_ray.runtime.jobs.failure_policy import POLICIES, Tally
+from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Job
+from attnfd_ray.runtime.jobs.tune_trial import resources, trial
+from attnfd_ray.runtime.jobs.worker_group import Groups
 from attnfd_ray.search.objectives import measures
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import State, Suggestion

@@ -13,7 +13,7 @@ from typing import Any
 from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.config.values import SEED
+from attnfd_ray.config.types import SEED
 from attnfd_ray.errors import ConfigError
 
 LOSS_WEIGHT = "method.loss_weight"

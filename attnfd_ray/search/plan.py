@@ -17,12 +17,12 @@ from optuna.trial import TrialState
 
 from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.config.values import SEED
-from attnfd_ray.search.advisor import Advisor
+from attnfd_ray.config.types import SEED
 from attnfd_ray.search.baseline import LOSS_WEIGHT, as_trained
 from attnfd_ray.search.objectives import worth
+from attnfd_ray.search.optuna_study import Advisor
 from attnfd_ray.search.records import BASELINES, GO_ON, Counts, Decision, PastTrial, Role, State, Suggestion, Warmth
-from attnfd_ray.search.series import Series, baselines, searched
+from attnfd_ray.search.study_spec import Series, baselines, searched
 
 _TOLD: dict[State, TrialState] = {
     "COMPLETE": TrialState.COMPLETE,

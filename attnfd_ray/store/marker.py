@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store.aside import sync_directory, write_whole
+from attnfd_ray.store.atomic import sync_directory, write_whole
 from attnfd_ray.store.schema import SCHEMA_VERSION
 
 NAME = "attnfd_store.json"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store.aside import write_whole
+from attnfd_ray.store.atomic import write_whole
 
 # Reading a small part is half waiting; more threads than this gained nothing on 2 cores.
 _THREADS = 4

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store import marker, parts, resolve
+from attnfd_ray.store import latest as resolve
+from attnfd_ray.store import marker, parts
 from attnfd_ray.store.rows import EpochRow, TrialRow
 from attnfd_ray.store.schema import EPOCHS, TRIALS
 

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings
-from attnfd_ray.data.dataset import SegmentationDataset
-from attnfd_ray.data.loader import val_batches
-from attnfd_ray.data.readers import Readers
+from attnfd_ray.data.datasets.base import SegmentationDataset
+from attnfd_ray.data.loading.loader import val_batches
+from attnfd_ray.data.loading.reader_pool import Readers
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
 from attnfd_ray.train.evaluate import autocast
-from attnfd_ray.train.loop import memory_layout
+from attnfd_ray.train.trainer import memory_layout
 
 _WARM_UP = 5  # forwards before the first that counts: libraries choose their kernels in them
 _FORWARDS = 30  # at least, and as many as a second holds: a busy moment then passes

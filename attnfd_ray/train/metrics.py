@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnfd_ray.config.values import IGNORED
+from attnfd_ray.config.types import IGNORED
 
 
 @dataclass(frozen=True, kw_only=True)

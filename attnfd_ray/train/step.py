@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.config.values import IGNORED
+from attnfd_ray.config.types import IGNORED
 from attnfd_ray.distill.batch_sums import BatchSums
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import Diverged

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd_ray.config.gradients import CROSS_ENTROPY, DISTILLATION
-from attnfd_ray.config.values import IGNORED
+from attnfd_ray.config.types import IGNORED
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.models import SegmentationModel, TapRecorder
 

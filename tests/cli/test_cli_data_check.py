@@ -11,20 +11,20 @@ from PIL import Image
 
 from attnfd_ray import cli
 from attnfd_ray.config.loader import load_experiment
-from attnfd_ray.data.loader import TrainLoader
-from attnfd_ray.data.overlays import overlay
-from attnfd_ray.data.readers import Readers
-from attnfd_ray.data.scenes import CLASS_NAMES
-from attnfd_ray.data.sheet import denormalised
-from attnfd_ray.data.toyscenes import write_toyscenes
-from attnfd_ray.data.transforms import normalised
-from attnfd_ray.data.voc import ToyScenes
+from attnfd_ray.data.checker.contact_sheet import denormalised
+from attnfd_ray.data.checker.overlays import overlay
+from attnfd_ray.data.datasets.voc import ToyScenes
+from attnfd_ray.data.generate.scenes import CLASS_NAMES
+from attnfd_ray.data.generate.toyscenes import write_toyscenes
+from attnfd_ray.data.loading.loader import TrainLoader
+from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.transforms import normalised
 
 HOME = "toy/VOCdevkit/VOC2012"
 
 
 OWN = """
-from attnfd_ray.data.voc import ToyScenes
+from attnfd_ray.data.datasets.voc import ToyScenes
 
 class Own(ToyScenes):
     class_names = ("[red]<b>sky</b>", *ToyScenes.class_names[1:])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from attnfd_ray.data.toyscenes import write_toyscenes
+from attnfd_ray.data.generate.toyscenes import write_toyscenes
 
 PATIENCE_S = 60  # torch is imported first, on a busy machine
 SOON_S = 8  # it takes less than one, and a check that is not in good order is ended after ten
@@ -19,7 +19,7 @@ STUCK = """
 import time
 from pathlib import Path
 
-from attnfd_ray.data.voc import ToyScenes
+from attnfd_ray.data.datasets.voc import ToyScenes
 
 class Stuck(ToyScenes):
     def read(self, index):

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from attnfd_ray.cli import cli
 from attnfd_ray.errors import StoreError
-from attnfd_ray.runtime.records import held
+from attnfd_ray.runtime.files.claims import held
 from attnfd_ray.store.rows import TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
@@ -124,7 +124,7 @@ def test_a_search_is_held_while_its_files_go(store: Path, monkeypatch: pytest.Mo
             pass
         refused.append(path)
 
-    monkeypatch.setattr("attnfd_ray.runtime.garbage.remove", remove)
+    monkeypatch.setattr("attnfd_ray.runtime.files.gc.remove", remove)
     (store / "experiments/e.train1.json").unlink()
     for name in ("runs/teacher-ab12/checkpoints/epoch-0001.writing/state.pt", "preflight/0123abcd/driver"):
         (store / name).unlink()

@@ -265,7 +265,7 @@ def test_an_interrupted_command_says_which_command_goes_on(run, monkeypatch, nam
         raise Interrupted("interrupted after the last epoch that had begun")
 
     monkeypatch.setattr(cli.cli.commands[name], "callback", fail)
-    monkeypatch.setattr("attnfd_ray.runtime.interrupt.has_begun", lambda: True)
+    monkeypatch.setattr("attnfd_ray.runtime.jobs.interrupt.has_begun", lambda: True)
     ran = run(name, "my file.yaml", "--set", "train.epochs=3", *(["--fresh"] if name != "confirm" else []))
     assert (ran.code, ran.out) == (130, "")
     assert ran.err == (

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from rich.console import Console
 
-from attnfd_ray.cli.board import Board
-from attnfd_ray.cli.lines import JsonLines, Lines, searched
 from attnfd_ray.cli.progress import progress
+from attnfd_ray.cli.progress_table import Board
+from attnfd_ray.cli.progress_text import JsonLines, Lines, searched
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.search.records import Counts
 
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from attnfd_ray.config.schema import DataSettings
+from attnfd_ray.data.generate.toyscenes import write_toyscenes
 from attnfd_ray.data.palette import voc_colormap
-from attnfd_ray.data.toyscenes import write_toyscenes
 
 PALETTE = [value for colour in voc_colormap() for value in colour]
 

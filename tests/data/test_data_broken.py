@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.check import check_data, quick_check
+from attnfd_ray.data.checker.check import check_data, quick_check
 from attnfd_ray.errors import DataError
 
 Make = Callable[..., Path]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attnfd_ray.data.camvid import CamVid
+from attnfd_ray.data.datasets.camvid import CamVid
 from attnfd_ray.errors import DataError
 
 Make = Callable[..., Path]

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data import crew
-from attnfd_ray.data.check import check_data, quick_check
-from attnfd_ray.data.dataset import Sample, SegmentationDataset
-from attnfd_ray.data.inspection import SampleAt, difference_hash, inspect
-from attnfd_ray.data.scenes import CLASS_NAMES
-from attnfd_ray.data.voc import VOC
+from attnfd_ray.data.checker.check import check_data, quick_check
+from attnfd_ray.data.checker.inspection import SampleAt, difference_hash, inspect
+from attnfd_ray.data.datasets.base import Sample, SegmentationDataset
+from attnfd_ray.data.datasets.voc import VOC
+from attnfd_ray.data.generate.scenes import CLASS_NAMES
+from attnfd_ray.data.loading import process_pool as crew
 from attnfd_ray.errors import DataError, RunFailed
 
 Settings = Callable[..., DataSettings]

@@ -9,8 +9,8 @@ from PIL import Image
 from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.check import quick_check
-from attnfd_ray.data.cityscapes import Cityscapes
+from attnfd_ray.data.checker.check import quick_check
+from attnfd_ray.data.datasets.cityscapes import Cityscapes
 from attnfd_ray.errors import DataError
 
 Make = Callable[..., Path]

@@ -18,12 +18,12 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data import coco as painting
-from attnfd_ray.data.coco import COCO
-from attnfd_ray.data.coco_json import CATEGORIES
-from attnfd_ray.data.dataset import open_dataset
-from attnfd_ray.data.rle import decode_rle
-from attnfd_ray.data.voc import VOC
+from attnfd_ray.data.datasets import coco as painting
+from attnfd_ray.data.datasets.base import open_dataset
+from attnfd_ray.data.datasets.coco import COCO
+from attnfd_ray.data.datasets.coco_json import CATEGORIES
+from attnfd_ray.data.datasets.rle import decode_rle
+from attnfd_ray.data.datasets.voc import VOC
 from attnfd_ray.errors import DataError
 
 # pycocotools 2.0.11 and what NumPy asks of arrays since 2.0

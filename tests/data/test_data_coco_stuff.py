@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.coco_json import CATEGORIES
-from attnfd_ray.data.coco_stuff import COCOStuff
-from attnfd_ray.data.dataset import open_dataset
+from attnfd_ray.data.datasets.base import open_dataset
+from attnfd_ray.data.datasets.coco_json import CATEGORIES
+from attnfd_ray.data.datasets.coco_stuff import COCOStuff
 from attnfd_ray.data.palette import voc_colormap
 from attnfd_ray.errors import DataError
 

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from attnfd_ray.data.comparison import ComparisonRow, most_classes, side_by_side
-from attnfd_ray.data.overlays import legend, painted
+from attnfd_ray.data.checker.comparison import ComparisonRow, most_classes, side_by_side
+from attnfd_ray.data.checker.overlays import legend, painted
 
 PALETTE = ((0, 0, 0), (200, 0, 0), (0, 200, 0))
 NAMES = ("background", "disc", "ring")

@@ -12,10 +12,10 @@ from PIL import Image
 from torchvision.datasets import VOCSegmentation
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.camvid import CamVid
-from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
+from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
+from attnfd_ray.data.datasets.camvid import CamVid
+from attnfd_ray.data.datasets.voc import VOC, ToyScenes
 from attnfd_ray.data.palette import voc_colormap
-from attnfd_ray.data.voc import VOC, ToyScenes
 from attnfd_ray.errors import ConfigError
 
 Make = Callable[..., Path]
@@ -137,10 +137,10 @@ def test_camvids_unlabelled_pixels_are_ignored(make_camvid: Make) -> None:
 
 
 def test_anyones_class_serves_as_a_dataset(make_voc: Make, settings: Settings) -> None:
-    data = settings(make_voc(), "attnfd_ray.data.voc:VOC")
+    data = settings(make_voc(), "attnfd_ray.data.datasets.voc:VOC")
     assert len(open_dataset(data, split="val")) == 3
     with pytest.raises(ConfigError, match="has no 'Pascal'"):
-        open_dataset(data.model_copy(update={"name": "attnfd_ray.data.voc:Pascal"}), split="val")
+        open_dataset(data.model_copy(update={"name": "attnfd_ray.data.datasets.voc:Pascal"}), split="val")
 
 
 @pytest.mark.skipif("ATTNFD_CAMVID" not in os.environ, reason="ATTNFD_CAMVID does not name a copy of CamVid")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attnfd_ray.data.camvid import CamVid
+from attnfd_ray.data.datasets.camvid import CamVid
+from attnfd_ray.data.datasets.voc import VOC, ToyScenes
 from attnfd_ray.data.files import read_image, read_mask
-from attnfd_ray.data.voc import VOC, ToyScenes
 from attnfd_ray.errors import DataError
 
 Make = Callable[..., Path]

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.check import check_data, quick_check
-from attnfd_ray.data.folder import Folder
+from attnfd_ray.data.checker.check import check_data, quick_check
+from attnfd_ray.data.datasets.folder import Folder
 from attnfd_ray.data.palette import voc_colormap
 from attnfd_ray.errors import DataError
 

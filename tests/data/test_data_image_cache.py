@@ -19,11 +19,12 @@ from test_data_loader import loader_of, same
 
 from attnfd_ray.config.overrides import config_hash, differences
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings
-from attnfd_ray.data import image_cache, space
-from attnfd_ray.data.check import quick_check
-from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
-from attnfd_ray.data.image_cache import ImageCache, forget_memory
-from attnfd_ray.data.readers import Readers
+from attnfd_ray.data.checker.check import quick_check
+from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
+from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.storage import free_space as space
+from attnfd_ray.data.storage import image_cache
+from attnfd_ray.data.storage.image_cache import ImageCache, forget_memory
 from attnfd_ray.errors import DataError
 
 Settings = Callable[..., DataSettings]
@@ -210,7 +211,7 @@ def test_memory_is_given_back_by_the_last_and_a_disk_keeps(data: DataSettings, p
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import attnfd_ray.data.image_cache as image_cache
+import attnfd_ray.data.storage.image_cache as image_cache
 import torch
 place = Path(sys.argv[1])
 place.mkdir(parents=True, exist_ok=True)

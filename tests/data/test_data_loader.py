@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from attnfd_ray.config.schema import DataSettings, TrainSettings
-from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
-from attnfd_ray.data.loader import TrainLoader, steps_in_epoch, val_batches
-from attnfd_ray.data.processes import TIMEOUT_S, LoadingProcesses
-from attnfd_ray.data.readers import Readers
+from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
+from attnfd_ray.data.loading.loader import TrainLoader, steps_in_epoch, val_batches
+from attnfd_ray.data.loading.ordered_jobs import TIMEOUT_S, LoadingProcesses
+from attnfd_ray.data.loading.reader_pool import Readers
 from attnfd_ray.errors import CapacityError, DataError, RunFailed
 
 Settings = Callable[..., DataSettings]
@@ -286,7 +286,7 @@ def test_processes_serve_one_run_after_another(
 def test_shared_memory_that_is_too_small_is_named_before_the_first_batch(
     train: SegmentationDataset, data: DataSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("attnfd_ray.data.readers.free_bytes", lambda _: 64 * 2**20)
+    monkeypatch.setattr("attnfd_ray.data.loading.reader_pool.free_bytes", lambda _: 64 * 2**20)
     data = data.model_copy(update={"crop": (512, 1024)})
     with Readers([train], 4) as readers:
         with pytest.raises(CapacityError) as caught:

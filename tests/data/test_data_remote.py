@@ -21,13 +21,13 @@ from moto.server import ThreadedMotoServer
 from attnfd_ray import cli
 from attnfd_ray.config.loader import dump_yaml, load_experiment
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data import remote, remote_files
-from attnfd_ray.data.cache_root import cache_root
-from attnfd_ray.data.check import check_data, quick_check
-from attnfd_ray.data.coco import COCO
-from attnfd_ray.data.dataset import open_dataset
-from attnfd_ray.data.remote import local_root
-from attnfd_ray.data.voc import VOC
+from attnfd_ray.data.checker.check import check_data, quick_check
+from attnfd_ray.data.datasets.base import open_dataset
+from attnfd_ray.data.datasets.coco import COCO
+from attnfd_ray.data.datasets.voc import VOC
+from attnfd_ray.data.storage import remote, remote_files
+from attnfd_ray.data.storage.cache_root import cache_root
+from attnfd_ray.data.storage.remote import local_root
 from attnfd_ray.errors import DataError
 
 Make = Callable[..., Path]
@@ -284,8 +284,8 @@ def test_empty_files_and_markers_of_directories_do_no_harm(bucket: Bucket) -> No
 
 SLOWLY = """
 import os, time
-from attnfd_ray.data import remote
-from attnfd_ray.data.remote_files import RemoteFiles
+from attnfd_ray.data.storage import remote
+from attnfd_ray.data.storage.remote_files import RemoteFiles
 
 quickly = RemoteFiles.chunks
 

@@ -17,10 +17,10 @@ from scipy.sparse import csc_matrix
 from torchvision.datasets import SBDataset
 
 from attnfd_ray import cli
-from attnfd_ray.data import sbd
+from attnfd_ray.data.datasets.voc import VOC
+from attnfd_ray.data.generate import voc_aug as sbd
+from attnfd_ray.data.generate.voc_aug import plan_trainaug, read_sbd_mask, write_trainaug
 from attnfd_ray.data.palette import voc_colormap
-from attnfd_ray.data.sbd import plan_trainaug, read_sbd_mask, write_trainaug
-from attnfd_ray.data.voc import VOC
 from attnfd_ray.errors import DataError
 
 HOME = "VOCdevkit/VOC2012"

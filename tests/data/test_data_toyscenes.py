@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from attnfd_ray.cli import cli
-from attnfd_ray.data import toyscenes
-from attnfd_ray.data.patterns import TYPICAL
-from attnfd_ray.data.scenes import CLASS_NAMES, CONFUSABLE, Scene, draw_scene
-from attnfd_ray.data.toyscenes import write_toyscenes
-from attnfd_ray.data.voc import ToyScenes
+from attnfd_ray.data.datasets.voc import ToyScenes
+from attnfd_ray.data.generate import toyscenes
+from attnfd_ray.data.generate.patterns import TYPICAL
+from attnfd_ray.data.generate.scenes import CLASS_NAMES, CONFUSABLE, Scene, draw_scene
+from attnfd_ray.data.generate.toyscenes import write_toyscenes
 from attnfd_ray.errors import DataError
 
 HOME = Path("VOCdevkit/VOC2012")
@@ -133,7 +133,7 @@ def test_every_object_class_has_a_pattern_of_its_own() -> None:
 
 def test_half_of_the_objects_wear_their_pattern_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     worn: list[str] = []
-    monkeypatch.setattr("attnfd_ray.data.scenes._typical", lambda rng, name, size: worn.append(name) or np.zeros(()))
+    monkeypatch.setattr("attnfd_ray.data.generate.scenes._typical", lambda rng, name, size: worn.append(name) or np.zeros(()))
     scene = Scene(size=32, objects=(4, 4), radius=(10, 20), noise=0.0, patterns=0.5)
     for index in range(100):
         draw_scene(np.random.default_rng(index), scene, [])
@@ -153,7 +153,7 @@ def test_a_set_from_before_there_were_patterns_is_one_without(tmp_path: Path) ->
 
 
 def test_boats_are_below_and_planes_above_one_horizon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attnfd_ray.data.scenes._DRAWN", ("boat", "plane"))
+    monkeypatch.setattr("attnfd_ray.data.generate.scenes._DRAWN", ("boat", "plane"))
     scene = Scene(size=96, objects=(1, 1), radius=(12, 12), noise=0.0)
     heights: dict[int, list[float]] = {8: [], 9: []}
     for index in range(60):
@@ -169,7 +169,7 @@ def test_boats_are_below_and_planes_above_one_horizon(monkeypatch: pytest.Monkey
 
 def test_toyscenes_is_written_without_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from attnfd_ray.data.toyscenes import write_toyscenes; "
+        "import sys; from attnfd_ray.data.generate.toyscenes import write_toyscenes; "
         f"write_toyscenes({str(tmp_path / 'toy')!r}, train=1, val=1); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_transform, normalised, train_transform
+from attnfd_ray.data.loading.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_transform, normalised, train_transform
 
 Settings = Callable[..., DataSettings]
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CocoDetection
 
-from attnfd_ray.data.coco import COCO
-from attnfd_ray.data.coco_json import CATEGORIES
-from attnfd_ray.data.coco_stuff import COCOStuff
-from attnfd_ray.data.rle import decode_rle
-from attnfd_ray.data.voc import VOC
+from attnfd_ray.data.datasets.coco import COCO
+from attnfd_ray.data.datasets.coco_json import CATEGORIES
+from attnfd_ray.data.datasets.coco_stuff import COCOStuff
+from attnfd_ray.data.datasets.rle import decode_rle
+from attnfd_ray.data.datasets.voc import VOC
 
 Make = Callable[..., Path]
 

@@ -19,10 +19,10 @@ from torchvision.datasets import VOCSegmentation, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.dataset import open_dataset
-from attnfd_ray.data.loader import TrainLoader
-from attnfd_ray.data.readers import Readers
-from attnfd_ray.data.transforms import eval_transform, train_transform
+from attnfd_ray.data.datasets.base import open_dataset
+from attnfd_ray.data.loading.loader import TrainLoader
+from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.transforms import eval_transform, train_transform
 
 Settings = Callable[..., DataSettings]
 IDS = [0, 7, 19, 255]

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from attnfd_ray.config.schema import DataSettings, TrainSettings
-from attnfd_ray.data.transforms import eval_transform, train_transform
+from attnfd_ray.data.loading.transforms import eval_transform, train_transform
 from attnfd_ray.distill.labels import labels_at
 from attnfd_ray.train.evaluate import evaluate
 

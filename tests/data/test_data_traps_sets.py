@@ -14,10 +14,10 @@ from torch.nn.functional import cross_entropy
 from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 from torchvision.datasets import OxfordIIITPet, wrap_dataset_for_transforms_v2
 
-from attnfd_ray.data.camvid import CamVid
-from attnfd_ray.data.cityscapes import Cityscapes
-from attnfd_ray.data.dataset import SegmentationDataset
-from attnfd_ray.data.folder import Folder
+from attnfd_ray.data.datasets.base import SegmentationDataset
+from attnfd_ray.data.datasets.camvid import CamVid
+from attnfd_ray.data.datasets.cityscapes import Cityscapes
+from attnfd_ray.data.datasets.folder import Folder
 from attnfd_ray.errors import DataError
 
 Make = Callable[..., Path]

@@ -12,10 +12,10 @@ from scipy.sparse import csc_matrix
 from torchvision.datasets import SBDataset, VOCSegmentation
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.dataset import open_dataset
+from attnfd_ray.data.datasets.base import open_dataset
+from attnfd_ray.data.datasets.voc import VOC
+from attnfd_ray.data.generate.voc_aug import plan_trainaug, read_sbd_mask, write_trainaug
 from attnfd_ray.data.palette import voc_colormap
-from attnfd_ray.data.sbd import plan_trainaug, read_sbd_mask, write_trainaug
-from attnfd_ray.data.voc import VOC
 from attnfd_ray.errors import DataError
 
 Make = Callable[..., Path]

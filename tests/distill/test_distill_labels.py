@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attnfd_ray.config.values import IGNORED
-from attnfd_ray.data import dataset
+from attnfd_ray.config.types import IGNORED
+from attnfd_ray.data.datasets import base as dataset
 from attnfd_ray.distill.labels import class_means, labels_at
 
 

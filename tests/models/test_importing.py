@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attnfd_ray.cli import cli
 from attnfd_ray.config.schema import ModelSettings
-from attnfd_ray.data.voc import VOC
+from attnfd_ray.data.datasets.voc import VOC
 from attnfd_ray.distill.cbam import CBAM, Form
 from attnfd_ray.distill.gates import teacher_gate
 from attnfd_ray.errors import CheckpointError, ConfigError, StoreError

@@ -10,7 +10,7 @@ from torch import nn
 
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.models import build_model
-from attnfd_ray.models.packed import PackedConv2d, pack_convolutions
+from attnfd_ray.models.packed_conv import PackedConv2d, pack_convolutions
 
 
 @pytest.fixture(scope="module", params=["resnet18", "mobilenet_v2"])

@@ -2,12 +2,12 @@
 
 import pytest
 
+from attnfd_ray.analysis.confirmation import leaders
+from attnfd_ray.analysis.seeds import config_of
+from attnfd_ray.analysis.summary import summarise
+from attnfd_ray.analysis.trials import TRIAL_COLUMNS, with_epochs
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report.best_config import write_best_config
-from attnfd_ray.report.confirmed import leaders
-from attnfd_ray.report.seeds import config_of
-from attnfd_ray.report.summary import summarise
-from attnfd_ray.report.trials import TRIAL_COLUMNS, with_epochs
 from attnfd_ray.store.rows import TrialState
 
 

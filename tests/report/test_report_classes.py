@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from attnfd_ray.report.records import ClassLine
-from attnfd_ray.report.summary import summarise
+from attnfd_ray.analysis.records import ClassLine
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.report.text import show
 from attnfd_ray.store.rows import EpochRow
 

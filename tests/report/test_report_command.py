@@ -7,12 +7,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.cli import cli
 from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report.best_config import write_best_config
-from attnfd_ray.report.summary import summarise
 from attnfd_ray.store.rows import TrialState
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from attnfd_ray.analysis import trials
+from attnfd_ray.analysis.confirmation import fresh_seeds, leaders, verdict
+from attnfd_ray.analysis.records import from_json, to_json
+from attnfd_ray.analysis.seeds import estimate
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.errors import StoreError
-from attnfd_ray.report import trials
-from attnfd_ray.report.confirmed import fresh_seeds, leaders, verdict
-from attnfd_ray.report.records import from_json, to_json
-from attnfd_ray.report.seeds import estimate
-from attnfd_ray.report.summary import summarise
 from attnfd_ray.report.text import show
 from attnfd_ray.store.rows import TrialState
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from attnfd_ray.report.summary import summarise
+from attnfd_ray.analysis.summary import summarise
 from benchmarks.demo import is_gain, read, table
 
 FRESH = (1_000_001, 1_000_002, 1_000_003)

@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from attnfd_ray.analysis.pareto import on_front
+from attnfd_ray.analysis.records import Front, from_json, to_json
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.cli import cli
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report.best_config import write_best_config
-from attnfd_ray.report.front import on_front
-from attnfd_ray.report.records import Front, from_json, to_json
-from attnfd_ray.report.summary import summarise
 from attnfd_ray.report.text import show
 
 SIZED = ["val_miou", "student_params"]

@@ -6,9 +6,9 @@ import io
 import pytest
 from rich.console import Console
 
-from attnfd_ray.report.gradients import gradient_line
-from attnfd_ray.report.records import GradientLine, from_json, to_json
-from attnfd_ray.report.summary import summarise
+from attnfd_ray.analysis.gradients import gradient_line
+from attnfd_ray.analysis.records import GradientLine, from_json, to_json
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.report.text import show
 from attnfd_ray.store.rows import EpochRow
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.report.headline import config_name, headline
-from attnfd_ray.report.summary import summarise
 
 SEEDS = (1_000_001, 1_000_002, 1_000_003)
 CONFIG = "attnfd layers=[aspp] loss_weight=2"

@@ -1,6 +1,6 @@
 import pytest
 
-from attnfd_ray.report import numbers
+from attnfd_ray.analysis import numbers
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import math
 import pytest
 from rich.console import Console
 
-from attnfd_ray.report.seeds import estimate
-from attnfd_ray.report.summary import summarise
+from attnfd_ray.analysis.seeds import estimate
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.report.text import show
 from attnfd_ray.store.rows import TrialState
 

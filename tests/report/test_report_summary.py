@@ -2,9 +2,9 @@ import math
 
 import pytest
 
+from attnfd_ray.analysis.records import from_json, to_json
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.errors import StoreError
-from attnfd_ray.report.records import from_json, to_json
-from attnfd_ray.report.summary import summarise
 from attnfd_ray.store.rows import TrialState
 
 

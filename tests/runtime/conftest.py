@@ -11,7 +11,7 @@ from command_line import CommandLine, write
 
 from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.data.toyscenes import write_toyscenes
+from attnfd_ray.data.generate.toyscenes import write_toyscenes
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from attnfd_ray.runtime.broker import Broker
-from attnfd_ray.runtime.jobs import Event, Job
-from attnfd_ray.runtime.policy import POLICIES
+from attnfd_ray.runtime.jobs.broker import Broker
+from attnfd_ray.runtime.jobs.failure_policy import POLICIES
+from attnfd_ray.runtime.jobs.messages import Event, Job
 
 MAX_LOSSES = POLICIES["WORKER_LOST"].tries or 0
 SOON_S = 0.05  # long enough for every other coroutine of the test to have had its turn

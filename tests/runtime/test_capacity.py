@@ -6,7 +6,7 @@ import pytest
 
 from attnfd_ray.config.schema import ScalingSettings
 from attnfd_ray.errors import CapacityError
-from attnfd_ray.runtime.capacity import GroupShape, alive_resources, concurrency, group_shape, workers_that_fit
+from attnfd_ray.runtime.cluster.capacity import GroupShape, alive_resources, concurrency, group_shape, workers_that_fit
 
 LAPTOP = [{"CPU": 2.0}]
 CLUSTER = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 16.0}]

@@ -17,7 +17,7 @@ from command_line import PATIENCE_S, CommandLine, write
 from processes import descendants, wait_until
 from ray_cluster import RayCluster
 
-from attnfd_ray.data.toyscenes import write_toyscenes
+from attnfd_ray.data.generate.toyscenes import write_toyscenes
 from attnfd_ray.store.store import Store
 
 NUM_SEARCHES = int(os.environ.get("ATTNFD_CHAOS_SEARCHES", "1"))  # of four kills each; `make chaos` has more

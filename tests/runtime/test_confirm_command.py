@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from command_line import CommandLine, write
 
-from attnfd_ray.cli.lines import Lines
+from attnfd_ray.cli.progress_text import Lines
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.runtime.commands import tune

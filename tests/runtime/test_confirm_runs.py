@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import ray
 
-from attnfd_ray.cli.lines import Lines
+from attnfd_ray.cli.progress_text import Lines
 from attnfd_ray.config.overrides import baseline_of, config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import DataError, RunFailed, StoreError
 from attnfd_ray.runtime import confirm
-from attnfd_ray.runtime.jobs import Event, Job
-from attnfd_ray.runtime.policy import Tally
+from attnfd_ray.runtime.jobs.failure_policy import Tally
+from attnfd_ray.runtime.jobs.messages import Event, Job
 from attnfd_ray.store.rows import BASELINES, Role, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 

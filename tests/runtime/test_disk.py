@@ -18,17 +18,17 @@ import pytest
 import torch
 from torch import nn
 
+from attnfd_ray.analysis import ranking
+from attnfd_ray.analysis.summary import summarise
+from attnfd_ray.analysis.trials import line
 from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
 from attnfd_ray.errors import StoreError
 from attnfd_ray.models.files import save_model
-from attnfd_ray.report import ranking
-from attnfd_ray.report.summary import summarise
-from attnfd_ray.report.trials import line
-from attnfd_ray.runtime.book import Book
-from attnfd_ray.runtime.disk import keeping_weights, run_directory, tidy
-from attnfd_ray.runtime.estimate import Sizes, disk_bytes
-from attnfd_ray.runtime.jobs import Job
-from attnfd_ray.runtime.records import claim_id, locked
+from attnfd_ray.runtime.cluster.estimate import Sizes, disk_bytes
+from attnfd_ray.runtime.files.claims import claim_id, locked
+from attnfd_ray.runtime.files.retention import keeping_weights, run_directory, tidy
+from attnfd_ray.runtime.jobs.messages import Job
+from attnfd_ray.runtime.jobs.trial_writer import Book
 from attnfd_ray.runtime.tuner import _Bridge, job_of
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.store.rows import TrialRow, TrialState

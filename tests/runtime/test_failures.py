@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from attnfd_ray.errors import ConfigError, DataError, Diverged, NoMetric, RunFailed, StoreError
-from attnfd_ray.runtime.failures import describe
+from attnfd_ray.runtime.jobs.failures import describe
 
 THEIRS = """
 import json

@@ -12,20 +12,20 @@ import pytest
 import torch
 from command_line import CommandLine, write
 
+from attnfd_ray.analysis import trials
 from attnfd_ray.config.overrides import config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
 from attnfd_ray.errors import AttnFDError, CheckpointError, ConfigError
 from attnfd_ray.models import build_model, pretrained
 from attnfd_ray.models.pretrained import file_hash
-from attnfd_ray.report import trials
 from attnfd_ray.runtime import confirm
-from attnfd_ray.runtime.first_weights import first_weights, pinned
-from attnfd_ray.runtime.jobs import Event, Job
-from attnfd_ray.runtime.probe import look
+from attnfd_ray.runtime.cluster.probe import look
+from attnfd_ray.runtime.files.first_weights import first_weights, pinned
+from attnfd_ray.runtime.jobs.messages import Event, Job
+from attnfd_ray.runtime.jobs.worker import Worker
 from attnfd_ray.runtime.session import claimed
 from attnfd_ray.runtime.teacher import ready_teacher
 from attnfd_ray.runtime.tuner import _Bridge, job_of
-from attnfd_ray.runtime.worker import Worker
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.store.store import Store
 

@@ -17,7 +17,7 @@ import pytest
 from processes import descendants, listening, wait_until
 from ray_cluster import free_port
 
-from attnfd_ray.data.toyscenes import write_toyscenes
+from attnfd_ray.data.generate.toyscenes import write_toyscenes
 from attnfd_ray.store.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

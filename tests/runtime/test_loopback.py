@@ -9,7 +9,7 @@ import pytest
 def test_ray_still_has_what_the_local_trainer_leaves_out() -> None:
     from ray.train.torch import TorchTrainer
 
-    from attnfd_ray.runtime.loopback import _FOR_CLUSTERS, LoopbackTrainer
+    from attnfd_ray.runtime.cluster.loopback import _FOR_CLUSTERS, LoopbackTrainer
 
     theirs, ours = (
         {type(callback).__name__ for callback in kind(print)._create_default_callbacks()}

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnfd_ray.runtime.worker import _lost_a_peer
+from attnfd_ray.runtime.jobs.worker import _lost_a_peer
 
 SURVIVOR = """
 import os, signal, sys
 import torch, torch.distributed as dist
-from attnfd_ray.runtime.worker import _lost_a_peer
+from attnfd_ray.runtime.jobs.worker import _lost_a_peer
 from attnfd_ray.train.distributed import from_first_worker, sum_over_workers
 
 rank, meeting = int(sys.argv[1]), sys.argv[2]
@@ -60,7 +60,7 @@ def test_a_collective_without_its_peer_says_that_it_is_gone(tmp_path: Path) -> N
 def test_among_several_workers_a_broken_connection_is_told_from_other_errors(
     error: Exception, lost: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("attnfd_ray.runtime.worker.world_size", lambda: 2)
+    monkeypatch.setattr("attnfd_ray.runtime.jobs.worker.world_size", lambda: 2)
     with pytest.raises(type(error)) as caught:
         raise error
     assert _lost_a_peer(caught.value) == lost

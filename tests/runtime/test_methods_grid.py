@@ -10,7 +10,7 @@ from command_line import CommandLine
 from PIL import Image
 
 from attnfd_ray import registry
-from attnfd_ray.report.summary import summarise
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.store.store import Store
 
 SPACE = Path(__file__).parents[2] / "search_spaces/methods_camvid.yaml"

@@ -8,9 +8,10 @@ import pytest
 from processes import wait_until
 
 from attnfd_ray.errors import ClusterError
-from attnfd_ray.runtime import nodes, session
-from attnfd_ray.runtime.capacity import GroupShape
-from attnfd_ray.runtime.preflight import NO_PATIENCE, Room
+from attnfd_ray.runtime import session
+from attnfd_ray.runtime.cluster.capacity import GroupShape
+from attnfd_ray.runtime.cluster.connect import nodes
+from attnfd_ray.runtime.cluster.preflight import NO_PATIENCE, Room
 
 
 def test_a_node_that_goes_is_told_once_and_one_that_comes_is_known(

@@ -16,20 +16,20 @@ from click.testing import CliRunner, Result
 from command_line import write
 from PIL import Image
 
+from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.cli import cli
 from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.config.overrides import baseline_of, teacher_experiment
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.data.check import quick_check
-from attnfd_ray.data.dataset import open_dataset
-from attnfd_ray.data.toyscenes import write_toyscenes
+from attnfd_ray.data.checker.check import quick_check
+from attnfd_ray.data.datasets.base import open_dataset
+from attnfd_ray.data.generate.toyscenes import write_toyscenes
 from attnfd_ray.errors import CheckpointError, DataError, StoreError
 from attnfd_ray.models import model_hash
-from attnfd_ray.report.summary import summarise
-from attnfd_ray.runtime.jobs import Job
+from attnfd_ray.runtime.jobs.messages import Job
+from attnfd_ray.runtime.jobs.worker import Worker
 from attnfd_ray.runtime.picture import _compare, draw
 from attnfd_ray.runtime.stored_networks import NAMES, StoredNetworks
-from attnfd_ray.runtime.worker import Worker
 from attnfd_ray.store.rows import TrialRow
 from attnfd_ray.store.store import Store
 from attnfd_ray.train.metrics import confusion, scores
@@ -175,7 +175,7 @@ def test_code_that_a_store_names_is_imported_only_if_the_user_says_so(
     store: Store, change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a_users_own.py").write_text(
-        "from attnfd_ray.data.voc import ToyScenes\nclass Scenes(ToyScenes):\n    pass\n"
+        "from attnfd_ray.data.datasets.voc import ToyScenes\nclass Scenes(ToyScenes):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     row = store.trial("t1")

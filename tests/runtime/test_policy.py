@@ -9,7 +9,7 @@ import pytest
 
 from attnfd_ray.config.schema import TrainSettings, TuneSettings
 from attnfd_ray.errors import AttnFDError, ConfigError, DataError, RunFailed, StoreError
-from attnfd_ray.runtime.policy import POLICIES, Tally, failure
+from attnfd_ray.runtime.jobs.failure_policy import POLICIES, Tally, failure
 
 KINDS = {
     *("OOM", "NAN", "NO_METRIC", "NODE_LOST", "WORKER_LOST", "DATA", "USER_CODE", "TIMEOUT", "INTERRUPTED"),

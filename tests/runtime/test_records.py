@@ -11,7 +11,7 @@ import pytest
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError, StoreError
-from attnfd_ray.runtime.records import claim_id, locked
+from attnfd_ray.runtime.files.claims import claim_id, locked
 
 Make = Callable[[], ExperimentSettings]
 

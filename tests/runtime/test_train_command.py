@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.config.overrides import teacher_experiment, with_values
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.runtime.jobs import Job
-from attnfd_ray.runtime.worker import Worker
+from attnfd_ray.runtime.jobs.messages import Job
+from attnfd_ray.runtime.jobs.worker import Worker
 from attnfd_ray.store.store import Store
 from attnfd_ray.train import checkpoint
 

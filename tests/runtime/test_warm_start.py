@@ -14,7 +14,7 @@ from command_line import CommandLine, write
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
-from attnfd_ray.runtime.warm_start import earlier_trials
+from attnfd_ray.runtime.files.warm_start import earlier_trials
 from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from attnfd_ray.runtime.watchdog import Watchdog
+from attnfd_ray.runtime.jobs.watchdog import Watchdog
 
 PATIENCE_S = 60.0
 
@@ -102,7 +102,7 @@ def test_patience_without_end_ends_nothing() -> None:
 
 @pytest.mark.timeout(30)
 def test_the_process_ends_though_nobody_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attnfd_ray.runtime.watchdog._LAST_WORDS_S", 0.01)
+    monkeypatch.setattr("attnfd_ray.runtime.jobs.watchdog._LAST_WORDS_S", 0.01)
     watched = Watched()
     told = threading.Event()
     monkeypatch.setattr(watched.dog, "_late", lambda *_: told.wait(20))
@@ -117,7 +117,7 @@ def test_the_process_ends_though_nobody_can_be_told(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.timeout(30)
 def test_it_watches_by_itself_from_its_entry_to_its_exit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attnfd_ray.runtime.watchdog._POLL_S", 0.001)
+    monkeypatch.setattr("attnfd_ray.runtime.jobs.watchdog._POLL_S", 0.001)
     watched = Watched()
     with watched.dog:
         watched.steps(*[1.0] * 5)

@@ -10,10 +10,10 @@ import pytest
 from search_fakes import LAYERS, experiment
 
 from attnfd_ray.errors import ConfigError
-from attnfd_ray.search.earlier import check_sampler
 from attnfd_ray.search.objectives import worth
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial, Suggestion
+from attnfd_ray.search.warm_start import check_sampler
 
 BOTH = ["val_miou", "student_params"]
 SEARCH: dict[str, Any] = {

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store import resolve
+from attnfd_ray.store import latest as resolve
 from attnfd_ray.store.rows import TrialState
 from attnfd_ray.store.schema import EPOCHS, TRIALS
 from attnfd_ray.store.store import Store

@@ -11,7 +11,7 @@ from torch import nn
 from train_runs import experiment, make_run, plain, train, unlike
 
 from attnfd_ray.config.schema import ModelSettings
-from attnfd_ray.data.loader import val_batches
+from attnfd_ray.data.loading.loader import val_batches
 from attnfd_ray.models import build_model
 from attnfd_ray.models.deeplabv3plus import DeepLabV3Plus
 from attnfd_ray.train import distributed
@@ -56,7 +56,7 @@ def as_if_cuda(two_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def convert(module: nn.Module, device: torch.device) -> nn.Module:
         return share_batchnorm(module, torch.device("cuda"))
 
-    monkeypatch.setattr("attnfd_ray.train.loop.share_batchnorm", convert)
+    monkeypatch.setattr("attnfd_ray.train.trainer.share_batchnorm", convert)
 
 
 def test_with_shared_batchnorm_taps_still_listen_and_everything_is_still_trained(

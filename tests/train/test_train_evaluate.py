@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from train_runs import CPU, VAL_IMAGES, datasets, on_workers, plain
 
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings, ModelSettings, TrainSettings
-from attnfd_ray.data.loader import val_batches
-from attnfd_ray.data.readers import Readers
+from attnfd_ray.data.loading.loader import val_batches
+from attnfd_ray.data.loading.reader_pool import Readers
 from attnfd_ray.errors import NoMetric
 from attnfd_ray.models import build_model
 from attnfd_ray.train.distributed import rank, world_size

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from train_runs import experiment, make_run, plain, train
 
 from attnfd_ray.models import build_model, load_weights, read_header
-from attnfd_ray.train.loop import Run
+from attnfd_ray.train.trainer import Run
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])

@@ -11,8 +11,8 @@ from torch import Tensor
 from train_runs import experiment, final_state, make_run, run_in_double, train, uneven_batch, unlike
 
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.train.loop import Run
 from attnfd_ray.train.records import EpochRecord
+from attnfd_ray.train.trainer import Run
 
 RELEASE = {"name": "attnfd_release", "layers": ["stage4", "decoder"]}
 FIRST_EPOCH = {"name": "attnfd", "layers": ["stage4", "decoder"], "connectors": "first_epoch"}

@@ -30,8 +30,8 @@ from attnfd_ray.errors import CheckpointError
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights, read_header
 from attnfd_ray.train import checkpoint
-from attnfd_ray.train.loop import Run
 from attnfd_ray.train.records import EpochRecord
+from attnfd_ray.train.trainer import Run
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},

@@ -12,9 +12,9 @@ from PIL import Image
 from train_runs import CPU, Listener, datasets, make_run, on_workers, plain
 
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.data.dataset import open_dataset
-from attnfd_ray.data.loader import val_batches
-from attnfd_ray.data.readers import Readers
+from attnfd_ray.data.datasets.base import open_dataset
+from attnfd_ray.data.loading.loader import val_batches
+from attnfd_ray.data.loading.reader_pool import Readers
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
 from attnfd_ray.train.evaluate import evaluate, for_test, protocol
@@ -59,7 +59,7 @@ def test_the_weights_of_the_best_epoch_are_scored_on_all_of_it(settings: Experim
 def test_it_is_scored_once_and_moves_nothing(settings: ExperimentSettings, tmp_path: Path) -> None:
     without = make_run(settings, tmp_path / "without")
     assert without.run(Listener()).test is None
-    with patch("attnfd_ray.train.loop.for_test", wraps=for_test) as spy:
+    with patch("attnfd_ray.train.trainer.for_test", wraps=for_test) as spy:
         test_set = open_dataset(settings.data, split="test")
         run = make_run(settings, tmp_path / "with", test_set=test_set)
         run.run(Listener())

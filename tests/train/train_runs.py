@@ -15,16 +15,16 @@ from torch import distributed as dist
 
 from attnfd_ray.config.overrides import set_dotted
 from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
-from attnfd_ray.data.dataset import SegmentationDataset, open_dataset
-from attnfd_ray.data.readers import Readers
-from attnfd_ray.data.toyscenes import write_toyscenes
+from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
+from attnfd_ray.data.generate.toyscenes import write_toyscenes
+from attnfd_ray.data.loading.reader_pool import Readers
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.models import build_model
 from attnfd_ray.train import checkpoint
-from attnfd_ray.train.loop import Run
 from attnfd_ray.train.records import EpochRecord, Outcome
 from attnfd_ray.train.step import Stepper
+from attnfd_ray.train.trainer import Run
 
 CPU = torch.device("cpu")
 TEACHER = ModelSettings(backbone="resnet18", width=0.25)
@@ -154,7 +154,7 @@ def scores_of(record: EpochRecord) -> dict[str, Any]:
 # Other processes. They fork from a server that has torch and us loaded already, and has never computed anything.
 
 Work = Callable[..., Any]
-SLOW_TO_IMPORT = ["attnfd_ray.train.loop", "attnfd_ray.data.voc", "attnfd_ray.models.deeplabv3plus", "torch._dynamo"]
+SLOW_TO_IMPORT = ["attnfd_ray.train.trainer", "attnfd_ray.data.datasets.voc", "attnfd_ray.models.deeplabv3plus", "torch._dynamo"]
 
 
 def start(work: Work, *arguments: Any) -> Any:

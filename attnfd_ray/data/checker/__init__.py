@@ -1,0 +1,1 @@
+"""Checks a dataset before training, and draws what is in it."""

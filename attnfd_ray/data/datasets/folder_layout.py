@@ -1,0 +1,151 @@
+"""What `classes.yaml` says of a folder of images and masks; every mistake in it is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PlainValidator, ValidationError
+from pydantic_core import ErrorDetails
+
+from attnfd_ray import registry
+from attnfd_ray.config import yaml_source as source
+from attnfd_ray.config.base import Record, refused, shown
+from attnfd_ray.config.messages import dotted, message
+from attnfd_ray.config.types import IGNORED
+from attnfd_ray.config.yaml_nodes import Key
+from attnfd_ray.data.palette import Colour, voc_colormap
+from attnfd_ray.errors import ConfigError, DataError
+
+FILE = "classes.yaml"
+_EXAMPLE = "classes: [{name: road, id: 0}, {name: car, id: 1}]"
+
+
+def _inside(text: str) -> str:
+    path = PurePosixPath(text)
+    if not text or path.is_absolute() or ".." in path.parts:
+        raise refused("needs a directory inside the dataset")
+    return text
+
+
+def _ending(text: str) -> str:
+    if "/" in text:
+        raise refused("needs the end of a file's name, without its extension")
+    return text
+
+
+def _id_or_colour(value: Any) -> int | Colour:
+    if _is_byte(value):
+        return int(value)
+    if isinstance(value, list) and len(value) == 3 and all(map(_is_byte, value)):
+        red, green, blue = value
+        return red, green, blue
+    raise refused("needs an id 0..255, or a color as in [0, 0, 142]")
+
+
+def _is_byte(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 255
+
+
+_Byte = Annotated[int, Field(ge=0, le=255)]
+_Directory = Annotated[str, AfterValidator(_inside)]
+
+
+class FolderClass(Record):
+    """A class, and the value or the colour that it has in masks."""
+
+    name: Annotated[str, Field(min_length=1)]
+    id: _Byte | None = None
+    color: tuple[_Byte, _Byte, _Byte] | None = None
+
+
+class FolderLayout(Record):
+    """Where images and masks are, and what these hold."""
+
+    images: _Directory = "images/{split}"
+    masks: _Directory = "masks/{split}"
+    suffix: Annotated[str, AfterValidator(_ending)] = ""
+    masks_hold: Literal["ids", "colors"] = "ids"
+    classes: Annotated[list[FolderClass], Field(min_length=1, max_length=254)]
+    ignore: list[Annotated[int | Colour, PlainValidator(_id_or_colour)]] | None = None
+
+    @property
+    def palette(self) -> tuple[Colour, ...]:
+        """The colours of the classes; those that say none get colours of Pascal VOC that no other has."""
+        taken = {known.color for known in self.classes}
+        free = (colour for colour in voc_colormap() if colour not in taken)
+        return tuple(known.color or next(free) for known in self.classes)
+
+    @property
+    def label_of_id(self) -> Mapping[int, int]:
+        """What every value of a mask of ids means, a class or IGNORED; 255 is IGNORED if nothing else is said."""
+        labels = {known.id: label for label, known in enumerate(self.classes) if known.id is not None}
+        ignored = [IGNORED] if self.ignore is None else self.ignore
+        return {value: IGNORED for value in ignored if isinstance(value, int)} | labels
+
+    @property
+    def label_of_colour(self) -> Mapping[Colour, int]:
+        """What every colour of a mask of colours means, a class or IGNORED."""
+        labels = {known.color: label for label, known in enumerate(self.classes) if known.color is not None}
+        return {colour: IGNORED for colour in self.ignore or () if not isinstance(colour, int)} | labels
+
+
+def read_layout(root: Path) -> FolderLayout:
+    """Return what classes.yaml says. Raises DataError with every problem found, one line each."""
+    path = root / FILE
+    if not path.is_file():
+        raise DataError(f"{root}: there is no {FILE}; needed is one that says what masks hold, such as {_EXAMPLE}")
+    try:
+        # nothing of the environment gets into what someone else wrote
+        read = source.read(path, environ={}, needs=f"the classes, such as {_EXAMPLE}")
+    except ConfigError as error:
+        raise DataError(error.problems) from None
+    problems = dict(read.problems)
+    try:
+        layout = FolderLayout.model_validate(read.tree)
+        problems |= dict(_broken_rules(layout))
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            # a value that could not be read has its own line already
+            if not any(details["loc"][: len(known)] == known for known in read.problems):
+                problems.setdefault(details["loc"], _complaint(details, read.tree))
+    if problems:
+        keys = sorted(problems, key=read.place)
+        raise DataError([f"{read.place(key)}: {dotted(key)}: {problems[key]}" for key in keys])
+    return layout
+
+
+def _complaint(details: ErrorDetails, tree: Mapping[str, Any]) -> str:
+    if details["type"] != "extra_forbidden":
+        return message(details, tree)
+    key = str(details["loc"][-1])
+    record = FolderLayout if len(details["loc"]) == 1 else FolderClass
+    return f"unknown key '{key}'{registry.suggestion(key, record.model_fields)}"
+
+
+def _broken_rules(layout: FolderLayout) -> Iterator[tuple[Key, str]]:
+    """Yield (key, what is wrong) between values that are right by themselves."""
+    held, other = ("id", "color") if layout.masks_hold == "ids" else ("color", "id")
+    for index, known in enumerate(layout.classes):
+        if getattr(known, held) is None:
+            yield ("classes", index, held), f"is missing; needed where masks_hold is {layout.masks_hold}"
+        if other == "id" and known.id is not None:
+            yield ("classes", index, "id"), "means nothing where masks_hold is colors; leave it out"
+    for word in ("name", "id", "color"):
+        values = [getattr(known, word) for known in layout.classes]
+        for index, value in enumerate(values):
+            first = values.index(value)
+            if value is not None and first < index:
+                yield ("classes", index, word), f"is that of classes[{first}] too, got {shown(value)}; needs another"
+    yield from _broken_ignore(layout, held)
+
+
+def _broken_ignore(layout: FolderLayout, held: str) -> Iterator[tuple[Key, str]]:
+    names = {getattr(known, held): known.name for known in layout.classes}
+    for index, value in enumerate(layout.ignore or ()):
+        if isinstance(value, int) != (held == "id"):
+            needed = "an id" if held == "id" else "a color"
+            yield ("ignore", index), f"needs {needed} where masks_hold is {layout.masks_hold}, got {shown(value)}"
+        elif value in names:
+            yield ("ignore", index), f"{shown(value)} is the {held} of class '{names[value]}'; take one of them out"

@@ -1,0 +1,1 @@
+"""Makes datasets: the toyscenes of demos and tests, and VOC's augmented training set."""

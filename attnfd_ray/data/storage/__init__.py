@@ -1,0 +1,1 @@
+"""Decoded images and remote datasets kept on this machine, within the space there is."""

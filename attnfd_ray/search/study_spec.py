@@ -1,0 +1,42 @@
+"""Trials that compete with one another: those of a search, and apart from them its baselines. No torch, no ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from attnfd_ray.config.metrics import MIOU
+from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.search.baseline import alone, tuned
+from attnfd_ray.search.optuna_study import Advisor
+from attnfd_ray.search.warm_start import values_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """What each trial changes, the values it has of that, and their sampler and early stopping.
+
+    Without an advisor there is nothing to draw, and nothing is stopped.
+    """
+
+    settings: ExperimentSettings
+    written: dict[str, Any]
+    advisor: Advisor | None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What its trials are told to be worth; the student alone has nothing but its mIoU to choose by."""
+        return (MIOU,) if self.advisor is None else self.advisor.metrics
+
+
+def searched(settings: ExperimentSettings, advisor: Advisor) -> Series:
+    """Return the series of what is searched."""
+    return Series(settings=settings, written=values_at(settings, settings.search), advisor=advisor)
+
+
+def baselines(settings: ExperimentSettings, *, are_tuned: bool) -> Series:
+    """Return the series of the student alone. Raises ConfigError where it is to be tuned and there is none."""
+    if not are_tuned:
+        return Series(settings=alone(settings) or settings, written={}, advisor=None)
+    space = tuned(settings)
+    return Series(settings=alone(settings) or settings, written=values_at(space, space.search), advisor=Advisor(space))
