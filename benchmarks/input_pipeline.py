@@ -26,7 +26,7 @@ from attnfd_ray.config.schema import DataSettings
 from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
 from attnfd_ray.data.generate.toyscenes import write_toyscenes
 from attnfd_ray.data.loading.loader import TrainLoader
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.data.loading.transforms import IMAGENET_MEAN, IMAGENET_STD
 from benchmarks.record import load, record
 
@@ -91,7 +91,7 @@ def measured(name: str, data: DataSettings) -> tuple[list[str], bool]:
         opened = {cache: open_dataset(data.model_copy(update={"cache": cache}), split="train") for cache in LIMITS}
         for cache, dataset in opened.items():
             dataset.samples = dataset.samples[:IMAGES]
-            loader = TrainLoader(dataset, data, readers=Readers([dataset]), global_batch_size=BATCH, seed=1)
+            loader = TrainLoader(dataset, data, readers=ReaderPool([dataset]), global_batch_size=BATCH, seed=1)
             sides[cache] = _epochs(loader)
         sides["paper"] = PaperPipeline(opened["none"], data, seed=1).epoch
         for epoch in sides.values():  # fills the caches, warms the files

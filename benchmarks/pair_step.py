@@ -23,7 +23,7 @@ from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.models import build_model
 from attnfd_ray.train.optim import build_optimizer
-from attnfd_ray.train.step import Stepper
+from attnfd_ray.train.step import StepRunner
 from attnfd_ray.train.task import DistillationTask
 from benchmarks.record import load, record
 from benchmarks.steps import Step, timed
@@ -63,10 +63,10 @@ def step_of(method: str, *, tuned: bool, products: bool = False) -> Step:
     if tuned:
         task = task.to(memory_format=torch.channels_last)
     if teacher is not None:
-        (teacher.pack() if tuned else teacher).behave(loss.teacher_mode).listen(taps)
+        (teacher.pack() if tuned else teacher).set_mode(loss.teacher_mode).set_taps(taps)
     optimizer = build_optimizer(task, settings.optim)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    stepper = Stepper(task, teacher, optimizer, scaler, settings, device=torch.device("cpu"), total=1)
+    stepper = StepRunner(task, teacher, optimizer, scaler, settings, device=torch.device("cpu"), total=1)
     images_NCHW = torch.randn(BATCH, 3, SIDE, SIDE)
     if tuned:
         images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)

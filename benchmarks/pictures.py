@@ -16,7 +16,7 @@ from rich.console import Console
 from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.report.text import show
 from attnfd_ray.runtime.picture import draw
-from attnfd_ray.store.atomic import write_whole
+from attnfd_ray.store.atomic import write_atomic
 from attnfd_ray.store.store import Store
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,8 +35,8 @@ def main(store_path: str, docs: Path = DOCS) -> None:
     store = Store.open(store_path, create=False)
     drawn = draw(store, num_images=IMAGES)
     assert not drawn.missing, drawn.missing
-    write_whole(docs / "demo.png", drawn.png)
-    write_whole(docs / "report.svg", report_svg(store).encode())
+    write_atomic(docs / "demo.png", drawn.png)
+    write_atomic(docs / "report.svg", report_svg(store).encode())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attnfd_ray.distill.attnfd import AttnFD
 from attnfd_ray.distill.batch_sums import batch_sum
-from attnfd_ray.distill.features import ByTap, in_full_precision
+from attnfd_ray.distill.features import TapModuleDict, in_full_precision
 from attnfd_ray.distill.method import Networks
 
 _TINY = 1e-12
@@ -57,7 +57,7 @@ class RunningNorm(AttnFD):
 
     def __init__(self, settings: Settings, networks: Networks) -> None:
         super().__init__(settings, networks)
-        self.running = ByTap({layer: _RunningScales() for layer in settings.layers})
+        self.running = TapModuleDict({layer: _RunningScales() for layer in settings.layers})
 
     def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
         self._layers = iter(self.settings.layers)
@@ -105,10 +105,10 @@ class DecayingWeight(AttnFD):
 
     factor = 1.0
 
-    def resting(self, epoch: int) -> tuple[str, ...]:
+    def frozen_prefixes(self, epoch: int) -> tuple[str, ...]:
         """Set the weight of `epoch` (from 1), which the training loop announces here."""
         self.factor = max(0.0, 1 - (epoch - 1) / self.settings.decay_epochs)
-        return super().resting(epoch)
+        return super().frozen_prefixes(epoch)
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
         return self.factor * super().distance(student_NCHW, teacher_NCHW)

@@ -19,7 +19,7 @@ from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.models import SegmentationModel, TapRecorder, build_model
 from attnfd_ray.train.optim import build_optimizer
-from attnfd_ray.train.step import Stepper
+from attnfd_ray.train.step import StepRunner
 from attnfd_ray.train.task import DistillationTask
 from attnfd_ray.train.trainer import memory_layout
 
@@ -43,7 +43,7 @@ class ReleasedTeacher(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(True).train()
 
-    def listen(self, taps: tuple[str, ...]) -> None:
+    def set_taps(self, taps: tuple[str, ...]) -> None:
         self._recorder = TapRecorder(self.network, taps)
 
     def forward(self, images_NCHW: Tensor) -> dict[str, Tensor]:
@@ -70,14 +70,14 @@ def build_step(*, released: bool = False, method: dict[str, Any] | None = None) 
         for layer, frozen in loss.teacher_gates.items():
             loss.teacher_gates[layer] = frozen.gate
     else:
-        # as `Run` does
+        # as `Trainer` does
         task.to(memory_format=memory_layout(settings.train, torch.device("cpu")))
-        teacher.pack().behave(loss.teacher_mode)
-    teacher.listen(taps)
+        teacher.pack().set_mode(loss.teacher_mode)
+    teacher.set_taps(taps)
     optimizer = build_optimizer(task, settings.optim)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     listened = teacher if loss.needs_teacher else None
-    stepper = Stepper(task, listened, optimizer, scaler, settings, device=torch.device("cpu"), total=1)
+    stepper = StepRunner(task, listened, optimizer, scaler, settings, device=torch.device("cpu"), total=1)
     images_NCHW = torch.randn(BATCH, 3, SIDE, SIDE)
     labels_NHW = torch.randint(NUM_CLASSES, (BATCH, SIDE, SIDE))
     return lambda: stepper.step(images_NCHW, labels_NHW)

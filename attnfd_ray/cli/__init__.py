@@ -15,7 +15,7 @@ from attnfd_ray.cli.explain import explain
 from attnfd_ray.cli.gc import gc
 from attnfd_ray.cli.picture import picture
 from attnfd_ray.cli.report import report
-from attnfd_ray.cli.signals import ended_by_signal, heed_signals, leave, way_on
+from attnfd_ray.cli.signals import ended_by_signal, install_signal_handlers, leave, resume_hint
 from attnfd_ray.cli.teacher import teacher
 from attnfd_ray.cli.train import train
 from attnfd_ray.cli.tune import tune
@@ -40,7 +40,7 @@ def main() -> None:
     """Run the command line; a mistake of the user's is one line on stderr and exit code 2, never a traceback."""
     # a user's own `module:Class` lies beside the file that names it, and comes after all that is installed
     sys.path.append(str(Path.cwd()))
-    heed_signals()
+    install_signal_handlers()
     try:
         # click's own handling would turn Ctrl-C into exit code 1
         code = cli.main(prog_name="attnfd-ray", standalone_mode=False)
@@ -50,11 +50,11 @@ def main() -> None:
     except UserErrors as error:
         code = _fail("\n".join(error.problems), error.exit_code)
     except Interrupted as error:
-        code = _fail(f"{one_line(str(error))}; {way_on()}", error.exit_code)
+        code = _fail(f"{one_line(str(error))}; {resume_hint()}", error.exit_code)
     except AttnFDError as error:
         code = _fail(one_line(str(error)), error.exit_code)
     except click.Abort:  # what click makes of Ctrl-C
-        code = _fail(f"interrupted; {way_on()}", ended_by_signal())
+        code = _fail(f"interrupted; {resume_hint()}", ended_by_signal())
     leave(code or 0)
 
 

@@ -26,10 +26,10 @@ def check(file: Path, sets: tuple[str, ...], wait_timeout: float, expect_nodes: 
 
     settings = load_experiment(file, sets=sets)
     environment.prepare()
-    from attnfd_ray.runtime.cluster.preflight import Patience
+    from attnfd_ray.runtime.cluster.preflight import WaitPolicy
     from attnfd_ray.runtime.commands import check as run
 
     for line in run(
-        settings, Patience(wait_s=wait_timeout, nodes=expect_nodes), lambda text: click.echo(text, err=True)
+        settings, WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes), lambda text: click.echo(text, err=True)
     ):
         click.echo(line)

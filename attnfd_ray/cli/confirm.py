@@ -46,10 +46,10 @@ def confirm(
 
     settings = load_experiment(file, sets=sets)
     environment.prepare()
-    from attnfd_ray.runtime.cluster.preflight import Patience
+    from attnfd_ray.runtime.cluster.preflight import WaitPolicy
     from attnfd_ray.runtime.confirm import confirm as run
 
-    patience = Patience(wait_s=wait_timeout, nodes=expect_nodes)
+    patience = WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes)
     with progress(settings, as_json=as_json, searching=True) as listener:
         result = run(settings, listener, top=top, seeds=seeds, verbose=verbose, patience=patience)
     shown = summarise(Store.open(result.store, create=False), experiment=settings.experiment).shown

@@ -33,10 +33,10 @@ def write_page(path: Path, report: DataReport, splits: Sequence[Split]) -> None:
 
 def write(path: Path, content: bytes) -> None:
     """Write the whole file or nothing; DataError where that cannot be done."""
-    from attnfd_ray.store.atomic import write_whole
+    from attnfd_ray.store.atomic import write_atomic
 
     try:
-        write_whole(path, content)
+        write_atomic(path, content)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); give a file in a directory of yours") from None
 

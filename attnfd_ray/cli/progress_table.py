@@ -37,7 +37,7 @@ class _Line:
         return None if self.failed else self.metrics.get("best_miou")
 
 
-class Board:
+class ProgressTable:
     """The live table: searched values, best so far, baseline, how many run, finished and failed, and how long yet.
 
     `write` prints a line that stays, such as a warning.

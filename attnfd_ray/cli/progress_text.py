@@ -14,7 +14,7 @@ from attnfd_ray.runtime.jobs.callback import Counts
 from attnfd_ray.runtime.jobs.messages import Job
 
 
-class JsonLines:
+class JsonProgress:
     """Everything that happens, a JSON object a line."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -46,7 +46,7 @@ class JsonLines:
         self._say("finished", trial_id=job.trial_id, role=job.role, state=state, searched=job.searched, **values)
 
 
-class Lines:
+class TextProgress:
     """A line for each finished trial and each warning, for each epoch of a single run, and for ten of a teacher."""
 
     def __init__(self, write: Callable[[str], None], *, every_epoch: bool, seed: int | None = None) -> None:

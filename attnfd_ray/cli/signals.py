@@ -15,7 +15,7 @@ _ORDERLY_END_S = 10.0
 _signals: list[int] = []  # those heeded so far
 
 
-def heed_signals() -> None:
+def install_signal_handlers() -> None:
     """Heed Ctrl-C, and SIGTERM as its second time.
 
     The first Ctrl-C lets the epochs that run come to their end, where trials run. Else, and at the second one, the
@@ -31,7 +31,7 @@ def ended_by_signal() -> int:
     return 128 + (_signals[-1] if _signals else signal.SIGINT)
 
 
-def way_on() -> str:
+def resume_hint() -> str:
     """Return what to do after an interruption: the command that goes on, for those that do."""
     from attnfd_ray.runtime.jobs.interrupt import has_begun
 
@@ -70,7 +70,7 @@ def _interrupted(number: int, frame: object) -> None:
 
 
 def _end() -> None:
-    _say(f"interrupted; {way_on()}")
+    _say(f"interrupted; {resume_hint()}")
     os._exit(ended_by_signal())
 
 

@@ -34,12 +34,12 @@ def train(
     from attnfd_ray.runtime.cluster.connect import environment
 
     environment.prepare()
-    from attnfd_ray.runtime.cluster.preflight import Patience
+    from attnfd_ray.runtime.cluster.preflight import WaitPolicy
     from attnfd_ray.runtime.commands import train as run
 
     with progress(settings, as_json=as_json, searching=False) as listener:
         result = run(
-            settings, listener, fresh=fresh, verbose=verbose, patience=Patience(wait_s=wait_timeout, nodes=expect_nodes)
+            settings, listener, fresh=fresh, verbose=verbose, patience=WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes)
         )
     if not as_json:
         click.echo(f"weights: {result.store}/runs/{result.id}/best.safetensors")

@@ -58,7 +58,7 @@ def tune(
     from attnfd_ray.runtime.cluster.connect import environment
 
     environment.prepare()
-    from attnfd_ray.runtime.cluster.preflight import Patience
+    from attnfd_ray.runtime.cluster.preflight import WaitPolicy
     from attnfd_ray.runtime.commands import tune as run
 
     with progress(settings, as_json=as_json, searching=True) as listener:
@@ -69,7 +69,7 @@ def tune(
             warm_start=warm_start,
             retry_failed=retry == "failed",
             verbose=verbose,
-            patience=Patience(wait_s=wait_timeout, nodes=expect_nodes),
+            patience=WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes),
         )
     if not as_json:
         click.echo(f"report: attnfd-ray report {result.store} --experiment {settings.experiment}")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
 
 
-class Record(BaseModel):
+class StrictModel(BaseModel):
     """A settings record: unknown keys are refused, values cannot be changed after the fact."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)

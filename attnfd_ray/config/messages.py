@@ -125,7 +125,7 @@ def _fields(record: Any) -> dict[Any, FieldInfo]:
 
 
 def _record_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the record inside `Record`, `Record | None` or `Annotated[...]`."""
+    """Return the record inside `StrictModel`, `StrictModel | None` or `Annotated[...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((record for arg in get_args(annotation) if (record := _record_in(arg))), None)

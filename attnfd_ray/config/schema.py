@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 
 from attnfd_ray import registry
 from attnfd_ray.config.arch_choices import fits, with_defaults
-from attnfd_ray.config.base import Record as Record
+from attnfd_ray.config.base import StrictModel as StrictModel
 from attnfd_ray.config.base import broken, refused, shown
 from attnfd_ray.config.metrics import Metric
 from attnfd_ray.config.rules import broken_rules
@@ -35,7 +35,7 @@ from attnfd_ray.config.types import (
 from attnfd_ray.errors import ConfigError
 
 
-class DataSettings(Record):
+class DataSettings(StrictModel):
     """Where the images are, and what the network sees of them."""
 
     name: Annotated[str, part("dataset")]
@@ -82,7 +82,7 @@ class DataSettings(Record):
     ] = None
 
 
-class ModelSettings(Record):
+class ModelSettings(StrictModel):
     """A segmentation network."""
 
     arch: Annotated[
@@ -108,7 +108,7 @@ class ModelSettings(Record):
         return with_defaults(settings)
 
 
-class TeacherTraining(Record):
+class TeacherTraining(StrictModel):
     """How a teacher is trained, once, before the first student; what is not said here is as for the student."""
 
     epochs: Positive
@@ -125,7 +125,7 @@ class TeacherSettings(ModelSettings):
     min_miou: Annotated[Probability, Field(description="a teacher below this on the val split is refused")] = 0.0
 
 
-class MethodSettings(Record):
+class MethodSettings(StrictModel):
     """What every distillation method has; each method adds its own."""
 
     name: str
@@ -152,7 +152,7 @@ def _method(value: Any) -> MethodSettings:
 AnyMethod = Annotated[SerializeAsAny[MethodSettings], BeforeValidator(_method)]
 
 
-class OptimSettings(Record):
+class OptimSettings(StrictModel):
     """SGD with momentum."""
 
     lr: Annotated[AboveZero, Field(description="of the backbone")] = 0.007
@@ -164,7 +164,7 @@ class OptimSettings(Record):
     poly_power: AboveZero = 0.9
 
 
-class TrainSettings(Record):
+class TrainSettings(StrictModel):
     """How long and how."""
 
     epochs: Positive = 50
@@ -193,7 +193,7 @@ class TrainSettings(Record):
     ] = 150.0
 
 
-class ScalingSettings(Record):
+class ScalingSettings(StrictModel):
     """What one training run takes."""
 
     workers: UpTo4096 = 1
@@ -203,7 +203,7 @@ class ScalingSettings(Record):
     ] = "auto"
 
 
-class TuneSettings(Record):
+class TuneSettings(StrictModel):
     """How a search goes about it."""
 
     trials: Annotated[Positive, Field(description="configurations to try, baselines not counted")] = 32
@@ -257,7 +257,7 @@ class TuneSettings(Record):
         return (self.metric,) if isinstance(self.metric, str) else self.metric
 
 
-class ExperimentSettings(Record):
+class ExperimentSettings(StrictModel):
     """One experiment: what `train` runs as it stands and `tune` varies."""
 
     experiment: Name

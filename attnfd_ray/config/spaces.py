@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, model_validator
 
 from attnfd_ray import registry
-from attnfd_ray.config.base import Record, shown
+from attnfd_ray.config.base import StrictModel, shown
 
 _MANY = 1000  # values; each is tried on the settings before a search begins
 
 
-class Space(Record):
+class Space(StrictModel):
     """The values one setting may take; `examples()` are those a validator must accept."""
 
     model_config = ConfigDict(serialize_by_alias=True)

@@ -29,7 +29,7 @@ from attnfd_ray.config.types import Layers, LossWeight
 from attnfd_ray.distill import gates, presets
 from attnfd_ray.distill.batch_sums import batch_sum
 from attnfd_ray.distill.cbam import Form, Part, Pooling
-from attnfd_ray.distill.features import ByTap, connector, in_full_precision, resized
+from attnfd_ray.distill.features import TapModuleDict, connector, in_full_precision, resized
 from attnfd_ray.distill.method import Method, Networks
 from attnfd_ray.distill.teacher import TeacherMode
 
@@ -111,13 +111,13 @@ class AttnFD(Method):
         super().__init__()
         self.settings = settings
         self.teacher_mode = settings.teacher_mode
-        self.divides_by_batch = settings.divide_by_batch
+        self.loss_over_batch_size = settings.divide_by_batch
         self.uses_batch_sums = settings.norm == "batch"
         # the teacher's BatchNorm statistics of a part of a batch are not those of the whole
-        self.cut_matters = settings.teacher_mode != "eval"
-        self.student_gates = ByTap()
-        self.teacher_gates = ByTap()
-        self.connectors = ByTap()
+        self.depends_on_batch = settings.teacher_mode != "eval"
+        self.student_gates = TapModuleDict()
+        self.teacher_gates = TapModuleDict()
+        self.connectors = TapModuleDict()
         for layer in settings.layers:
             narrow, wide = networks.student_channels[layer], networks.teacher_channels[layer]
             self.student_gates[layer] = gates.student_gate(
@@ -139,7 +139,7 @@ class AttnFD(Method):
         """Return the layers that are compared."""
         return tuple(settings.layers)
 
-    def resting(self, epoch: int) -> tuple[str, ...]:
+    def frozen_prefixes(self, epoch: int) -> tuple[str, ...]:
         """Return all but the connectors in the first epoch and those later, if they learn in the first only."""
         if self.settings.connectors == "always":
             return ()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from attnfd_ray.config.types import IGNORED, AboveZero, Layers, LossWeight, Positive
 from attnfd_ray.distill.class_queue import ClassQueue
-from attnfd_ray.distill.features import ByTap, connector, in_full_precision, resized
+from attnfd_ray.distill.features import TapModuleDict, connector, in_full_precision, resized
 from attnfd_ray.distill.labels import class_means, labels_at
 from attnfd_ray.distill.layerwise import LayerSettings
 from attnfd_ray.distill.method import Method, Networks
@@ -33,11 +33,11 @@ class CIRKD(Method):
     """Cross-image relational distillation.
 
     Images are compared with one another, so pairs that a cut of the batch separates are lost, and a memory depends on
-    the order in which images came: `cut_matters`. With several workers, images are paired within a worker, while the
+    the order in which images came: `depends_on_batch`. With several workers, images are paired within a worker, while the
     memory takes in what all of them see and is the same on each, so that rank 0's checkpoint holds it for all.
     """
 
-    cut_matters = True
+    depends_on_batch = True
 
     class Settings(LayerSettings):
         """`method: {name: cirkd, ...}`; defaults are the paper's where nothing else is said."""
@@ -66,7 +66,7 @@ class CIRKD(Method):
     def __init__(self, settings: Settings, networks: Networks) -> None:
         super().__init__()
         self.settings = settings
-        self.memories = ByTap()
+        self.memories = TapModuleDict()
         for layer in settings.layers if settings.memory else []:
             self.memories[layer] = TeacherMemory(
                 settings, networks.student_channels[layer], networks.teacher_channels[layer], networks.num_classes

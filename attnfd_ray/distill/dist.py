@@ -27,7 +27,7 @@ class DIST(LogitMethod):
     A column runs over all pixels of the batch, so its correlation is no mean over images and the cut matters.
     """
 
-    cut_matters = True
+    depends_on_batch = True
 
     class Settings(LogitSettings):
         """`method: {name: dist, ...}`."""

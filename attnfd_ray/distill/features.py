@@ -14,7 +14,7 @@ Options = ParamSpec("Options")
 Distance = Callable[Concatenate[Tensor, Tensor, Options], Tensor]
 
 
-class ByTap(nn.ModuleDict):
+class TapModuleDict(nn.ModuleDict):
     """A module for each tap. A tap may be a module's path, and torch forbids dots in names, so they are kept as `/`."""
 
     def __setitem__(self, tap: str, module: nn.Module) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attnfd_ray.config.schema import MethodSettings
 from attnfd_ray.config.types import Layers, LossWeight
-from attnfd_ray.distill.features import ByTap, resized
+from attnfd_ray.distill.features import TapModuleDict, resized
 from attnfd_ray.distill.method import Method, Networks
 
 
@@ -35,7 +35,7 @@ class LayerwiseMethod(Method):
     def __init__(self, settings: Any, networks: Networks) -> None:
         super().__init__()
         self.settings = settings
-        self.connectors = ByTap(
+        self.connectors = TapModuleDict(
             {
                 layer: self.connector(networks.student_channels[layer], networks.teacher_channels[layer])
                 for layer in self.taps(settings)

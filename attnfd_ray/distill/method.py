@@ -47,25 +47,25 @@ class Method(nn.Module):
     named scalars that are already weighted, each a mean over the images it was given, so that their sum is what is
     added to the cross-entropy and a batch may be cut at will. A loss of sums over the whole batch sets
     `uses_batch_sums` and takes them from `batch_sum`. What is neither (a distance of images from one another, say) sets
-    `cut_matters` and says why. docs/own_method.md writes one out.
+    `depends_on_batch` and says why. docs/own_method.md writes one out.
     """
 
     Settings: ClassVar[type[MethodSettings]]
     needs_teacher: ClassVar[bool] = True
-    cut_matters: bool = False
+    depends_on_batch: bool = False
     # whether `forward` calls `batch_sums.batch_sum`; with train.accumulate that takes one more forward pass
     uses_batch_sums: bool = False
-    # how the teacher runs, see `FrozenTeacher.behave`
+    # how the teacher runs, see `FrozenTeacher.set_mode`
     teacher_mode: TeacherMode = "eval"
     # the released code's extra division of the whole loss, cross-entropy included, by the number of images
-    divides_by_batch: bool = False
+    loss_over_batch_size: bool = False
 
     @classmethod
     def taps(cls, settings: Any) -> tuple[str, ...]:
         """Return the names of the taps it wants on both networks."""
         raise NotImplementedError
 
-    def resting(self, epoch: int) -> tuple[str, ...]:
+    def frozen_prefixes(self, epoch: int) -> tuple[str, ...]:
         """Return which parameters do not learn in `epoch` (from 1), as prefixes: `student`, `method.connectors`."""
         return ()
 

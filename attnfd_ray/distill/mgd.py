@@ -21,11 +21,11 @@ class MGD(LayerwiseMethod):
     """Masked generative distillation.
 
     The pixels to hide are drawn from torch's global generator, so another cut of a batch hides other pixels:
-    `cut_matters`. A generator has 18 D^2 weights for a teacher of D channels, 75 million at the stage4 of a ResNet-101;
+    `depends_on_batch`. A generator has 18 D^2 weights for a teacher of D channels, 75 million at the stage4 of a ResNet-101;
     it is gone once the student is trained.
     """
 
-    cut_matters = True
+    depends_on_batch = True
 
     class Settings(LayerSettings):
         """`method: {name: mgd, ...}`."""

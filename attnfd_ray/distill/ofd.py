@@ -68,7 +68,7 @@ class OFD(LayerwiseMethod):
         """Return a 1x1 convolution with BatchNorm."""
         return features.connector(student_channels, teacher_channels)
 
-    def resting(self, epoch: int) -> tuple[str, ...]:
+    def frozen_prefixes(self, epoch: int) -> tuple[str, ...]:
         """Let the student rest while only the connectors learn."""
         return ("student",) if epoch <= self.settings.connector_epochs else ()
 

@@ -13,7 +13,7 @@ from pydantic import Field, WrapValidator, field_validator
 from torch import Tensor, nn
 
 from attnfd_ray import registry
-from attnfd_ray.config.base import Record, broken
+from attnfd_ray.config.base import StrictModel, broken
 from attnfd_ray.config.schema import AnyMethod, MethodSettings
 from attnfd_ray.config.types import LossWeight
 from attnfd_ray.distill.method import Method, Networks
@@ -21,7 +21,7 @@ from attnfd_ray.distill.teacher import TeacherMode
 from attnfd_ray.errors import ConfigError
 
 
-class _Weight(Record):
+class _Weight(StrictModel):
     weight: LossWeight
 
 
@@ -67,8 +67,8 @@ class Sum(Method):
         self.settings = settings
         parts = [registry.load("method", term.name)(term, networks) for term in _live(settings.terms)]
         self.parts: Any = nn.ModuleList(parts)
-        self.teacher_mode, self.divides_by_batch = _shared((part.teacher_mode, part.divides_by_batch) for part in parts)
-        self.cut_matters = any(part.cut_matters for part in parts)
+        self.teacher_mode, self.loss_over_batch_size = _shared((part.teacher_mode, part.loss_over_batch_size) for part in parts)
+        self.depends_on_batch = any(part.depends_on_batch for part in parts)
         self.uses_batch_sums = any(part.uses_batch_sums for part in parts)
 
     @classmethod
@@ -77,12 +77,12 @@ class Sum(Method):
         wanted = (registry.load("method", term.name).taps(term) for term in _live(settings.terms))
         return tuple(dict.fromkeys(itertools.chain.from_iterable(wanted)))
 
-    def resting(self, epoch: int) -> tuple[str, ...]:
+    def frozen_prefixes(self, epoch: int) -> tuple[str, ...]:
         """Let rest what one of its methods wants to rest."""
         return tuple(
             f"method.parts.{index}.{inside}".rstrip(".") if owner == "method" else prefix
             for index, part in enumerate(self.parts)
-            for prefix in part.resting(epoch)
+            for prefix in part.frozen_prefixes(epoch)
             for owner, _, inside in [prefix.partition(".")]
         )
 
@@ -102,7 +102,7 @@ def _wishes(term: MethodSettings) -> tuple[TeacherMode, bool]:
     kind = registry.load("method", term.name)
     return (
         getattr(term, "teacher_mode", kind.teacher_mode),
-        getattr(term, "divide_by_batch", kind.divides_by_batch),
+        getattr(term, "divide_by_batch", kind.loss_over_batch_size),
     )
 
 

@@ -17,7 +17,7 @@ TeacherMode = Literal["eval", "batch_statistics", "train"]
 class FrozenTeacher(nn.Module):
     """Features of a network that never learns and never moves, whatever mode its parent is put in.
 
-    `teacher(images_NCHW)` returns `{tap: features_NCHW}` without gradient, for the taps last given to `listen`.
+    `teacher(images_NCHW)` returns `{tap: features_NCHW}` without gradient, for the taps last given to `set_taps`.
     """
 
     def __init__(self, network: SegmentationModel) -> None:
@@ -28,11 +28,11 @@ class FrozenTeacher(nn.Module):
         super().train(False)
 
     def train(self, mode: bool = True) -> FrozenTeacher:
-        """Stay as `behave` said, whatever mode a part was put in meanwhile."""
+        """Stay as `set_mode` said, whatever mode a part was put in meanwhile."""
         super().train(False)
-        return self.behave(self._mode)
+        return self.set_mode(self._mode)
 
-    def behave(self, mode: TeacherMode) -> FrozenTeacher:
+    def set_mode(self, mode: TeacherMode) -> FrozenTeacher:
         """Run from now on with its own statistics (eval), with the batch's (batch_statistics), or also with dropout.
 
         Whatever the mode, no running statistic moves.
@@ -47,11 +47,11 @@ class FrozenTeacher(nn.Module):
         return self
 
     def pack(self) -> FrozenTeacher:
-        """Make it faster in fp32 on the CPU it is on; its answers change by rounding only. Comes before `listen`."""
+        """Make it faster in fp32 on the CPU it is on; its answers change by rounding only. Comes before `set_taps`."""
         pack_convolutions(self.network)
         return self
 
-    def listen(self, taps: Sequence[str]) -> None:
+    def set_taps(self, taps: Sequence[str]) -> None:
         """Record these taps from now on, and no others."""
         if self._recorder is not None:
             self._recorder.close()

@@ -19,7 +19,7 @@ import safetensors.torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attnfd_ray.config.schema import ModelSettings, Record
+from attnfd_ray.config.schema import ModelSettings, StrictModel
 from attnfd_ray.errors import CheckpointError, StoreError
 from attnfd_ray.models.tensors import few, fill, is_safetensors, read_tensors, readable
 
@@ -29,7 +29,7 @@ CBAM_LOCATIONS = ("backbone", "aspp", "decoder")
 MOBILENET_HALVES = re.compile(r"^backbone\.(low|high)_level_features\.")
 
 
-class ModelHeader(Record):
+class ModelHeader(StrictModel):
     """What a saved network says of itself: enough to build it again, and to name what it predicts."""
 
     version: Literal[1] = 1

@@ -66,7 +66,7 @@ class SmpModel(SegmentationModel):
         if kind.__name__ == "PAN":  # halves its deepest feature three times
             self.probe_pixels = 8 * settings.output_stride
         try:
-            _rest_unused(self)
+            _freeze_unused(self)
         except (RuntimeError, ValueError, AssertionError) as error:
             raise ConfigError(f"{settings.arch} cannot run on {settings.backbone}: {_first_line(error)}") from None
 
@@ -148,7 +148,7 @@ def _first_line(error: Exception) -> str:
     return (str(error.args[0] if error.args else error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _rest_unused(model: SmpModel) -> None:
+def _freeze_unused(model: SmpModel) -> None:
     """Let parameters rest that no logit depends on (PSPNet's encoder keeps stages it does not use).
 
     Several workers could not average gradients that never come.

@@ -9,7 +9,7 @@ from attnfd_ray.analysis.records import Report
 from attnfd_ray.config import yaml_io as dialect
 from attnfd_ray.errors import StoreError
 from attnfd_ray.registry import suggestion
-from attnfd_ray.store.atomic import write_whole
+from attnfd_ray.store.atomic import write_atomic
 from attnfd_ray.store.store import Store
 
 _LONGEST_NAME = 100  # of an experiment, see config.values
@@ -28,7 +28,7 @@ def write_best_config(store: Store, report: Report, path: Path, *, trial_id: str
     text = best_config(store, report.shown.experiment, chosen, is_best=chosen == best)
     try:
         if not path.exists():
-            write_whole(path, text.encode())
+            write_atomic(path, text.encode())
         elif path.read_bytes() != text.encode():
             raise StoreError(f"{path}: there already, with other content; move it away or give another name")
     except OSError as error:

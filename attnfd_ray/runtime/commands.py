@@ -10,17 +10,17 @@ from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.checker.check import quick_check
 from attnfd_ray.runtime.cluster.capacity import alive_resources
 from attnfd_ray.runtime.cluster.connect import connected
-from attnfd_ray.runtime.cluster.preflight import NO_PATIENCE, Patience, Say, arithmetic
+from attnfd_ray.runtime.cluster.preflight import NO_WAIT, Say, WaitPolicy, arithmetic
 from attnfd_ray.runtime.files.first_weights import pinned
 from attnfd_ray.runtime.files.retention import tidy
 from attnfd_ray.runtime.files.warm_start import earlier_trials
-from attnfd_ray.runtime.jobs.callback import Listener
+from attnfd_ray.runtime.jobs.callback import Callback
 from attnfd_ray.runtime.jobs.client import run_job
 from attnfd_ray.runtime.session import (
-    check_lasting,
     check_networks,
+    check_store_is_permanent,
+    checked_capacity,
     claimed,
-    room_for,
     searched_students,
     with_teacher,
     worker_groups,
@@ -43,9 +43,9 @@ class Result:
     id: str
 
 
-def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[str]:
+def check(settings: ExperimentSettings, patience: WaitPolicy, say: Say) -> list[str]:
     """Return the arithmetic of an experiment that can go, a line each; raises what keeps it from going."""
-    check_lasting(settings)
+    check_store_is_permanent(settings)
     summary = quick_check(settings.data)
     settings, weights = pinned(settings), list[str]()
     sizes = check_networks(settings, summary.num_classes, say=weights.append)
@@ -53,7 +53,7 @@ def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[st
     is_search = settings.search or settings.tune.baseline_trials
     trials = SearchPlan(settings, search_id="check").counts().planned if is_search else 1
     with connected():
-        room = room_for(settings, sizes, asked=settings.tune.concurrent, trials=trials, patience=patience, say=say)
+        room = checked_capacity(settings, sizes, asked=settings.tune.concurrent, trials=trials, patience=patience, say=say)
         student = "largest student" if any(searched_students(settings)) else "student"
         images = f"{summary.num_train} train and {summary.num_val} val images, {summary.num_classes} classes"
         return [
@@ -68,11 +68,11 @@ def check(settings: ExperimentSettings, patience: Patience, say: Say) -> list[st
 
 def train(
     settings: ExperimentSettings,
-    listener: Listener,
+    listener: Callback,
     *,
     fresh: bool = False,
     verbose: bool = False,
-    patience: Patience = NO_PATIENCE,
+    patience: WaitPolicy = NO_WAIT,
 ) -> Result:
     """Train the student as the settings stand; go on where the same command stopped."""
     with claimed(settings, "train", fresh=fresh, say=listener.stage) as (run_id, template, sizes):
@@ -82,7 +82,7 @@ def train(
             listener.stage(f"{run_id} is complete: nothing left to train")
             return Result(store=settings.store, id=run_id)
         alone = settings.model_copy(update={"search": {}})  # files that only a search would draw are not needed
-        room = partial(room_for, alone, sizes, asked=1, trials=1, patience=patience, say=listener.stage)
+        room = partial(checked_capacity, alone, sizes, asked=1, trials=1, patience=patience, say=listener.stage)
         with worker_groups(settings, template, room, listener.stage, verbose=verbose) as groups:
             job = with_teacher(settings, groups, template, listener)
             listener.started(job)
@@ -93,13 +93,13 @@ def train(
 
 def tune(
     settings: ExperimentSettings,
-    listener: Listener,
+    listener: Callback,
     *,
     fresh: bool = False,
     warm_start: str | None = None,
     retry_failed: bool = False,
     verbose: bool = False,
-    patience: Patience = NO_PATIENCE,
+    patience: WaitPolicy = NO_WAIT,
 ) -> Result:
     """Search as `search:` and `tune:` say; go on where the same command stopped, without repeating what is finished.
 
@@ -125,7 +125,7 @@ def tune(
             return Result(store=settings.store, id=search_id)
         listener.begins(plan.counts())
         asked, left = settings.tune.concurrent, plan.counts().planned - plan.counts().finished
-        room = partial(room_for, settings, sizes, asked=asked, trials=left, patience=patience, say=listener.stage)
+        room = partial(checked_capacity, settings, sizes, asked=asked, trials=left, patience=patience, say=listener.stage)
         with worker_groups(settings, template, room, listener.stage, verbose=verbose) as groups:
             template = replace(template, search_id=search_id)
             job = with_teacher(settings, groups, template, listener, searching=True)

@@ -16,16 +16,16 @@ from attnfd_ray.config.overrides import config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.types import SEED
 from attnfd_ray.errors import CheckpointError, RunFailed
-from attnfd_ray.runtime.cluster.preflight import NO_PATIENCE, Patience
+from attnfd_ray.runtime.cluster.preflight import NO_WAIT, WaitPolicy
 from attnfd_ray.runtime.commands import Result
 from attnfd_ray.runtime.files.claims import check_searched
 from attnfd_ray.runtime.files.first_weights import pinned, unpinned
-from attnfd_ray.runtime.jobs.callback import Counts, Listener
+from attnfd_ray.runtime.jobs.callback import Callback, Counts
 from attnfd_ray.runtime.jobs.client import settle
-from attnfd_ray.runtime.jobs.failure_policy import POLICIES, Tally
+from attnfd_ray.runtime.jobs.failure_policy import POLICIES, FailureBudget
 from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Event, Job
-from attnfd_ray.runtime.jobs.worker_group import Groups
-from attnfd_ray.runtime.session import claimed, room_for, with_teacher, worker_groups
+from attnfd_ray.runtime.jobs.worker_group import WorkerGroups
+from attnfd_ray.runtime.session import checked_capacity, claimed, with_teacher, worker_groups
 from attnfd_ray.search.baseline import alone
 from attnfd_ray.store.rows import BASELINES
 from attnfd_ray.store.store import Store
@@ -35,12 +35,12 @@ _OVER = ("COMPLETE", "INFEASIBLE")  # what FAILED may do better the next time
 
 def confirm(
     settings: ExperimentSettings,
-    listener: Listener,
+    listener: Callback,
     *,
     top: int,
     seeds: int,
     verbose: bool = False,
-    patience: Patience = NO_PATIENCE,
+    patience: WaitPolicy = NO_WAIT,
 ) -> Result:
     """Run the `top` leaders of the latest search, and its best baseline, over `seeds` fresh seeds each.
 
@@ -61,12 +61,12 @@ def confirm(
             return Result(store=settings.store, id=search_id)
         listener.begins(Counts(planned=len(jobs), complete=len(jobs) - len(left)))
         asked = settings.tune.concurrent
-        room = partial(room_for, settings, sizes, asked=asked, trials=len(left), patience=patience, say=listener.stage)
+        room = partial(checked_capacity, settings, sizes, asked=asked, trials=len(left), patience=patience, say=listener.stage)
         with worker_groups(settings, template, room, listener.stage, verbose=verbose) as groups:
             taught = with_teacher(settings, groups, template, listener, searching=True)
             file, teacher_hash = taught.teacher_file, taught.teacher_hash
             left = [dataclasses.replace(job, teacher_file=file, teacher_hash=teacher_hash) for job in left]
-            run_all(left, groups, listener, Tally(settings.tune.max_failures, again="attnfd-ray confirm FILE"))
+            run_all(left, groups, listener, FailureBudget(settings.tune.max_failures, again="attnfd-ray confirm FILE"))
     return Result(store=settings.store, id=search_id)
 
 
@@ -104,7 +104,7 @@ def _job(settings: ExperimentSettings, template: Job, line: TrialLine, seed: int
     )
 
 
-def run_all(jobs: Sequence[Job], groups: Groups, listener: Listener, tally: Tally) -> None:
+def run_all(jobs: Sequence[Job], groups: WorkerGroups, listener: Callback, tally: FailureBudget) -> None:
     """Run jobs, as many at once as there are groups; one that fails is told, and the others go on.
 
     Raises RunFailed if no group is left or none completes, and what ends them all by the policy of failures.
@@ -136,7 +136,7 @@ def run_all(jobs: Sequence[Job], groups: Groups, listener: Listener, tally: Tall
         raise RunFailed("no run was completed; `attnfd-ray report` says what became of each")
 
 
-def _failed(job: Job, event: Event, groups: Groups, listener: Listener, tally: Tally) -> None:
+def _failed(job: Job, event: Event, groups: WorkerGroups, listener: Callback, tally: FailureBudget) -> None:
     kind, text = event.failed_with
     # what ended for want of workers is still to be done, and stays RUNNING in the store
     if broken := ray.get(groups.broker.broken.remote()):

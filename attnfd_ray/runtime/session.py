@@ -28,14 +28,21 @@ from attnfd_ray.runtime.cluster.connect import connected
 from attnfd_ray.runtime.cluster.environment import LOOPBACK, on_loopback, ray_in_use
 from attnfd_ray.runtime.cluster.estimate import Sizes
 from attnfd_ray.runtime.cluster.nodes import alive, watched
-from attnfd_ray.runtime.cluster.preflight import Patience, Room, Say, find_room, lacking_disk, problems_of_nodes
+from attnfd_ray.runtime.cluster.preflight import (
+    Capacity,
+    Say,
+    WaitPolicy,
+    lacking_disk,
+    problems_of_nodes,
+    wait_for_capacity,
+)
 from attnfd_ray.runtime.cluster.versions import git_commit
-from attnfd_ray.runtime.files.claims import claim_id, locked
+from attnfd_ray.runtime.files.claims import claim_run_id, locked
 from attnfd_ray.runtime.files.first_weights import first_weights, pinned
-from attnfd_ray.runtime.jobs.callback import Listener
-from attnfd_ray.runtime.jobs.client import without_broker
+from attnfd_ray.runtime.jobs.callback import Callback
+from attnfd_ray.runtime.jobs.client import broker_lost
 from attnfd_ray.runtime.jobs.messages import Job, interrupt
-from attnfd_ray.runtime.jobs.worker_group import Groups
+from attnfd_ray.runtime.jobs.worker_group import WorkerGroups
 from attnfd_ray.runtime.teacher import ready_teacher
 from attnfd_ray.store.store import Store
 
@@ -46,7 +53,7 @@ def claimed(settings: ExperimentSettings, command: str, *, fresh: bool, say: Say
 
     The job's settings know the hashes of the files that networks start from.
     """
-    check_lasting(settings)
+    check_store_is_permanent(settings)
     summary = quick_check(settings.data)
     settings = pinned(settings)
     if command == "search":
@@ -54,7 +61,7 @@ def claimed(settings: ExperimentSettings, command: str, *, fresh: bool, say: Say
     sizes = check_networks(settings, summary.num_classes, searching=command == "search", say=say)
     Store.open(settings.store, create=True)
     with locked(settings, command):
-        run_id = claim_id(settings, command, fresh=fresh)
+        run_id = claim_run_id(settings, command, fresh=fresh)
         interrupt.begin()
         yield (
             run_id,
@@ -72,8 +79,8 @@ def claimed(settings: ExperimentSettings, command: str, *, fresh: bool, say: Say
 
 @contextmanager
 def worker_groups(
-    settings: ExperimentSettings, template: Job, find: Callable[[], Room], say: Say, *, verbose: bool
-) -> Iterator[Groups]:
+    settings: ExperimentSettings, template: Job, find: Callable[[], Capacity], say: Say, *, verbose: bool
+) -> Iterator[WorkerGroups]:
     """Start as many worker groups as fit, tell of nodes that go, and take their traces away at the end."""
     name = f"{template.trial_id}-{uuid.uuid4().hex[:8]}"
     # Ray wants a directory that every node sees; nothing in it is needed once the command is over
@@ -86,7 +93,7 @@ def worker_groups(
             room = find()
             local = on_loopback() and all(node["NodeManagerAddress"] == LOOPBACK for node in room.nodes)
             with (
-                Groups(
+                WorkerGroups(
                     room.shape, count=room.groups, name=name, storage=storage, verbose=verbose, local=local
                 ) as groups,
                 interrupt.stoppable(groups.interrupt),
@@ -94,19 +101,19 @@ def worker_groups(
             ):
                 yield groups
     except ray.exceptions.RayActorError as error:
-        raise without_broker(error) from None
+        raise broker_lost(error) from None
     finally:
         shutil.rmtree(storage, ignore_errors=True)
         # after Ctrl-C workers may live, and hold images, until this process is gone; nobody will look at them then
         forget_memory(in_use_too=ray_in_use())
 
 
-def room_for(
-    settings: ExperimentSettings, sizes: Sizes, *, asked: int | str, trials: int, patience: Patience, say: Say
-) -> Room:
+def checked_capacity(
+    settings: ExperimentSettings, sizes: Sizes, *, asked: int | str, trials: int, patience: WaitPolicy, say: Say
+) -> Capacity:
     """Return the room there is; raises what is wrong with any node that would be part of it, or with the disk."""
     while True:
-        room = find_room(settings, asked=asked, trials=trials, patience=patience, say=say)
+        room = wait_for_capacity(settings, asked=asked, trials=trials, patience=patience, say=say)
         problems = [*problems_of_nodes(settings, room), *lacking_disk(settings, room, sizes, trials=trials)]
         if not problems:
             return room
@@ -117,7 +124,7 @@ def room_for(
 
 
 def with_teacher(
-    settings: ExperimentSettings, groups: Groups, job: Job, listener: Listener, *, searching: bool = False
+    settings: ExperimentSettings, groups: WorkerGroups, job: Job, listener: Callback, *, searching: bool = False
 ) -> Job:
     """Return the job with the teacher it learns from, if its method, or one that is searched, learns from one."""
     other_methods = searching and not settings.search.keys().isdisjoint({"method", "method.name"})
@@ -177,7 +184,7 @@ def _sizes(settings: ExperimentSettings, student: SegmentationModel, teacher: Fr
     return Sizes(student=counts[0], learned=sum(counts))
 
 
-def check_lasting(settings: ExperimentSettings) -> None:
+def check_store_is_permanent(settings: ExperimentSettings) -> None:
     """Refuse a store inside the copy of the working directory that a Ray job runs in, and that ends with it."""
     if "/runtime_resources/working_dir_files/" in settings.store:
         raise ConfigError(

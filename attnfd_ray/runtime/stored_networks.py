@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from attnfd_ray.analysis.records import ProtocolReport
-from attnfd_ray.config.schema import ModelSettings, Record, TeacherSettings
+from attnfd_ray.config.schema import ModelSettings, StrictModel, TeacherSettings
 from attnfd_ray.errors import CheckpointError, StoreError
 from attnfd_ray.models import SegmentationModel, build_model, load_weights, model_hash, read_header
 from attnfd_ray.store.store import Store
 
 NAMES = ("baseline", "best config", "teacher")
 
-_Section = TypeVar("_Section", bound=Record)
+_Section = TypeVar("_Section", bound=StrictModel)
 
 
 class StoredNetwork(NamedTuple):

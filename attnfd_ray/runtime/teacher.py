@@ -11,7 +11,7 @@ from attnfd_ray.config.overrides import config_hash, digest, teacher_experiment
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import CheckpointError
 from attnfd_ray.runtime.files.claims import held
-from attnfd_ray.runtime.jobs.callback import Listener
+from attnfd_ray.runtime.jobs.callback import Callback
 from attnfd_ray.runtime.jobs.client import run_job
 from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.store.store import Store
@@ -25,7 +25,7 @@ class Teacher:
     hash: str
 
 
-def ready_teacher(settings: ExperimentSettings, broker: Any, template: Job, listener: Listener) -> Teacher:
+def ready_teacher(settings: ExperimentSettings, broker: Any, template: Job, listener: Callback) -> Teacher:
     """Return the experiment's teacher, trained first if it has to be.
 
     `template` is a job of the experiment, to be filled in. Raises CheckpointError for a file that does not fit or a
@@ -68,7 +68,7 @@ def _miou_of_finished(settings: ExperimentSettings, job: Job) -> float | None:
     return known[0]["best_val_miou"] if known and (job.directory / "best.safetensors").is_file() else None
 
 
-def _from_file(settings: ExperimentSettings, file: str, broker: Any, template: Job, listener: Listener) -> Teacher:
+def _from_file(settings: ExperimentSettings, file: str, broker: Any, template: Job, listener: Callback) -> Teacher:
     from attnfd_ray.models.files import model_hash
 
     teacher_hash = model_hash(Path(file))

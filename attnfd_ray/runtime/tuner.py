@@ -18,12 +18,12 @@ from ray.tune.search import Searcher
 from attnfd_ray.errors import AttnFDError, Interrupted, RunFailed, StoreError, UserError
 from attnfd_ray.runtime.files.first_weights import pinned
 from attnfd_ray.runtime.files.retention import tidy
-from attnfd_ray.runtime.jobs.callback import Listener
-from attnfd_ray.runtime.jobs.client import settle, without_broker
-from attnfd_ray.runtime.jobs.failure_policy import POLICIES, Tally
+from attnfd_ray.runtime.jobs.callback import Callback
+from attnfd_ray.runtime.jobs.client import broker_lost, settle
+from attnfd_ray.runtime.jobs.failure_policy import POLICIES, FailureBudget
 from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Job
 from attnfd_ray.runtime.jobs.tune_trial import resources, trial
-from attnfd_ray.runtime.jobs.worker_group import Groups
+from attnfd_ray.runtime.jobs.worker_group import WorkerGroups
 from attnfd_ray.search.objectives import measures
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import State, Suggestion
@@ -83,14 +83,14 @@ class _PlanStopper(tune.Stopper):
 class _Bridge:
     """Between Tune's ids and the plan's."""
 
-    def __init__(self, plan: SearchPlan, groups: Groups, template: Job, listener: Listener) -> None:
+    def __init__(self, plan: SearchPlan, groups: WorkerGroups, template: Job, listener: Callback) -> None:
         self.plan, self.groups, self.template, self.listener = plan, groups, template, listener
         self.jobs: dict[str, Job] = {}
         self.heard: dict[str, int] = {}
         self.pruned: set[str] = set()
         self.num_unfinished = 0
         self.fatal: AttnFDError | None = None
-        self.tally = Tally(template.settings.tune.max_failures, again="attnfd-ray tune FILE --retry failed")
+        self.tally = FailureBudget(template.settings.tune.max_failures, again="attnfd-ray tune FILE --retry failed")
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave nothing in the copies that Tune pickles for a restore of its own, which is never made."""
@@ -124,7 +124,7 @@ class _Bridge:
         try:
             return ray.get(getattr(self.groups.broker, method).remote(*arguments))
         except ray.exceptions.RayActorError as error:
-            self._end(without_broker(error))
+            self._end(broker_lost(error))
             return None
 
     def epoch(self, tune_id: str, metrics: dict[str, Any]) -> bool:
@@ -183,7 +183,7 @@ class _Bridge:
             self._end(error)
 
 
-def search(plan: SearchPlan, groups: Groups, template: Job, listener: Listener) -> None:
+def search(plan: SearchPlan, groups: WorkerGroups, template: Job, listener: Callback) -> None:
     """Run the plan to its end. Raises RunFailed if none completes, or what no trial can do without."""
     bridge = _Bridge(plan, groups, template, listener)
     tuner = tune.Tuner(

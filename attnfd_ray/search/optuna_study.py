@@ -25,7 +25,7 @@ from attnfd_ray.config.types import NUM_SEEDS, SEED
 from attnfd_ray.search.baseline import LOSS_WEIGHT, as_trained
 from attnfd_ray.search.distributions import decode, encode, to_distributions, walk
 from attnfd_ray.search.early_stopping import INDEX, why
-from attnfd_ray.search.records import GO_ON, Decision, PastTrial, Warmth
+from attnfd_ray.search.records import CONTINUE, Decision, PastTrial, WarmStartSummary
 from attnfd_ray.search.warm_start import check_sampler, learned, values_at
 
 _Config = frozenset[tuple[str, Any]]  # what of Optuna's params makes a difference
@@ -41,7 +41,7 @@ class Proposal(NamedTuple):
     settings: ExperimentSettings
 
 
-class Advisor:
+class OptunaStudy:
     """The sampler and the early stopping of one search."""
 
     def __init__(self, settings: ExperimentSettings) -> None:
@@ -66,7 +66,7 @@ class Advisor:
         """What a complete trial is told to be worth."""
         return self._settings.tune.metrics
 
-    def propose(self, index: int) -> Proposal | None:
+    def ask(self, index: int) -> Proposal | None:
         """Return the first draw that is valid and has a seed left, or None without any; others are told as failed."""
         for trial in self._candidates(index):
             values = decode(trial.params, self._settings.search)
@@ -83,7 +83,7 @@ class Advisor:
         params = self._note(values, seed)
         return self._ask(index, params) if params else None
 
-    def rule_out(self, values: Mapping[str, Any]) -> None:
+    def forbid(self, values: Mapping[str, Any]) -> None:
         """Draw this config never again: it is its settings that cannot run, whatever the seed."""
         params = encode(values, self._settings.search)
         if params is not None:
@@ -92,17 +92,17 @@ class Advisor:
     def judge(self, trial: optuna.Trial, epoch: int, value: float) -> Decision:
         """Record the finite value of an epoch not seen before, and say whether the trial may go on."""
         if len(self._settings.tune.metrics) > 1:  # Optuna takes no curves then, and nothing is stopped
-            return GO_ON
+            return CONTINUE
         trial.report(value, epoch)
         if epoch >= self._settings.train.epochs or not trial.should_prune():
-            return GO_ON
+            return CONTINUE
         return Decision(True, why(self._study, self._study.get_trials(deepcopy=False)[trial.number]))
 
     def tell(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         """Finish a trial; `values` belong to COMPLETE alone: Optuna takes a pruned one's last reported."""
         self._study.tell(trial, values, state)
 
-    def learn(self, earlier: Iterable[PastTrial]) -> Warmth:
+    def learn(self, earlier: Iterable[PastTrial]) -> WarmStartSummary:
         """Take up trials of an earlier search, before any of this one. Raises ConfigError where it would be in vain."""
         check_sampler(self._settings)
         trials, warmth = learned(earlier, self._settings, self._distributions)

@@ -20,11 +20,21 @@ from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.types import SEED
 from attnfd_ray.search.baseline import LOSS_WEIGHT, as_trained
 from attnfd_ray.search.objectives import worth
-from attnfd_ray.search.optuna_study import Advisor
-from attnfd_ray.search.records import BASELINES, GO_ON, Counts, Decision, PastTrial, Role, State, Suggestion, Warmth
-from attnfd_ray.search.study_spec import Series, baselines, searched
+from attnfd_ray.search.optuna_study import OptunaStudy
+from attnfd_ray.search.records import (
+    BASELINES,
+    CONTINUE,
+    Counts,
+    Decision,
+    PastTrial,
+    Role,
+    State,
+    Suggestion,
+    WarmStartSummary,
+)
+from attnfd_ray.search.study_spec import StudySpec, baselines, searched
 
-_TOLD: dict[State, TrialState] = {
+_OPTUNA_STATE: dict[State, TrialState] = {
     "COMPLETE": TrialState.COMPLETE,
     "PRUNED": TrialState.PRUNED,
     "FAILED": TrialState.FAIL,
@@ -48,14 +58,14 @@ class _Trial:
     trial_id: str
     index: int
     role: Role
-    series: Series
+    series: StudySpec
     values: dict[str, Any]
     seed: int
     handle: optuna.Trial | None
     state: State = "RUNNING"
     epochs: dict[int, float] = field(default_factory=dict)
     best: float | None = None
-    decision: Decision = GO_ON
+    decision: Decision = CONTINUE
 
 
 class SearchPlan:
@@ -76,8 +86,8 @@ class SearchPlan:
     ) -> None:
         self._settings = settings
         self._search_id = search_id
-        self._advisor = Advisor(settings)
-        self.warmth = self._advisor.learn(earlier) if earlier else Warmth()
+        self._advisor = OptunaStudy(settings)
+        self.warmth = self._advisor.learn(earlier) if earlier else WarmStartSummary()
         self._main = searched(settings, self._advisor)
         are_tuned = settings.tune.baseline_trials > 0 or any(past.role == "baseline_trial" for past in history)
         self._baselines = baselines(settings, are_tuned=are_tuned)
@@ -108,14 +118,14 @@ class SearchPlan:
         """
         trial = self._trials[trial_id]
         if epoch < max(trial.epochs, default=0):
-            return GO_ON
+            return CONTINUE
         if trial.state != "RUNNING" or trial.decision.stop or epoch in trial.epochs or not math.isfinite(value):
             return trial.decision
         trial.epochs[epoch] = value
         trial.best = max(trial.epochs.values())
         if trial.handle is not None and trial.series.advisor is not None:
             decision = trial.series.advisor.judge(trial.handle, epoch, value)
-            trial.decision = GO_ON if decision.stop and self._has_its_whole_budget(trial) else decision
+            trial.decision = CONTINUE if decision.stop and self._has_its_whole_budget(trial) else decision
         return trial.decision
 
     def finish(
@@ -138,8 +148,8 @@ class SearchPlan:
         trial.state = state = "FAILED" if state == "COMPLETE" and values is None else state
         if trial.handle is not None and trial.series.advisor is not None:
             if state == "INFEASIBLE":
-                trial.series.advisor.rule_out({**trial.series.written, **trial.values})
-            trial.series.advisor.tell(trial.handle, _TOLD[state], values)
+                trial.series.advisor.forbid({**trial.series.written, **trial.values})
+            trial.series.advisor.tell(trial.handle, _OPTUNA_STATE[state], values)
 
     @property
     def is_done(self) -> bool:
@@ -191,7 +201,7 @@ class SearchPlan:
             and self._config(other, series) == config
         )
 
-    def _config(self, trial: _Trial, series: Series) -> dict[str, Any]:
+    def _config(self, trial: _Trial, series: StudySpec) -> dict[str, Any]:
         """Return what the seeds of a config share, in a series; in what is searched the baseline is a weight of 0."""
         values = {**trial.series.written, **trial.values}
         if trial.role == "baseline" and series is self._main:
@@ -206,12 +216,12 @@ class SearchPlan:
         free = (slot for slot in self._slots if slot.trial_id not in self._trials)
         return next((slot for slot in free if slot.role not in self._exhausted), None)
 
-    def _series_of(self, role: Role) -> Series:
+    def _series_of(self, role: Role) -> StudySpec:
         return self._baselines if role in BASELINES else self._main
 
     def _sample(self, slot: _Slot) -> _Trial | None:
         advisor = self._series_of(slot.role).advisor
-        proposal = advisor.propose(slot.index) if advisor else None
+        proposal = advisor.ask(slot.index) if advisor else None
         if proposal is None:
             return None
         return self._add(slot, proposal.values, proposal.settings.train.seed, proposal.trial)
@@ -264,7 +274,7 @@ class SearchPlan:
     def _replay(self, trial: _Trial, past: PastTrial) -> None:
         """Report the epochs of the past; they went on from each but the last, whatever would be decided now."""
         for epoch, value in sorted(past.epochs):
-            trial.decision = GO_ON
+            trial.decision = CONTINUE
             self.report(trial.trial_id, epoch, value)
 
     def _slot_of(self, past: PastTrial) -> _Slot:

@@ -42,7 +42,7 @@ class Suggestion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Warmth:
+class WarmStartSummary:
     """How many trials of an earlier search the sampler knows, and how many were left out as outside this space."""
 
     taken: int = 0
@@ -60,7 +60,7 @@ class Decision:
     reason: str | None = None
 
 
-GO_ON = Decision(stop=False)
+CONTINUE = Decision(stop=False)
 
 
 @dataclass(frozen=True, kw_only=True)

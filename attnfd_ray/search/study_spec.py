@@ -8,12 +8,12 @@ from typing import Any
 from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.search.baseline import alone, tuned
-from attnfd_ray.search.optuna_study import Advisor
+from attnfd_ray.search.optuna_study import OptunaStudy
 from attnfd_ray.search.warm_start import values_at
 
 
 @dataclass(frozen=True, kw_only=True)
-class Series:
+class StudySpec:
     """What each trial changes, the values it has of that, and their sampler and early stopping.
 
     Without an advisor there is nothing to draw, and nothing is stopped.
@@ -21,7 +21,7 @@ class Series:
 
     settings: ExperimentSettings
     written: dict[str, Any]
-    advisor: Advisor | None
+    advisor: OptunaStudy | None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -29,14 +29,14 @@ class Series:
         return (MIOU,) if self.advisor is None else self.advisor.metrics
 
 
-def searched(settings: ExperimentSettings, advisor: Advisor) -> Series:
+def searched(settings: ExperimentSettings, advisor: OptunaStudy) -> StudySpec:
     """Return the series of what is searched."""
-    return Series(settings=settings, written=values_at(settings, settings.search), advisor=advisor)
+    return StudySpec(settings=settings, written=values_at(settings, settings.search), advisor=advisor)
 
 
-def baselines(settings: ExperimentSettings, *, are_tuned: bool) -> Series:
+def baselines(settings: ExperimentSettings, *, are_tuned: bool) -> StudySpec:
     """Return the series of the student alone. Raises ConfigError where it is to be tuned and there is none."""
     if not are_tuned:
-        return Series(settings=alone(settings) or settings, written={}, advisor=None)
+        return StudySpec(settings=alone(settings) or settings, written={}, advisor=None)
     space = tuned(settings)
-    return Series(settings=alone(settings) or settings, written=values_at(space, space.search), advisor=Advisor(space))
+    return StudySpec(settings=alone(settings) or settings, written=values_at(space, space.search), advisor=OptunaStudy(space))

@@ -19,7 +19,7 @@ from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.search.distributions import encode
 from attnfd_ray.search.objectives import worth
-from attnfd_ray.search.records import BASELINES, PastTrial, Warmth
+from attnfd_ray.search.records import BASELINES, PastTrial, WarmStartSummary
 
 _NOT_LEARNING = {"cmaes", "grid", "nsga2", "random"}  # from trials that they did not propose themselves
 
@@ -37,7 +37,7 @@ def check_sampler(settings: ExperimentSettings) -> None:
 
 def learned(
     earlier: Iterable[PastTrial], settings: ExperimentSettings, distributions: Mapping[str, BaseDistribution]
-) -> tuple[list[FrozenTrial], Warmth]:
+) -> tuple[list[FrozenTrial], WarmStartSummary]:
     """Return the earlier trials that lie in this space as Optuna's, and how many do and do not.
 
     What was not searched then takes the file's own value; what is not searched now must have it. Several metrics learn
@@ -59,7 +59,7 @@ def learned(
             values = worth(settings.tune.metrics, max(epochs.values()), past.measures) if is_whole else None
             if values or (not is_whole and len(settings.tune.metrics) == 1):
                 found.append(_frozen(params, distributions, epochs, values))
-    return found, Warmth(taken=len(found), outside=outside)
+    return found, WarmStartSummary(taken=len(found), outside=outside)
 
 
 def values_at(settings: ExperimentSettings, paths: Iterable[str]) -> dict[str, Any]:

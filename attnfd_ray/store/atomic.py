@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes) -> None:
     """Write a file that no reader ever sees half of, and that is on the disk when this returns. Raises OSError.
 
     Until it is whole it has a name with a dot in front, which pyarrow, pandas, duckdb and shell patterns pass over.

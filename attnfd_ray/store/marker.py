@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store.atomic import sync_directory, write_whole
+from attnfd_ray.store.atomic import sync_directory, write_atomic
 from attnfd_ray.store.schema import SCHEMA_VERSION
 
 NAME = "attnfd_store.json"
@@ -50,7 +50,7 @@ def create(root: Path, tables: list[str]) -> None:
         # hidden files do not count: another process may be writing the marker aside this moment
         if not any(path.name[0] != "." for path in root.iterdir()):
             text = json.dumps({"format": FORMAT, "schema_version": SCHEMA_VERSION})
-            write_whole(root / NAME, f"{text}\n".encode())
+            write_atomic(root / NAME, f"{text}\n".encode())
         check(root)
         for table in tables:
             (root / table).mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store.atomic import write_whole
+from attnfd_ray.store.atomic import write_atomic
 
 # Reading a small part is half waiting; more threads than this gained nothing on 2 cores.
 _THREADS = 4
@@ -35,7 +35,7 @@ def write(directory: Path, table: pa.Table, *, trial_id: str, attempt: int, what
     pq.write_table(table, buffer)
     try:
         directory.mkdir(exist_ok=True)
-        write_whole(path, buffer.getvalue().to_pybytes())
+        write_atomic(path, buffer.getvalue().to_pybytes())
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
     return path

@@ -25,14 +25,14 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def sum_over_workers(tensor: Tensor) -> Tensor:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Return the sum of `tensor` over all processes, in place."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def from_first_worker(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """Return what the process of rank 0 has for `value`, which must be picklable."""
     if not dist.is_initialized() or world_size() == 1:
         return value
@@ -41,7 +41,7 @@ def from_first_worker(value: T) -> T:
     return box[0]
 
 
-def from_every_worker(value: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """Return what each process has for `value`, which must be picklable, by rank."""
     if world_size() == 1:
         return [value]
@@ -50,23 +50,23 @@ def from_every_worker(value: T) -> list[T]:
     return found
 
 
-def share_buffers(module: nn.Module) -> None:
+def broadcast_buffers(module: nn.Module) -> None:
     """Give every process the buffers of rank 0, so that all of them evaluate the same network."""
     if world_size() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
 
 
-def average_gradients(module: nn.Module, device: torch.device) -> nn.Module:
+def wrap_ddp(module: nn.Module, device: torch.device) -> nn.Module:
     """Return `module` as something that leaves every process the mean of all gradients after a backward pass."""
     if world_size() == 1:
         return module
-    # running statistics are not looked at in training, and `share_buffers` comes before they are
+    # running statistics are not looked at in training, and `broadcast_buffers` comes before they are
     devices = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
 
-def share_batchnorm(module: AnyModule, device: torch.device) -> AnyModule:
+def convert_sync_batchnorm(module: AnyModule, device: torch.device) -> AnyModule:
     """Return `module` with BatchNorm statistics taken over all processes, where the device can.
 
     It replaces the BatchNorm modules, so it comes before anything listens to them or holds their parameters.

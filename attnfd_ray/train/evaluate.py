@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attnfd_ray.config.schema import DataSettings, TrainSettings
 from attnfd_ray.errors import NoMetric
-from attnfd_ray.train.distributed import share_buffers, sum_over_workers
+from attnfd_ray.train.distributed import all_reduce_sum, broadcast_buffers
 from attnfd_ray.train.inference import stride, votes
 from attnfd_ray.train.metrics import Scores, confusion, scores
 
@@ -63,14 +63,14 @@ def evaluate(
     """
     was_training = network.training
     network.eval()
-    share_buffers(network)
+    broadcast_buffers(network)
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     for images_NCHW, labels_NHW in _same_size(batches):
         with autocast(device, train):
             votes_NCHW = votes(network, images_NCHW, data, size=labels_NHW.shape[-2:])
         counts += confusion(labels_NHW, votes_NCHW.argmax(dim=1), num_classes=num_classes)
     network.train(was_training)
-    counts = sum_over_workers(counts)
+    counts = all_reduce_sum(counts)
     if not counts.any():
         raise NoMetric(
             f"no pixel of split '{data.val_split}' of {data.name} has a label that counts, so it has "

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from attnfd_ray.config.gradients import CROSS_ENTROPY, DISTILLATION
-from attnfd_ray.train.distributed import sum_over_workers, world_size
+from attnfd_ray.train.distributed import all_reduce_sum, world_size
 
 
 class GradientMeter:
@@ -95,7 +95,7 @@ def _gradient(term: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
     pairs = zip(parameters, found, strict=True)
     flat = torch.cat([(torch.zeros_like(parameter) if part is None else part).flatten() for parameter, part in pairs])
-    return sum_over_workers(flat).div_(world_size())
+    return all_reduce_sum(flat).div_(world_size())
 
 
 def _numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings
 from attnfd_ray.data.datasets.base import SegmentationDataset
 from attnfd_ray.data.loading.loader import val_batches
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
 from attnfd_ray.train.evaluate import autocast
@@ -45,7 +45,7 @@ def measure(
     settings: ExperimentSettings,
     dataset: SegmentationDataset,
     *,
-    readers: Readers,
+    readers: ReaderPool,
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
@@ -92,7 +92,7 @@ def _processor() -> str:
     return next(names, platform.machine())
 
 
-def _image(dataset: SegmentationDataset, data: DataSettings, readers: Readers, device: torch.device) -> Tensor:
+def _image(dataset: SegmentationDataset, data: DataSettings, readers: ReaderPool, device: torch.device) -> Tensor:
     first = data.model_copy(update={"val_limit": 1})
     image_1CHW, _ = next(val_batches(dataset, first, readers=readers, device=device))
     if data.evaluation == "sliding":

@@ -14,7 +14,7 @@ from attnfd_ray.config.types import IGNORED
 from attnfd_ray.distill.batch_sums import BatchSums
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import Diverged
-from attnfd_ray.train.distributed import average_gradients, sum_over_workers, world_size
+from attnfd_ray.train.distributed import all_reduce_sum, world_size, wrap_ddp
 from attnfd_ray.train.evaluate import autocast
 from attnfd_ray.train.gradients import GradientMeter
 from attnfd_ray.train.optim import set_learning_rate
@@ -26,11 +26,11 @@ _STEPS_BETWEEN_CHECKS = 50  # looking at the loss makes the device wait, so not 
 OnStep = Callable[[int | None], None]
 
 
-def unheard(step: int | None) -> None:
+def ignore_step(step: int | None) -> None:
     """Hear of a step, and do nothing."""
 
 
-class Stepper:
+class StepRunner:
     """Takes optimiser steps on a task, together with the other workers of the run.
 
     `on_step` hears the number of each step before its batch is waited for, and None when an epoch's are over.
@@ -46,7 +46,7 @@ class Stepper:
         *,
         device: torch.device,
         total: int,
-        on_step: OnStep = unheard,
+        on_step: OnStep = ignore_step,
     ) -> None:
         self.task, self.teacher, self.optimizer, self.scaler = task, teacher, optimizer, scaler
         self.module: nn.Module = task
@@ -63,7 +63,7 @@ class Stepper:
         # Wrapped anew: after its first step DistributedDataParallel regroups gradients, and so adds them up in another
         # order. An epoch must begin alike whether or not the run was stopped before it.
         self.module = self.task  # lets go of the last wrapper, which holds a copy of every gradient
-        self.module = average_gradients(self.task, self.device)
+        self.module = wrap_ddp(self.task, self.device)
         sums: dict[str, Tensor] = {}
         lr, count = 0.0, 0
         self.on_step(first_step + 1)
@@ -89,11 +89,11 @@ class Stepper:
         DistributedDataParallel averages gradients over workers, so the divisor of the summed cross-entropy is the
         number of labelled pixels of the global batch / workers. `gradients` measures the terms of the first part.
         """
-        labelled = sum_over_workers((labels_NHW != IGNORED).sum().float())
+        labelled = all_reduce_sum((labels_NHW != IGNORED).sum().float())
         labelled = (labelled / world_size()).clamp(min=1.0 / world_size())
         num_parts = self.settings.train.accumulate
         parts = list(zip(images_NCHW.chunk(num_parts), labels_NHW.chunk(num_parts), strict=True))
-        sums = BatchSums(sum_over_workers, world_size())
+        sums = BatchSums(all_reduce_sum, world_size())
         if num_parts > 1 and self.task.method.uses_batch_sums:
             self._collect(parts, sums, labelled_pixels=labelled)
         total: dict[str, Tensor] = {}
@@ -133,7 +133,7 @@ class Stepper:
 
     def _mean_terms(self, sums: dict[str, Tensor], count: int, first_step: int) -> dict[str, float]:
         """Return each term's mean over steps and workers; the same numbers everywhere, so all workers agree."""
-        means = sum_over_workers(torch.stack(list(sums.values())) / (count * world_size()))
+        means = all_reduce_sum(torch.stack(list(sums.values())) / (count * world_size()))
         terms = dict(zip(sums, means.tolist(), strict=True))
         if not torch.isfinite(means).all():
             bad = ", ".join(name for name, value in terms.items() if not -float("inf") < value < float("inf"))

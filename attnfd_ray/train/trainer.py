@@ -14,31 +14,31 @@ from torch import nn
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings, TrainSettings
 from attnfd_ray.data.datasets.base import SegmentationDataset
 from attnfd_ray.data.loading.loader import TrainLoader, val_batches
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import CheckpointError, NoMetric
 from attnfd_ray.models import SegmentationModel, build_model
 from attnfd_ray.models.files import load_weights, save_model
 from attnfd_ray.train import checkpoint
-from attnfd_ray.train.distributed import from_first_worker, rank, seed_everything, share_batchnorm, world_size
+from attnfd_ray.train.distributed import broadcast_object, convert_sync_batchnorm, rank, seed_everything, world_size
 from attnfd_ray.train.evaluate import evaluate, for_test
 from attnfd_ray.train.gradients import GradientMeter
 from attnfd_ray.train.metrics import Scores
 from attnfd_ray.train.optim import build_optimizer
 from attnfd_ray.train.records import EpochRecord, Outcome
-from attnfd_ray.train.step import OnStep, Stepper, unheard
+from attnfd_ray.train.step import OnStep, StepRunner, ignore_step
 from attnfd_ray.train.task import DistillationTask
 
 Report = Callable[[EpochRecord], bool]
 
 
-class Run:
+class Trainer:
     """One student in training; the same object on every worker of the run.
 
     `directory` is the run's own and shared by its workers; rank 0 writes there. `teacher` is needed by methods that
     learn from one and outlives the run, and so do `readers`, which know the datasets. `test_set` is scored once, at the
-    end; `on_step` hears of each optimiser step as `Stepper` says. Raises Diverged when the loss is no longer finite,
+    end; `on_step` hears of each optimiser step as `StepRunner` says. Raises Diverged when the loss is no longer finite,
     NoMetric when no pixel of the val split counts.
     """
 
@@ -49,12 +49,12 @@ class Run:
         directory: Path,
         train_set: SegmentationDataset,
         val_set: SegmentationDataset,
-        readers: Readers,
+        readers: ReaderPool,
         device: torch.device,
         teacher: FrozenTeacher | None = None,
         test_set: SegmentationDataset | None = None,
         clock: Callable[[], float] = time.perf_counter,
-        on_step: OnStep = unheard,
+        on_step: OnStep = ignore_step,
     ) -> None:
         self.settings, self.directory, self.device, self.clock = settings, directory, device, clock
         self.on_step = on_step
@@ -68,8 +68,8 @@ class Run:
         method, taps = build_method(settings, student, teacher)
         self.teacher = teacher if method.needs_teacher else None
         if settings.train.sync_batchnorm:
-            student, method = share_batchnorm(student, device), share_batchnorm(method, device)
-        factor = 1 / settings.train.batch_size if method.divides_by_batch else 1.0
+            student, method = convert_sync_batchnorm(student, device), convert_sync_batchnorm(method, device)
+        factor = 1 / settings.train.batch_size if method.loss_over_batch_size else 1.0
         self.task = DistillationTask(student, method, taps, factor=factor).to(device)
         layout = memory_layout(settings.train, device)
         self.task = self.task.to(memory_format=layout)
@@ -78,7 +78,7 @@ class Run:
                 self.teacher.pack()  # stays packed from run to run, in a layout of its own
             else:
                 self.teacher.to(memory_format=layout)
-            self.teacher.behave(method.teacher_mode).listen(taps)
+            self.teacher.set_mode(method.teacher_mode).set_taps(taps)
         self.optimizer = build_optimizer(self.task, settings.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.train.precision == "fp16")
         self.last: EpochRecord | None = None
@@ -117,7 +117,7 @@ class Run:
             steps_per_epoch=train.steps_per_epoch,
             device=self.device,
         )
-        stepper = Stepper(
+        stepper = StepRunner(
             self.task,
             self.teacher,
             self.optimizer,
@@ -142,13 +142,13 @@ class Run:
             test=None if stopped else self.test(),
         )
 
-    def epoch(self, stepper: Stepper, loader: TrainLoader) -> EpochRecord:
+    def epoch(self, stepper: StepRunner, loader: TrainLoader) -> EpochRecord:
         """Train one epoch and score it."""
         train, number = self.settings.train, (self.last.epoch if self.last else 0) + 1
         start = self.clock()
         seed_everything(train.seed, epoch=number, rank=rank())
         self.task.train()
-        self.task.rest(self.task.method.resting(number))
+        self.task.rest(self.task.method.frozen_prefixes(number))
         gradients = GradientMeter(self.student, steps=loader.steps, checks=train.gradient_checks)
         terms, lr = stepper.epoch(loader.epoch(number), first_step=(number - 1) * loader.steps, gradients=gradients)
         trained = self.clock()
@@ -186,7 +186,7 @@ class Run:
         network = build_model(settings.student.model_copy(update={"pretrained": "none"}), num_classes=num_classes)
         if rank() == 0:  # the file may not be seen everywhere yet
             load_weights(network, self.best_weights, num_classes=num_classes)
-        network.load_state_dict(from_first_worker(network.state_dict()))
+        network.load_state_dict(broadcast_object(network.state_dict()))
         network = network.to(self.device).to(memory_format=memory_layout(settings.train, self.device))
         try:
             return self.score(network, self.test_set, for_test(settings.data))
@@ -243,7 +243,7 @@ class Run:
         # one worker reads for all: on a shared disk another may not see the newest yet
         found = checkpoint.latest(self.directory / "checkpoints") if rank() == 0 else None
         kept: tuple[checkpoint.Checkpoint | None, dict[str, Any]]
-        kept = from_first_worker((found, found.load() if found else {}))
+        kept = broadcast_object((found, found.load() if found else {}))
         return kept
 
     def resume(self, found: checkpoint.Checkpoint, state: dict[str, Any]) -> None:

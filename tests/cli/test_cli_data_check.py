@@ -17,7 +17,7 @@ from attnfd_ray.data.datasets.voc import ToyScenes
 from attnfd_ray.data.generate.scenes import CLASS_NAMES
 from attnfd_ray.data.generate.toyscenes import write_toyscenes
 from attnfd_ray.data.loading.loader import TrainLoader
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.data.loading.transforms import normalised
 
 HOME = "toy/VOCdevkit/VOC2012"
@@ -150,7 +150,7 @@ def test_the_sheet_shows_the_views_of_the_first_epoch(run, tmp_path):
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     settings = load_experiment(tmp_path / "exp.yaml")
     dataset = ToyScenes(tmp_path / "toy", "train")
-    loader = TrainLoader(dataset, settings.data, readers=Readers([dataset]), global_batch_size=5, seed=3)
+    loader = TrainLoader(dataset, settings.data, readers=ReaderPool([dataset]), global_batch_size=5, seed=3)
     views = [view for batch in loader.epoch(1) for view in zip(*batch, strict=True)]
     side = 48 * 6  # the largest multiple within 320
     for number, (image, label) in enumerate(views[:7]):

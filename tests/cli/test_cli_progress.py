@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from attnfd_ray.cli.progress import progress
-from attnfd_ray.cli.progress_table import Board
-from attnfd_ray.cli.progress_text import JsonLines, Lines, searched
+from attnfd_ray.cli.progress_table import ProgressTable
+from attnfd_ray.cli.progress_text import JsonProgress, TextProgress, searched
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.search.records import Counts
@@ -55,7 +55,7 @@ LOST = {"failure_kind": "WORKER_LOST", "failure_text": "the node\nis gone"}
 
 def test_everything_that_happens_is_one_json_object_a_line():
     said: list[str] = []
-    listener = JsonLines(said.append)
+    listener = JsonProgress(said.append)
     one = job("s-0002", **CHOSEN)
     listener.stage("teacher: 3\nepochs")
     listener.started(one)
@@ -86,7 +86,7 @@ def test_everything_that_happens_is_one_json_object_a_line():
 
 def test_a_single_run_has_a_line_an_epoch():
     said: list[str] = []
-    listener = Lines(said.append, every_epoch=True)
+    listener = TextProgress(said.append, every_epoch=True)
     run = job("e.train1", role="run")
     listener.started(run)
     listener.epoch(run, metrics(2, 0.5))
@@ -99,7 +99,7 @@ def test_a_single_run_has_a_line_an_epoch():
 
 def test_a_search_has_a_line_a_trial():
     said: list[str] = []
-    listener = Lines(said.append, every_epoch=False)
+    listener = TextProgress(said.append, every_epoch=False)
     listener.stage("teacher resnet50: 3 epochs")
     for state, chosen, told in [
         ("COMPLETE", CHOSEN, metrics(40, 0.6)),
@@ -145,7 +145,7 @@ def clock():
 
 @pytest.fixture
 def board(clock):
-    board = Board(experiment(), searching=True, write=print, clock=clock)
+    board = ProgressTable(experiment(), searching=True, write=print, clock=clock)
     board.begins(Counts(planned=5))
     return board
 
@@ -158,9 +158,9 @@ def test_what_a_search_aims_at_beside_miou_is_told_with_the_score(board):
     told = metrics(40, 0.6) | {"student_params": 263_400, "latency_ms": 3.125}
     said, events = [], []
     one = job("s-0002", optim__lr=0.1)
-    Lines(said.append, every_epoch=False).finished(one, "COMPLETE", told)
+    TextProgress(said.append, every_epoch=False).finished(one, "COMPLETE", told)
     assert said == ["s-0002  COMPLETE   mIoU 60.00 % at 39/40, 0.263 M, 3.12 ms  trial  lr=0.1"]
-    JsonLines(events.append).finished(one, "COMPLETE", told)
+    JsonProgress(events.append).finished(one, "COMPLETE", told)
     assert (json.loads(events[0])["student_params"], json.loads(events[0])["latency_ms"]) == (263_400, 3.125)
     board.started(one)
     board.finished(one, "COMPLETE", told)
@@ -169,7 +169,7 @@ def test_what_a_search_aims_at_beside_miou_is_told_with_the_score(board):
 
 def test_a_teacher_has_ten_lines_in_a_search():
     said = []
-    lines = Lines(said.append, every_epoch=False)
+    lines = TextProgress(said.append, every_epoch=False)
     for epoch in range(1, 41):
         lines.epoch(job("teacher", role="teacher"), metrics(epoch, 0.5))
     assert [line.split()[2] for line in said] == [f"{epoch}/40" for epoch in range(4, 41, 4)]
@@ -178,7 +178,7 @@ def test_a_teacher_has_ten_lines_in_a_search():
 @pytest.mark.parametrize("width", [1, 20, 80, 300])
 @pytest.mark.parametrize("searching", [True, False])
 def test_a_table_of_nothing_can_be_drawn_at_any_width(clock, searching, width):
-    assert len(drawn(Board(experiment(), searching=searching, write=print, clock=clock), width)) >= 2
+    assert len(drawn(ProgressTable(experiment(), searching=searching, write=print, clock=clock), width)) >= 2
 
 
 def test_before_the_first_trial_the_table_says_what_is_going_on(board):
@@ -236,7 +236,7 @@ def test_what_ctrl_c_stopped_is_neither_done_nor_running(board, clock):
 @pytest.mark.parametrize("state", ["COMPLETE", "PRUNED", "UNFINISHED"])
 def test_a_trial_that_ended_before_its_first_epoch_is_a_line_too(state):
     said = []
-    Lines(said.append, every_epoch=False).finished(job("s-0002", optim__lr=0.1), state, {})
+    TextProgress(said.append, every_epoch=False).finished(job("s-0002", optim__lr=0.1), state, {})
     assert said == [f"s-0002  {state:<10} no epoch was finished  trial  lr=0.1"]
 
 
@@ -248,7 +248,7 @@ def test_a_teacher_is_shown_and_not_counted(board):
 
 
 def test_a_single_run_is_not_counted_either(clock):
-    board = Board(experiment(), searching=False, write=print, clock=clock)
+    board = ProgressTable(experiment(), searching=False, write=print, clock=clock)
     board.started(job("e.train1", role="run"))
     clock.now_s += 61
     assert drawn(board) == [
@@ -282,7 +282,7 @@ def test_another_seed_than_the_file_s_is_told(board):
     board.started(again("s-0005"))
     assert drawn(board)[-1].endswith("lr=0.1 seed=2")
     said = []
-    listener = Lines(said.append, every_epoch=False, seed=1)
+    listener = TextProgress(said.append, every_epoch=False, seed=1)
     for each in (again("s-0005"), job("s-0001", optim__lr=0.1), again("t", "teacher")):
         listener.finished(each, "COMPLETE", metrics(40, 0.5))
     assert [line.rpartition("  ")[2] for line in said] == ["lr=0.1 seed=2", "lr=0.1", "lr=0.1"]
@@ -290,8 +290,8 @@ def test_another_seed_than_the_file_s_is_told(board):
 
 def test_a_log_says_that_a_search_goes_on():
     said = []
-    Lines(said.append, every_epoch=False).begins(Counts(planned=5, complete=2, failed=1))
-    Lines(said.append, every_epoch=False).begins(Counts(planned=5))
+    TextProgress(said.append, every_epoch=False).begins(Counts(planned=5, complete=2, failed=1))
+    TextProgress(said.append, every_epoch=False).begins(Counts(planned=5))
     assert said == ["goes on: 3 of 5 trials are done"]
 
 
@@ -343,9 +343,9 @@ WARNING = (
 def test_every_view_warns_once_of_a_trial_whose_distillation_is_too_strong():
     logged, events, printed = [], [], []
     views = [
-        Lines(logged.append, every_epoch=False),
-        JsonLines(events.append),
-        Board(experiment(), searching=True, write=printed.append),
+        TextProgress(logged.append, every_epoch=False),
+        JsonProgress(events.append),
+        ProgressTable(experiment(), searching=True, write=printed.append),
     ]
     for view in views:
         for epoch, ratio in ((1, 3.0), (2, 7.2), (3, 9.0)):
@@ -359,7 +359,7 @@ def test_every_view_warns_once_of_a_trial_whose_distillation_is_too_strong():
 
 def test_a_log_of_a_single_run_warns_after_the_line_of_the_epoch():
     said = []
-    Lines(said.append, every_epoch=True).epoch(job("s-0002", role="run"), strong(2, 7.2))
+    TextProgress(said.append, every_epoch=True).epoch(job("s-0002", role="run"), strong(2, 7.2))
     assert said[0].startswith("s-0002  epoch 2/40")
     assert said[1:] == [WARNING]
 
@@ -371,7 +371,7 @@ def test_a_log_of_a_single_run_warns_after_the_line_of_the_epoch():
 )
 def test_without_a_ratio_above_the_limit_nothing_is_said(norms):
     said = []
-    Lines(said.append, every_epoch=False).epoch(job("s-0002"), metrics(1, 0.5, gradient_norms=norms))
+    TextProgress(said.append, every_epoch=False).epoch(job("s-0002"), metrics(1, 0.5, gradient_norms=norms))
     assert said == []
 
 
@@ -379,7 +379,7 @@ def test_a_method_without_a_loss_weight_is_not_told_to_lower_it():
     chosen = experiment(method={"name": "none"}, teacher=None)
     one = dataclasses.replace(job("s-0002"), settings_json=chosen.model_dump_json())
     said = []
-    Lines(said.append, every_epoch=False).epoch(one, strong(1, 7.2))
+    TextProgress(said.append, every_epoch=False).epoch(one, strong(1, 7.2))
     assert said[0].endswith("; try a lower weight of the method's loss terms")
 
 
@@ -395,10 +395,10 @@ def test_on_a_terminal_a_warning_stays_above_the_table(monkeypatch, capsys):
 
 def test_away_from_a_terminal_there_are_lines_and_on_demand_json(capsys):
     with progress(experiment(), as_json=False, searching=True) as listener:
-        assert isinstance(listener, Lines)
+        assert isinstance(listener, TextProgress)
         listener.stage("a teacher")
     with progress(experiment(), as_json=True, searching=True) as listener:
-        assert isinstance(listener, JsonLines)
+        assert isinstance(listener, JsonProgress)
         listener.stage("a teacher")
     assert capsys.readouterr().out == 'a teacher\n{"event": "stage", "text": "a teacher"}\n'
 
@@ -406,7 +406,7 @@ def test_away_from_a_terminal_there_are_lines_and_on_demand_json(capsys):
 def test_on_a_terminal_there_is_a_table(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     with progress(experiment(), as_json=False, searching=True) as listener:
-        assert isinstance(listener, Board)
+        assert isinstance(listener, ProgressTable)
         listener.stage("a teacher")
     assert "a teacher" in capsys.readouterr().out
 

@@ -29,7 +29,7 @@ from attnfd_ray.errors import DataError
 # pycocotools 2.0.11 and what NumPy asks of arrays since 2.0
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 
-Record = dict[str, Any]
+StrictModel = dict[str, Any]
 PERSON, CAR, CAT, PIZZA = 1, 3, 17, 59
 BIG = 5000  # pixels, so that an image counts
 
@@ -69,7 +69,7 @@ def box(x0: float, y0: float, x1: float, y1: float) -> list[list[float]]:
     return [[x0, y0, x1, y0, x1, y1, x0, y1]]
 
 
-def annotation(category: int, segmentation: Any, *, area: float = BIG, image: int = 9, crowd: int = 0) -> Record:
+def annotation(category: int, segmentation: Any, *, area: float = BIG, image: int = 9, crowd: int = 0) -> StrictModel:
     return {
         "id": 1,
         "image_id": image,
@@ -84,7 +84,7 @@ def annotation(category: int, segmentation: Any, *, area: float = BIG, image: in
 def make(tmp_path: Path) -> Callable[..., Path]:
     """Write COCO with one image of 12x8 pixels, number 9, for each split, and the annotations given for val."""
 
-    def make(*annotations: Record, home: str = "", **changes: Any) -> Path:
+    def make(*annotations: StrictModel, home: str = "", **changes: Any) -> Path:
         (tmp_path / "annotations").mkdir(exist_ok=True)
         for split, number, there in (
             ("train", 8, [annotation(CAT, box(0, 0, 6, 8), image=8)]),
@@ -93,7 +93,7 @@ def make(tmp_path: Path) -> Callable[..., Path]:
             folder = tmp_path / f"{home}{split}2017"
             folder.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (12, 8), (number, 0, 0)).save(folder / f"{number:012d}.jpg")
-            document: Record = {
+            document: StrictModel = {
                 "images": [{"id": number, "file_name": f"{number:012d}.jpg", "height": 8, "width": 12, "license": 1}],
                 "annotations": there,
                 "categories": [{"id": i, "name": n} for i, n in CATEGORIES.items()] + [{"id": PIZZA, "name": "pizza"}],
@@ -343,7 +343,7 @@ AS_IN_COCO = "needed are instances as in COCO 2017: unpack the annotations again
         ),
     ],
 )
-def test_json_that_lacks_what_is_needed_is_refused(make: Callable[..., Path], changes: Record, complaint: str) -> None:
+def test_json_that_lacks_what_is_needed_is_refused(make: Callable[..., Path], changes: StrictModel, complaint: str) -> None:
     assert listing(make(**changes)) == f"{complaint}; {AS_IN_COCO}"
 
 

@@ -21,7 +21,7 @@ from attnfd_ray.config.overrides import config_hash, differences
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings
 from attnfd_ray.data.checker.check import quick_check
 from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.data.storage import free_space as space
 from attnfd_ray.data.storage import image_cache
 from attnfd_ray.data.storage.image_cache import ImageCache, forget_memory
@@ -71,7 +71,7 @@ def test_what_is_kept_is_what_is_decoded(data: DataSettings, place: Path) -> Non
 
 def test_batches_are_the_same_with_and_without(data: DataSettings) -> None:
     plain, cached = opened(data.model_copy(update={"cache": "none"})), opened(data)
-    with Readers([plain], 0) as alone, Readers([cached], 2) as readers:
+    with ReaderPool([plain], 0) as alone, ReaderPool([cached], 2) as readers:
         for epoch in (1, 2):
             assert same(list(loader_of(readers, data).epoch(epoch)), list(loader_of(alone, data).epoch(epoch)))
 
@@ -339,7 +339,7 @@ def test_a_cache_makes_no_other_trial_of_the_same_settings(toy: Path) -> None:
 
 def test_loading_processes_end_with_what_reads_them(data: DataSettings, place: Path) -> None:
     dataset = opened(data)
-    with Readers([dataset], 2) as readers:
+    with ReaderPool([dataset], 2) as readers:
         list(loader_of(readers, data).epoch(1))
     dataset.close()
     deadline = time.monotonic() + 10

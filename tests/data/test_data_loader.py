@@ -17,7 +17,7 @@ from attnfd_ray.config.schema import DataSettings, TrainSettings
 from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
 from attnfd_ray.data.loading.loader import TrainLoader, steps_in_epoch, val_batches
 from attnfd_ray.data.loading.ordered_jobs import TIMEOUT_S, LoadingProcesses
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.errors import CapacityError, DataError, RunFailed
 
 Settings = Callable[..., DataSettings]
@@ -49,11 +49,11 @@ def nobody_is_left_behind() -> Any:
 
 
 def batches(dataset: SegmentationDataset, data: DataSettings, epoch: int = 1, **others: Any) -> Batches:
-    with Readers([dataset], data.loader_workers) as readers:
+    with ReaderPool([dataset], data.loader_workers) as readers:
         return list(loader_of(readers, data, **others).epoch(epoch))
 
 
-def loader_of(readers: Readers, data: DataSettings, **others: Any) -> TrainLoader:
+def loader_of(readers: ReaderPool, data: DataSettings, **others: Any) -> TrainLoader:
     return TrainLoader(readers.datasets[0], data, readers=readers, **{"global_batch_size": 8, "seed": 3, **others})
 
 
@@ -82,7 +82,7 @@ def test_workers_share_the_global_batch_of_one(train: SegmentationDataset, data:
 def test_loading_processes_change_nothing_and_stay_from_epoch_to_epoch(
     train: SegmentationDataset, data: DataSettings
 ) -> None:
-    with Readers([train], 2) as readers:
+    with ReaderPool([train], 2) as readers:
         loader = loader_of(readers, data)
         torch.manual_seed(0)
         state = torch.get_rng_state()
@@ -95,7 +95,7 @@ def test_loading_processes_change_nothing_and_stay_from_epoch_to_epoch(
 
 
 def test_an_epoch_is_the_same_whatever_came_before_it(train: SegmentationDataset, data: DataSettings) -> None:
-    loader = loader_of(Readers([train]), data)
+    loader = loader_of(ReaderPool([train]), data)
     for epoch in (1, 2):
         list(loader.epoch(epoch))
     uninterrupted = list(loader.epoch(3))
@@ -179,7 +179,7 @@ def test_every_scored_image_comes_once_over_all_ranks(
     val: SegmentationDataset, data: DataSettings, world_size: int, limit: int | None, loader_workers: int
 ) -> None:
     data = data.model_copy(update={"val_limit": limit, "input_scale": 0.5})
-    with Readers([val], loader_workers) as readers:
+    with ReaderPool([val], loader_workers) as readers:
         ranks = [
             list(val_batches(val, data, readers=readers, rank=rank, world_size=world_size))
             for rank in range(world_size)
@@ -208,7 +208,7 @@ def test_a_broken_file_ends_the_epoch_with_its_one_line(
 
 
 def test_an_epoch_left_half_way_does_not_disturb_the_next(train: SegmentationDataset, data: DataSettings) -> None:
-    with Readers([train], 2) as readers:
+    with ReaderPool([train], 2) as readers:
         loader = loader_of(readers, data, global_batch_size=4)
         next(loader.epoch(1))
         assert same(list(loader.epoch(2)), batches(train, data, 2, global_batch_size=4))
@@ -220,7 +220,7 @@ def test_an_epoch_left_half_way_does_not_disturb_the_next(train: SegmentationDat
 
 
 def test_a_scoring_left_half_way_leaves_no_process(val: SegmentationDataset, data: DataSettings) -> None:
-    with Readers([val], 2) as readers:
+    with ReaderPool([val], 2) as readers:
         next(val_batches(val, data, readers=readers))
         assert len(multiprocessing.active_children()) == 2
     gc.collect()
@@ -234,7 +234,7 @@ def test_a_killed_process_is_noticed_before_the_step_that_waits_for_it_is_ended(
 
 
 def test_a_killed_process_is_a_failed_run(train: SegmentationDataset, data: DataSettings) -> None:
-    with Readers([train], 1) as readers:
+    with ReaderPool([train], 1) as readers:
         epoch = loader_of(readers, data, global_batch_size=4, steps_per_epoch=200).epoch(1)
         next(epoch)
         (process,) = multiprocessing.active_children()
@@ -272,14 +272,14 @@ def test_a_bug_keeps_its_traceback(num_processes: int) -> None:
 def test_processes_serve_one_run_after_another(
     train: SegmentationDataset, val: SegmentationDataset, data: DataSettings
 ) -> None:
-    with Readers([train, val], 1) as readers:
+    with ReaderPool([train, val], 1) as readers:
         one = list(loader_of(readers, data).epoch(1))
         (process,) = multiprocessing.active_children()
         scored = list(val_batches(val, data, readers=readers))
         other = list(loader_of(readers, data.model_copy(update={"crop": (16, 16)}), seed=4).epoch(1))
         assert multiprocessing.active_children() == [process]
     assert same(one, batches(train, data))
-    assert same(scored, list(val_batches(val, data, readers=Readers([val]))))
+    assert same(scored, list(val_batches(val, data, readers=ReaderPool([val]))))
     assert same(other, batches(train, data.model_copy(update={"crop": (16, 16)}), seed=4))
 
 
@@ -288,17 +288,17 @@ def test_shared_memory_that_is_too_small_is_named_before_the_first_batch(
 ) -> None:
     monkeypatch.setattr("attnfd_ray.data.loading.reader_pool.free_bytes", lambda _: 64 * 2**20)
     data = data.model_copy(update={"crop": (512, 1024)})
-    with Readers([train], 4) as readers:
+    with ReaderPool([train], 4) as readers:
         with pytest.raises(CapacityError) as caught:
             loader_of(readers, data)
         loader_of(readers, data, world_size=8)  # an eighth of the batch fits
     assert str(caught.value).startswith(
         "data.loader_workers 4: /dev/shm has 64 MiB free and batches made ahead need 144; set fewer"
     )
-    loader_of(Readers([train]), data)  # the training process shares nothing
+    loader_of(ReaderPool([train]), data)  # the training process shares nothing
 
 
 def test_what_is_read_can_be_sent_to_a_spawned_process(val: SegmentationDataset, data: DataSettings) -> None:
-    here = val_batches(val, data, readers=Readers([val]))
+    here = val_batches(val, data, readers=ReaderPool([val]))
     there = pickle.loads(pickle.dumps(val))
-    assert same(list(here), list(val_batches(there, data, readers=Readers([there]))))
+    assert same(list(here), list(val_batches(there, data, readers=ReaderPool([there]))))

@@ -32,7 +32,7 @@ from attnfd_ray.errors import DataError
 
 Make = Callable[..., Path]
 Settings = Callable[..., DataSettings]
-Run = Callable[..., tuple[int, str, str]]
+Trainer = Callable[..., tuple[int, str, str]]
 CLOSED_PORT = 9  # "discard", which nobody serves any more
 
 
@@ -129,7 +129,7 @@ def experiment(tmp_path: Path, root: str, name: str = "toyscenes") -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Trainer:
     """Run the command line in this process; return its exit code and what it printed."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -480,7 +480,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         "https://host/set?X-Amz-Security-Token=hidden",
     ],
 )
-def test_secrets_in_a_uri_are_refused_and_not_repeated(uri: str, run: Run, tmp_path: Path) -> None:
+def test_secrets_in_a_uri_are_refused_and_not_repeated(uri: str, run: Trainer, tmp_path: Path) -> None:
     said = error_of(uri)
     assert said.startswith(f"data.root {urlsplit(uri).scheme}://...: has a password or key in it")
     assert run("data", "check", str(experiment(tmp_path, uri))) == (2, "", f"{said}\n")
@@ -577,7 +577,7 @@ def test_the_command_line_checks_a_bucket(toy: Path, tmp_path: Path, bucket: Buc
     assert done.stdout.startswith(f"toyscenes: {uri}\n")
 
 
-def test_the_command_line_tells_of_a_broken_uri_in_one_line(run: Run, tmp_path: Path, bucket: Bucket) -> None:
+def test_the_command_line_tells_of_a_broken_uri_in_one_line(run: Trainer, tmp_path: Path, bucket: Bucket) -> None:
     uri = bucket.uri(bucket="elsewhere")
     assert run("data", "check", str(experiment(tmp_path, uri))) == (2, "", f"{error_of(uri)}\n")
 

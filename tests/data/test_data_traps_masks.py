@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from attnfd_ray.config.schema import DataSettings
 from attnfd_ray.data.datasets.base import open_dataset
 from attnfd_ray.data.loading.loader import TrainLoader
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.data.loading.transforms import eval_transform, train_transform
 
 Settings = Callable[..., DataSettings]
@@ -170,7 +170,7 @@ def test_what_shows_nothing_has_no_label(make: Settings) -> None:
 
 
 def one_batch(data: DataSettings) -> tuple[Tensor, Tensor]:
-    with Readers([open_dataset(data, split="train")]) as readers:
+    with ReaderPool([open_dataset(data, split="train")]) as readers:
         loader = TrainLoader(readers.datasets[0], data, readers=readers, global_batch_size=4, seed=0)
         return next(iter(loader.epoch(1)))
 

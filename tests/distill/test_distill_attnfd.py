@@ -236,18 +236,18 @@ def test_with_identity_gates_and_the_batch_norm_it_is_lad() -> None:
 
 
 def test_connectors_of_the_first_epoch_learn_alone_then_and_never_again() -> None:
-    assert make().resting(1) == make().resting(7) == ()
+    assert make().frozen_prefixes(1) == make().frozen_prefixes(7) == ()
     method = make(connectors="first_epoch")
-    assert method.resting(1) == ("student", "method.student_gates")
-    assert method.resting(2) == method.resting(9) == ("method.connectors",)
+    assert method.frozen_prefixes(1) == ("student", "method.student_gates")
+    assert method.frozen_prefixes(2) == method.frozen_prefixes(9) == ("method.connectors",)
 
 
 def test_what_the_loop_is_to_do_is_what_the_settings_say() -> None:
     plain, other = make(), make(teacher_mode="batch_statistics", divide_by_batch=True)
-    assert (plain.teacher_mode, plain.divides_by_batch, plain.cut_matters) == ("eval", False, False)
-    assert (other.teacher_mode, other.divides_by_batch, other.cut_matters) == ("batch_statistics", True, True)
+    assert (plain.teacher_mode, plain.loss_over_batch_size, plain.depends_on_batch) == ("eval", False, False)
+    assert (other.teacher_mode, other.loss_over_batch_size, other.depends_on_batch) == ("batch_statistics", True, True)
     assert [make(norm=norm).uses_batch_sums for norm in ("batch", "image", "pixel")] == [True, False, False]
-    assert not make(norm="batch").cut_matters
+    assert not make(norm="batch").depends_on_batch
 
 
 def test_the_gate_of_the_teacher_normalises_as_the_teacher_does() -> None:

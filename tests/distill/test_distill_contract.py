@@ -188,7 +188,7 @@ class TestEveryMethod:
             with sums.part(share):
                 for name, term in seeded(method, *cut, labels()[part]).items():
                     pieced[name] += share * term.item()
-        assert (pieced != pytest.approx(whole, rel=1e-5)) == method.cut_matters  # float32
+        assert (pieced != pytest.approx(whole, rel=1e-5)) == method.depends_on_batch  # float32
 
     def test_no_gradient_reaches_the_teacher(self, case: Case) -> None:
         teacher = {tap: feature.requires_grad_() for tap, feature in case.teacher().items()}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
-from attnfd_ray.distill.features import ByTap
+from attnfd_ray.distill.features import TapModuleDict
 from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import ConfigError
@@ -77,7 +77,7 @@ def test_a_name_nearly_right_is_told_with_what_was_meant() -> None:
 
 
 def test_modules_by_tap_take_any_modules_path() -> None:
-    modules = ByTap({"encoder.layer2": nn.Identity(), "stage4": nn.ReLU(), "encoder[2]": nn.Sigmoid()})
+    modules = TapModuleDict({"encoder.layer2": nn.Identity(), "stage4": nn.ReLU(), "encoder[2]": nn.Sigmoid()})
     assert [tap for tap, _ in modules.items()] == ["encoder.layer2", "stage4", "encoder[2]"]
     assert isinstance(modules["encoder.layer2"], nn.Identity)
     assert isinstance(modules["stage4"], nn.ReLU)

@@ -70,7 +70,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_released_code(
 ) -> None:
     student = {layer: feature.requires_grad_() for layer, feature in features(golden, "student").items()}
     terms = method(student, features(golden, "teacher"), LABELS)
-    assert method.divides_by_batch
+    assert method.loss_over_batch_size
     loss = torch.stack(list(terms.values())).sum() / len(LABELS)  # as the training loop divides every term
     loss.backward()  # type: ignore[no-untyped-call]
     assert list(terms) == [f"attnfd_release/{layer}" for layer in LAYERS]

@@ -87,8 +87,8 @@ def test_at_a_batch_of_six_a_term_is_the_published_one() -> None:
 
 def test_in_the_first_epoch_only_the_connectors_learn_unless_that_is_left_out() -> None:
     published, at_once = OFD(OFD.Settings(), NETWORKS), OFD(OFD.Settings(connector_epochs=0), NETWORKS)
-    assert [published.resting(epoch) for epoch in (1, 2, 3)] == [("student",), (), ()]
-    assert [at_once.resting(epoch) for epoch in (1, 2)] == [(), ()]
+    assert [published.frozen_prefixes(epoch) for epoch in (1, 2, 3)] == [("student",), (), ()]
+    assert [at_once.frozen_prefixes(epoch) for epoch in (1, 2)] == [(), ()]
 
 
 def test_its_teacher_normalises_by_the_batch() -> None:

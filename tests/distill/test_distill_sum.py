@@ -92,22 +92,22 @@ def test_a_term_of_weight_zero_is_left_out() -> None:
     method = make(KD, {**OFD, "weight": 0})
     assert list(values(method)) == ["kd/logits"]
     assert Sum.taps(method.settings) == ("logits",)
-    assert (method.resting(1), method.teacher_mode) == ((), "eval")
+    assert (method.frozen_prefixes(1), method.teacher_mode) == ((), "eval")
 
 
 def test_what_one_of_its_methods_wants_to_rest_rests() -> None:
     first_epoch = {"name": "attnfd", "connectors": "first_epoch", "layers": ["aspp"]}
     method = make(KD, OFD, first_epoch)
-    assert method.resting(1) == ("student", "student", "method.parts.2.student_gates")
-    assert method.resting(2) == ("method.parts.2.connectors",)
+    assert method.frozen_prefixes(1) == ("student", "student", "method.parts.2.student_gates")
+    assert method.frozen_prefixes(2) == ("method.parts.2.connectors",)
     known = [f"method.{name}" for name, _ in method.named_parameters()]
     for prefix in ("method.parts.2.student_gates.", "method.parts.2.connectors."):
         assert any(name.startswith(prefix) for name in known)
 
 
 def test_the_cut_of_a_batch_matters_if_it_does_to_one_of_its_methods() -> None:
-    assert not make(KD, CWD).cut_matters
-    assert make(KD, {"name": "dist"}).cut_matters
+    assert not make(KD, CWD).depends_on_batch
+    assert make(KD, {"name": "dist"}).depends_on_batch
 
 
 def test_methods_content_with_eval_give_way_to_one_that_wants_the_teacher_otherwise() -> None:

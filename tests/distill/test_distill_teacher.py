@@ -19,7 +19,7 @@ def make(backbone: str = "resnet18", *, packed: bool = False) -> FrozenTeacher:
     teacher = FrozenTeacher(build_model(ModelSettings(backbone=backbone, width=0.125), num_classes=4))
     if packed:
         teacher.pack()
-    teacher.listen(TAPS)
+    teacher.set_taps(TAPS)
     return teacher
 
 
@@ -60,10 +60,10 @@ def test_a_students_gradient_stops_before_it() -> None:
 
 def test_it_answers_for_the_taps_last_asked_for() -> None:
     teacher = make()
-    teacher.listen(["stage2"])
+    teacher.set_taps(["stage2"])
     assert list(teacher(images())) == ["stage2"]
     with pytest.raises(ConfigError, match="unknown tap 'stage5'; did you mean 'stage4'"):
-        teacher.listen(["stage5"])
+        teacher.set_taps(["stage5"])
 
 
 def test_answers_given_before_stay_whole() -> None:
@@ -80,7 +80,7 @@ MODES: list[TeacherMode] = ["eval", "batch_statistics", "train"]
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
 def test_whatever_its_mode_nothing_of_it_moves_or_learns(backbone: str, mode: TeacherMode) -> None:
-    teacher = make(backbone).behave(mode)
+    teacher = make(backbone).set_mode(mode)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     parent = nn.ModuleDict({"teacher": teacher})
     for step in range(3):
@@ -99,19 +99,19 @@ def answers(teacher: FrozenTeacher, seed: int = 3) -> dict[str, Tensor]:
 def test_with_batch_statistics_it_normalises_by_the_batch_and_draws_nothing() -> None:
     teacher = make()
     still = answers(teacher)
-    by_batch, again = (answers(teacher.behave("batch_statistics"), seed) for seed in (3, 4))
+    by_batch, again = (answers(teacher.set_mode("batch_statistics"), seed) for seed in (3, 4))
     assert not torch.allclose(by_batch["stage4"], still["stage4"])
     assert all(torch.equal(feature, again[tap]) for tap, feature in by_batch.items())
     # what follows a BatchNorm, before its ReLU, has the mean and the spread that the BatchNorm says, over the batch
-    teacher.listen(["aspp_pre"])
+    teacher.set_taps(["aspp_pre"])
     feature = teacher(images())["aspp_pre"]
     assert feature.mean((0, 2, 3)).abs().max() < 1e-5  # float32
 
 
 def test_in_train_mode_it_also_drops_out_and_so_depends_on_the_generator() -> None:
     teacher = make()
-    by_batch = answers(teacher.behave("batch_statistics"))
-    teacher.behave("train")
+    by_batch = answers(teacher.set_mode("batch_statistics"))
+    teacher.set_mode("train")
     first, again, other = (answers(teacher, seed) for seed in (3, 3, 4))
     assert torch.equal(first["stage4"], by_batch["stage4"])  # there is no dropout before it
     assert torch.equal(first["decoder"], again["decoder"])
@@ -122,5 +122,5 @@ def test_a_mode_is_left_as_it_is_entered() -> None:
     teacher = make()
     still = answers(teacher)
     for mode in MODES:
-        answers(teacher.behave(mode))
-    assert all(torch.equal(feature, still[tap]) for tap, feature in answers(teacher.behave("eval")).items())
+        answers(teacher.set_mode(mode))
+    assert all(torch.equal(feature, still[tap]) for tap, feature in answers(teacher.set_mode("eval")).items())

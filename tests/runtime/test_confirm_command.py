@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from command_line import CommandLine, write
 
-from attnfd_ray.cli.progress_text import Lines
+from attnfd_ray.cli.progress_text import TextProgress
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.runtime.commands import tune
@@ -51,13 +51,13 @@ def test_the_leader_and_the_baseline_run_again_over_fresh_seeds_once(
     assert left == [], "a leader's own run keeps its weights, and nothing reads those of another"
 
     said: list[str] = []
-    result = confirm(settings(), Lines(said.append, every_epoch=True), top=1, seeds=2)
+    result = confirm(settings(), TextProgress(said.append, every_epoch=True), top=1, seeds=2)
     assert (result.id, said) == ("tiny.search1", ["tiny.search1 is confirmed: nothing left to run"])
-    tune(settings(), Lines(said.append, every_epoch=True))  # which takes none of them for a trial of its own
+    tune(settings(), TextProgress(said.append, every_epoch=True))  # which takes none of them for a trial of its own
     assert said[1:] == ["tiny.search1 is complete: nothing left to try"]
     assert rows(tree["store"], "confirm") == again
 
 
 def test_without_a_search_there_is_nothing_to_confirm(settings: Callable[[], ExperimentSettings]) -> None:
     with pytest.raises(ConfigError, match=r"no search of 'tiny' was started there; run `attnfd-ray tune` with this"):
-        confirm(settings(), Lines(print, every_epoch=True), top=1, seeds=2)
+        confirm(settings(), TextProgress(print, every_epoch=True), top=1, seeds=2)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import ray
 
-from attnfd_ray.cli.progress_text import Lines
+from attnfd_ray.cli.progress_text import TextProgress
 from attnfd_ray.config.overrides import baseline_of, config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import DataError, RunFailed, StoreError
 from attnfd_ray.runtime import confirm
-from attnfd_ray.runtime.jobs.failure_policy import Tally
+from attnfd_ray.runtime.jobs.failure_policy import FailureBudget
 from attnfd_ray.runtime.jobs.messages import Event, Job
 from attnfd_ray.store.rows import BASELINES, Role, TrialRow, TrialState
 from attnfd_ray.store.store import Store
@@ -127,7 +127,7 @@ class Remote:
         self.remote = function
 
 
-class Heard(Lines):
+class Heard(TextProgress):
     """Keeps the lines, and says nothing of epochs."""
 
     def __init__(self) -> None:
@@ -135,11 +135,11 @@ class Heard(Lines):
         super().__init__(self.lines.append, every_epoch=False)
 
 
-Run = Callable[..., tuple[FakeGroups, list[str]]]
+Trainer = Callable[..., tuple[FakeGroups, list[str]]]
 
 
 @pytest.fixture
-def run(jobs: Callable[..., list[Job]], settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(jobs: Callable[..., list[Job]], settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     """Run four jobs, some of which end unlike the others; each stands RUNNING in the store."""
     store = Store.open(settings().store, create=True)
     todo = jobs(top=1, seeds=2)
@@ -155,7 +155,7 @@ def run(jobs: Callable[..., list[Job]], settings: Settings, monkeypatch: pytest.
         monkeypatch.setattr(ray, "wait", groups.wait)
         monkeypatch.setattr(ray, "get", groups.get)
         heard = Heard()
-        confirm.run_all(todo, groups, heard, Tally(settings().tune.max_failures, again="again"))  # type: ignore[arg-type]
+        confirm.run_all(todo, groups, heard, FailureBudget(settings().tune.max_failures, again="again"))  # type: ignore[arg-type]
         return groups, heard.lines
 
     return run
@@ -170,23 +170,23 @@ def states(settings: ExperimentSettings) -> list[str]:
     return sorted(row["state"] for row in rows)
 
 
-def test_as_many_run_at_once_as_there_are_groups(run: Run) -> None:
+def test_as_many_run_at_once_as_there_are_groups(run: Trainer) -> None:
     groups, lines = run({})
     assert (groups.most, groups.running, len(lines)) == (2, 0, 4)
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(run: Run, settings: Settings) -> None:
+def test_a_run_that_fails_is_told_and_the_others_go_on(run: Trainer, settings: Settings) -> None:
     _, lines = run({0: failed("NAN"), 1: failed("USER_CODE")})
     assert [line.split()[1] for line in lines] == ["INFEASIBLE", "FAILED", "COMPLETE", "COMPLETE"]
     assert states(settings()) == ["FAILED", "INFEASIBLE", "RUNNING", "RUNNING"]  # a worker writes the good ends itself
 
 
-def test_what_no_run_can_do_without_ends_all(run: Run) -> None:
+def test_what_no_run_can_do_without_ends_all(run: Trainer) -> None:
     with pytest.raises(StoreError, match="on purpose"):
         run({0: failed("STORE")})
 
 
-def test_as_many_failures_as_are_borne_end_all_and_the_rest_stays_to_be_done(run: Run, settings: Settings) -> None:
+def test_as_many_failures_as_are_borne_end_all_and_the_rest_stays_to_be_done(run: Trainer, settings: Settings) -> None:
     with pytest.raises(DataError, match="on purpose") as caught:
         run(dict.fromkeys(range(4), failed("DATA")))
     assert len(caught.value.problems) == 2
@@ -194,12 +194,12 @@ def test_as_many_failures_as_are_borne_end_all_and_the_rest_stays_to_be_done(run
     assert states(settings()) == ["FAILED"] * 3 + ["RUNNING"]
 
 
-def test_without_groups_the_runs_stay_to_be_done(run: Run, settings: Settings) -> None:
+def test_without_groups_the_runs_stay_to_be_done(run: Trainer, settings: Settings) -> None:
     with pytest.raises(RunFailed, match="confirm stopped: no node is left; the same command goes on with it"):
         run({0: failed("WORKER_LOST")}, broken="no node is left")
     assert set(states(settings())) == {"RUNNING"}
 
 
-def test_when_every_run_fails_the_command_does(run: Run) -> None:
+def test_when_every_run_fails_the_command_does(run: Trainer) -> None:
     with pytest.raises(RunFailed, match="no run was completed"):
         run(dict.fromkeys(range(4), failed("NAN")))

@@ -25,10 +25,10 @@ from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
 from attnfd_ray.errors import StoreError
 from attnfd_ray.models.files import save_model
 from attnfd_ray.runtime.cluster.estimate import Sizes, disk_bytes
-from attnfd_ray.runtime.files.claims import claim_id, locked
-from attnfd_ray.runtime.files.retention import keeping_weights, run_directory, tidy
+from attnfd_ray.runtime.files.claims import claim_run_id, locked
+from attnfd_ray.runtime.files.retention import run_directory, tidy, trials_keeping_weights
 from attnfd_ray.runtime.jobs.messages import Job
-from attnfd_ray.runtime.jobs.trial_writer import Book
+from attnfd_ray.runtime.jobs.trial_writer import TrialWriter
 from attnfd_ray.runtime.tuner import _Bridge, job_of
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.store.rows import TrialRow, TrialState
@@ -83,7 +83,7 @@ class FakeSearch:
                 self.bridge.complete(job.trial_id, metrics, error=False)
 
     def _train(self, job: Job, rng: random.Random) -> dict[str, Any]:
-        book, network = Book.open(job, torch.device("cpu")), nn.Linear(128, 128, bias=False)
+        book, network = TrialWriter.open(job, torch.device("cpu")), nn.Linear(128, 128, bias=False)
         if rng.random() < 0.1:
             checkpoint.save(job.directory / "checkpoints", epoch=1, state=state_of(network), record={})
             return {"failure_kind": "NAN", "failure_text": "the loss is nan"}
@@ -325,7 +325,7 @@ def test_the_best_of_the_report_is_always_among_the_kept_and_what_was_dropped_ne
                 "student_params": rng.randint(1, 3),
             }
             rows.append(row(f"s-{index:04d}", state, rng.randint(0, 9) / 10, **facts).to_dict())
-            kept = keeping_weights(rows, keep)
+            kept = trials_keeping_weights(rows, keep)
             for protocol in "pq":
                 lines = [line(each) for each in rows if each["protocol"] == protocol]
                 best = ranking.compare(protocol, None, lines).best
@@ -347,8 +347,8 @@ def test_the_best_of_the_report_is_kept_where_another_config_has_a_luckier_seed(
         row("s-0005", miou=0.6, config_hash="steady", seed=2),
     ]
     found = [each.to_dict() for each in rows]
-    assert keeping_weights(found, 1) == {"s-0000", "s-0004"}
-    assert keeping_weights(found, 2) == {"s-0000", "s-0004", "s-0002"}
+    assert trials_keeping_weights(found, 1) == {"s-0000", "s-0004"}
+    assert trials_keeping_weights(found, 2) == {"s-0000", "s-0004", "s-0002"}
     best = ranking.compare("p", None, [line({**each, "searched_json": "{}"}) for each in found]).best
     assert best is not None
     assert best.trial_id == "s-0004"
@@ -360,13 +360,13 @@ def test_of_the_baselines_the_best_alone_keeps_its_weights_once_it_is_known() ->
         row("s-0002", miou=0.9),
         row("s-b0001", "PRUNED", 0.8, role="baseline_trial"),
     ]
-    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-0000", "s-0002"}
+    assert trials_keeping_weights([each.to_dict() for each in rows], 1) == {"s-0000", "s-0002"}
     rows[0] = row("s-0000", miou=0.5, role="baseline")
-    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-0000", "s-0002"}
+    assert trials_keeping_weights([each.to_dict() for each in rows], 1) == {"s-0000", "s-0002"}
     rows += [row("s-b0002", miou=0.6, role="baseline_trial"), row("s-b0003", miou=0.4, role="baseline_trial")]
-    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-b0002", "s-0002"}
+    assert trials_keeping_weights([each.to_dict() for each in rows], 1) == {"s-b0002", "s-0002"}
     rows += [row("s-0003", miou=0.95, config_hash="s-b0002")]  # drawn as a student alone: no best config
-    assert keeping_weights([each.to_dict() for each in rows], 1) == {"s-b0002", "s-0002"}
+    assert trials_keeping_weights([each.to_dict() for each in rows], 1) == {"s-b0002", "s-0002"}
 
 
 def test_weights_of_the_front_come_before_those_of_the_ranking_within_as_many_as_are_kept() -> None:
@@ -374,10 +374,10 @@ def test_weights_of_the_front_come_before_those_of_the_ranking_within_as_many_as
     sizes = [("best", 0.9, 30), ("second", 0.8, 31), ("third", 0.7, 20), ("fourth", 0.6, 21), ("small", 0.2, 1)]
     rows = [row(name, miou=miou, student_params=params).to_dict() for name, miou, params in sizes]
     rows += [row("s-0000", role="baseline", miou=0.15, student_params=1, config_hash="b").to_dict()]
-    assert keeping_weights(rows, 3, aims) == {"s-0000", "best", "third", "small"}
-    assert keeping_weights(rows, 2, aims) == {"s-0000", "best", "third"}
-    assert keeping_weights(rows, 4, aims) == {"s-0000", "best", "second", "third", "small"}
-    assert keeping_weights(rows, 3) == {"s-0000", "best", "second", "third"}
+    assert trials_keeping_weights(rows, 3, aims) == {"s-0000", "best", "third", "small"}
+    assert trials_keeping_weights(rows, 2, aims) == {"s-0000", "best", "third"}
+    assert trials_keeping_weights(rows, 4, aims) == {"s-0000", "best", "second", "third", "small"}
+    assert trials_keeping_weights(rows, 3) == {"s-0000", "best", "second", "third"}
 
 
 def test_a_tuned_baseline_on_the_front_keeps_its_weights_though_another_is_the_best_baseline() -> None:
@@ -390,9 +390,9 @@ def test_a_tuned_baseline_on_the_front_keeps_its_weights_though_another_is_the_b
         row("s-0003", miou=0.8, student_params=10),
     ]
     found = [each.to_dict() for each in rows]
-    assert keeping_weights(found, 2, aims) == {"s-0000", "s-0002", "s-b0001"}
-    assert keeping_weights(found, 1, aims) == {"s-0000", "s-0002"}
-    assert keeping_weights(found, 2) == {"s-0000", "s-0002", "s-0003"}
+    assert trials_keeping_weights(found, 2, aims) == {"s-0000", "s-0002", "s-b0001"}
+    assert trials_keeping_weights(found, 1, aims) == {"s-0000", "s-0002"}
+    assert trials_keeping_weights(found, 2) == {"s-0000", "s-0002", "s-0003"}
 
 
 def test_a_lucky_seed_of_a_config_is_no_front() -> None:
@@ -402,7 +402,7 @@ def test_a_lucky_seed_of_a_config_is_no_front() -> None:
         row("s-0004", miou=0.7, student_params=9, config_hash="steady"),
         row("s-0005", miou=0.3, student_params=1),
     ]
-    kept = keeping_weights([each.to_dict() for each in rows], 2, ("val_miou", "student_params"))
+    kept = trials_keeping_weights([each.to_dict() for each in rows], 2, ("val_miou", "student_params"))
     assert kept == {"s-0004", "s-0005"}
 
 
@@ -459,20 +459,20 @@ def test_a_disk_that_refuses_to_delete_is_one_clear_error_and_nothing_is_lost(
 def test_settings_that_find_no_room_leave_those_that_were_there(
     tree: dict[str, Any], settings: Make, full_disk: Callable[[], None]
 ) -> None:
-    claim_id(settings(), "search", fresh=False)
+    claim_run_id(settings(), "search", fresh=False)
     (file,) = (Path(settings().store) / "experiments").iterdir()
     before = file.read_bytes()
     tree["tune"] = {"keep_weights": 2}
     full_disk()
     with pytest.raises(StoreError, match=r"search1\.json: cannot be written: No space left on device"):
-        claim_id(settings(), "search", fresh=False)
+        claim_run_id(settings(), "search", fresh=False)
     assert file.read_bytes() == before
 
 
 def test_what_a_search_keeps_may_change_and_is_written_down(tree: dict[str, Any], settings: Make) -> None:
-    assert claim_id(settings(), "search", fresh=False) == SEARCH
+    assert claim_run_id(settings(), "search", fresh=False) == SEARCH
     tree["tune"] = {"keep_weights": 2}
     with locked(settings(), "search"):
-        assert claim_id(settings(), "search", fresh=False) == SEARCH
+        assert claim_run_id(settings(), "search", fresh=False) == SEARCH
     file = Path(settings().store) / "experiments" / f"{SEARCH}.json"
     assert ExperimentSettings.model_validate_json(file.read_text()).tune.keep_weights == 2

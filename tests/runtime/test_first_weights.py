@@ -185,7 +185,7 @@ def test_a_file_that_goes_during_a_search_ends_it_in_one_line(tree: dict[str, An
         def _ask(self, method: str, *arguments: Any) -> Any:
             return None
 
-    groups: Any = type("Groups", (), {"name": "g", "namespace": "n"})
+    groups: Any = type("WorkerGroups", (), {"name": "g", "namespace": "n"})
     bridge = Unbroken(SearchPlan(base, search_id="tiny.search1"), groups, job_from(base), Ears())  # type: ignore[arg-type]
     Path(a).unlink()
     for number in range(4):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnfd_ray.runtime.jobs.worker import _lost_a_peer
+from attnfd_ray.runtime.jobs.worker import _is_lost_worker
 
 SURVIVOR = """
 import os, signal, sys
@@ -63,8 +63,8 @@ def test_among_several_workers_a_broken_connection_is_told_from_other_errors(
     monkeypatch.setattr("attnfd_ray.runtime.jobs.worker.world_size", lambda: 2)
     with pytest.raises(type(error)) as caught:
         raise error
-    assert _lost_a_peer(caught.value) == lost
+    assert _is_lost_worker(caught.value) == lost
 
 
 def test_an_error_of_a_run_on_one_worker_is_its_own() -> None:
-    assert not _lost_a_peer(RuntimeError("gloo/transport/tcp/pair.cc: Connection closed by peer"))
+    assert not _is_lost_worker(RuntimeError("gloo/transport/tcp/pair.cc: Connection closed by peer"))

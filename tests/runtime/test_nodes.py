@@ -11,7 +11,7 @@ from attnfd_ray.errors import ClusterError
 from attnfd_ray.runtime import session
 from attnfd_ray.runtime.cluster.capacity import GroupShape
 from attnfd_ray.runtime.cluster.connect import nodes
-from attnfd_ray.runtime.cluster.preflight import NO_PATIENCE, Room
+from attnfd_ray.runtime.cluster.preflight import NO_WAIT, Capacity
 
 
 def test_a_node_that_goes_is_told_once_and_one_that_comes_is_known(
@@ -37,25 +37,25 @@ def test_a_node_that_goes_while_it_is_asked_is_no_reason_to_refuse_what_is_left(
 ) -> None:
     there = ["id1", "id2"]
 
-    def room() -> Room:
+    def room() -> Capacity:
         nodes = [{"NodeID": node, "Alive": True} for node in there]
-        return Room(shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0), groups=len(nodes), nodes=nodes)
+        return Capacity(shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0), groups=len(nodes), nodes=nodes)
 
-    def problems(_: object, asked: Room) -> list[str]:
+    def problems(_: object, asked: Capacity) -> list[str]:
         silent = [node["NodeID"] for node in asked.nodes if node["NodeID"] in ("id2", "id3")]
         if "id2" in silent:
             there.remove("id2")
         return [f"node {node} did not answer" for node in silent]
 
-    monkeypatch.setattr(session, "find_room", lambda *_, **__: room())
+    monkeypatch.setattr(session, "wait_for_capacity", lambda *_, **__: room())
     monkeypatch.setattr(session, "problems_of_nodes", problems)
     monkeypatch.setattr(session, "lacking_disk", lambda *_, **__: [])
     monkeypatch.setattr(session, "alive", lambda: set(there))
     said: list[str] = []
     known: Any = None  # what is looked at here is who answers
 
-    def look() -> Room:
-        return session.room_for(known, known, asked=1, trials=1, patience=NO_PATIENCE, say=said.append)
+    def look() -> Capacity:
+        return session.checked_capacity(known, known, asked=1, trials=1, patience=NO_WAIT, say=said.append)
 
     assert look().groups == 1
     assert said == ["a node has gone while it was asked; looking again at what is left"]

@@ -9,7 +9,7 @@ import pytest
 
 from attnfd_ray.config.schema import TrainSettings, TuneSettings
 from attnfd_ray.errors import AttnFDError, ConfigError, DataError, RunFailed, StoreError
-from attnfd_ray.runtime.jobs.failure_policy import POLICIES, Tally, failure
+from attnfd_ray.runtime.jobs.failure_policy import POLICIES, FailureBudget, failure
 
 KINDS = {
     *("OOM", "NAN", "NO_METRIC", "NODE_LOST", "WORKER_LOST", "DATA", "USER_CODE", "TIMEOUT", "INTERRUPTED"),
@@ -18,7 +18,7 @@ KINDS = {
 
 
 def fail(limit: int | None, *kinds: str) -> list[AttnFDError | None]:
-    tally = Tally(limit, again="attnfd-ray tune FILE --retry failed")
+    tally = FailureBudget(limit, again="attnfd-ray tune FILE --retry failed")
     return [tally.add(f"t{number}", kind, f"text {number}") for number, kind in enumerate(kinds)]
 
 
@@ -68,7 +68,7 @@ def test_a_search_that_bears_any_number_never_stops() -> None:
 def test_what_the_user_can_mend_ends_with_2_and_its_lines_when_nothing_else_failed(
     kind: str, error: type[DataError | ConfigError]
 ) -> None:
-    tally = Tally(2, again="attnfd-ray tune FILE --retry failed")
+    tally = FailureBudget(2, again="attnfd-ray tune FILE --retry failed")
     assert tally.add("a", kind, "x.png: is missing\ny.png: is empty") is None
     found = tally.add("b", kind, "x.png: is missing")
     assert type(found) is error
@@ -78,7 +78,7 @@ def test_what_the_user_can_mend_ends_with_2_and_its_lines_when_nothing_else_fail
 
 
 def test_of_several_kinds_the_first_is_told_in_one_line() -> None:
-    tally = Tally(2, again="again")
+    tally = FailureBudget(2, again="again")
     assert tally.add("a", "DATA", "x.png: is missing\ny.png: is empty") is None
     found = tally.add("b", "USER_CODE", "KeyError: 'x'")
     assert type(found) is RunFailed

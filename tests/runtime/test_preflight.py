@@ -20,8 +20,8 @@ from attnfd_ray.models import build_model
 from attnfd_ray.runtime.cluster.capacity import GroupShape
 from attnfd_ray.runtime.cluster.connect import preflight, probe
 from attnfd_ray.runtime.cluster.estimate import Sizes, disk_bytes, wall_s
-from attnfd_ray.runtime.cluster.preflight import NO_PATIENCE, Patience, Room, find_room, lacking_disk
-from attnfd_ray.runtime.cluster.probe import NodeFacts, disagreements, look
+from attnfd_ray.runtime.cluster.preflight import NO_WAIT, Capacity, WaitPolicy, lacking_disk, wait_for_capacity
+from attnfd_ray.runtime.cluster.probe import NodeFacts, look, version_mismatches
 from attnfd_ray.runtime.session import check_networks, searched_students
 
 Settings = Callable[[], ExperimentSettings]
@@ -48,24 +48,24 @@ class Cluster:
 
 
 @pytest.fixture
-def room_in(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Callable[..., tuple[Room, list[str]]]:
-    def find(cluster: Cluster, *, patience: Patience, asked: int | str = "auto") -> tuple[Room, list[str]]:
+def room_in(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Callable[..., tuple[Capacity, list[str]]]:
+    def find(cluster: Cluster, *, patience: WaitPolicy, asked: int | str = "auto") -> tuple[Capacity, list[str]]:
         monkeypatch.setattr(preflight.ray, "nodes", cluster.nodes)
         said: list[str] = []
-        room = find_room(settings(), asked=asked, trials=9, patience=patience, say=said.append, clock=cluster)
+        room = wait_for_capacity(settings(), asked=asked, trials=9, patience=patience, say=said.append, clock=cluster)
         return room, said
 
     return find
 
 
 def test_room_that_is_there_is_taken_without_a_word(room_in: Callable[..., Any]) -> None:
-    room, said = room_in(Cluster((0, [node(2), node(1, "b")])), patience=Patience(wait_s=100))
+    room, said = room_in(Cluster((0, [node(2), node(1, "b")])), patience=WaitPolicy(wait_s=100))
     assert (room.groups, said) == (3, [])
 
 
 def test_room_that_comes_is_waited_for_and_said_once(room_in: Callable[..., Any]) -> None:
     cluster = Cluster((0, [node(0)]), (30, [node(0), node(4, "b")]))
-    room, said = room_in(cluster, patience=Patience(wait_s=60))
+    room, said = room_in(cluster, patience=WaitPolicy(wait_s=60))
     assert room.groups == 4
     assert cluster.now_s == 30
     assert [text.partition(":")[0] for text in said] == ["waiting up to 60 s for room"]
@@ -74,20 +74,20 @@ def test_room_that_comes_is_waited_for_and_said_once(room_in: Callable[..., Any]
 def test_waiting_ends_with_the_sum(room_in: Callable[..., Any]) -> None:
     cluster = Cluster((0, [node(2)]))
     with pytest.raises(CapacityError, match=r"3 trials at once .* with 2 CPU; .* \(waited 20 s for it\)$"):
-        room_in(cluster, patience=Patience(wait_s=20), asked=3)
+        room_in(cluster, patience=WaitPolicy(wait_s=20), asked=3)
     assert cluster.now_s == 20
 
 
 def test_nodes_that_were_expected_are_waited_for_even_if_the_others_have_room(room_in: Callable[..., Any]) -> None:
     cluster = Cluster((0, [node(4)]), (10, [node(4), node(4, "b")]))
-    assert room_in(cluster, patience=Patience(wait_s=60, nodes=2))[0].groups == 8
+    assert room_in(cluster, patience=WaitPolicy(wait_s=60, nodes=2))[0].groups == 8
     with pytest.raises(CapacityError, match=r"^cluster: 1 of 2 expected nodes are there; start"):
-        room_in(Cluster((0, [node(4)])), patience=Patience(nodes=2))
+        room_in(Cluster((0, [node(4)])), patience=WaitPolicy(nodes=2))
 
 
 def test_a_dead_node_is_no_room(room_in: Callable[..., Any]) -> None:
     with pytest.raises(CapacityError, match=r"^cluster: 0 of 1 expected nodes"):
-        room_in(Cluster((0, [node(4) | {"Alive": False}])), patience=NO_PATIENCE)
+        room_in(Cluster((0, [node(4) | {"Alive": False}])), patience=NO_WAIT)
 
 
 @pytest.fixture
@@ -129,10 +129,10 @@ def test_software_that_differs_is_a_line_for_each_package() -> None:
     here = NodeFacts(node="a", versions={"ray": "2.60.0", "torch": "2.14.1"})
     there = NodeFacts(node="b", versions={"ray": "2.60.0", "torch": "2.13.0"})
     silent = NodeFacts(node="c", versions={})
-    assert disagreements([here, there, silent]) == [
+    assert version_mismatches([here, there, silent]) == [
         "versions: torch is 2.14.1 on a, 2.13.0 on b; needed is the same everywhere: install one of them"
     ]
-    assert disagreements([here, here]) == []
+    assert version_mismatches([here, here]) == []
 
 
 def test_the_sums_are_those_worked_by_hand() -> None:
@@ -168,7 +168,7 @@ def test_a_student_that_is_searched_is_reckoned_with_at_its_largest(tree: dict[s
 
 def test_a_disk_without_room_is_a_line_with_the_sum(settings: Settings, tmp_path: Path) -> None:
     Path(settings().store).mkdir()
-    room = Room(shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0), groups=2, nodes=[])
+    room = Capacity(shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0), groups=2, nodes=[])
     assert lacking_disk(settings(), room, Sizes(student=10, learned=10), trials=3) == []
     (line,) = lacking_disk(settings(), room, Sizes(student=10**12, learned=10**12), trials=3)
     assert re.match(r"store .*: 3 trials take up to 52154\.06 GiB of checkpoints and weights and [\d.]+ GiB are", line)

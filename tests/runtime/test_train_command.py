@@ -162,9 +162,9 @@ def test_ctrl_c_ends_a_search_after_the_running_epochs_and_a_second_one_at_once(
     assert process.returncode == 130
     stopping, *rest = err.strip().splitlines()
     assert stopping == "stopping when the epochs that run are over and saved; Ctrl-C again ends at once"
-    way_on = f"go on from the last finished epoch: attnfd-ray tune {file}"
+    resume_hint = f"go on from the last finished epoch: attnfd-ray tune {file}"
     assert [line for line in rest if line] == [
-        f"interrupted after the last epoch that had begun; {way_on}" if times == 1 else f"interrupted; {way_on}"
+        f"interrupted after the last epoch that had begun; {resume_hint}" if times == 1 else f"interrupted; {resume_hint}"
     ]
     store = Store.open(tree["store"], create=False)
     for trial_id in (quick, slow):

@@ -20,7 +20,7 @@ from attnfd_ray.models import build_model
 from attnfd_ray.runtime.jobs.client import settle
 from attnfd_ray.runtime.jobs.failure_policy import failure
 from attnfd_ray.runtime.jobs.messages import Event, Job
-from attnfd_ray.runtime.jobs.trial_writer import Book
+from attnfd_ray.runtime.jobs.trial_writer import TrialWriter
 from attnfd_ray.runtime.jobs.worker import GroupMustRestart, Worker
 from attnfd_ray.search.objectives import measures
 from attnfd_ray.store.store import Store
@@ -149,7 +149,7 @@ def test_a_job_cut_off_on_its_way_to_stop_trains_no_further_epoch(
 
     stopping = job(alone, search_id="s")
     with monkeypatch.context() as patch:
-        patch.setattr(Book, "write_end", killed)
+        patch.setattr(TrialWriter, "write_end", killed)
         with pytest.raises(Killed):
             work(stopping, Ears(stop_after=2))
     again = work(stopping, Ears(stop_after=2))
@@ -227,7 +227,7 @@ def test_what_a_users_code_raises_is_one_line_with_its_place(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr("attnfd_ray.runtime.jobs.worker.Run", broken)
+    monkeypatch.setattr("attnfd_ray.runtime.jobs.worker.Trainer", broken)
     event = work(job(alone)).events[-1]
     assert event.failure_kind == "USER_CODE"
     assert event.failure_text is not None
@@ -253,8 +253,8 @@ def test_a_failure_is_told_where_its_traceback_cannot_be_written(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("attnfd_ray.runtime.jobs.worker.Run", broken)
-    monkeypatch.setattr("attnfd_ray.runtime.jobs.failures.write_whole", full)
+    monkeypatch.setattr("attnfd_ray.runtime.jobs.worker.Trainer", broken)
+    monkeypatch.setattr("attnfd_ray.runtime.jobs.failures.write_atomic", full)
     event = work(job(alone)).events[-1]
     assert event.failure_kind == "USER_CODE"
     assert event.failure_text is not None

@@ -10,7 +10,7 @@ from search_fakes import LAYERS, SPACE, experiment, run
 
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.search.plan import SearchPlan
-from attnfd_ray.search.records import PastTrial, Warmth
+from attnfd_ray.search.records import PastTrial, WarmStartSummary
 
 EPOCHS = 9
 WEIGHT = {"method.loss_weight": {"float": [0.1, 100], "log": True}}
@@ -54,7 +54,7 @@ def test_the_first_draws_are_where_the_earlier_search_was_best(sampler: str) -> 
 
 def test_earlier_trials_are_no_trials_of_this_search() -> None:
     plan, without = plan_of(weights()), plan_of([])
-    assert plan.warmth == Warmth(taken=20, outside=0)
+    assert plan.warmth == WarmStartSummary(taken=20, outside=0)
     assert plan.counts() == without.counts()
     assert plan.counts().best_value is None
     first, second = plan.next(), plan.next()
@@ -104,7 +104,7 @@ def test_a_wider_space_and_more_layers_keep_what_was_learned_and_what_lies_outsi
         old(5, {**narrow, "optim.no_such": 1}, [0.5] * EPOCHS),
     ]
     plan = plan_of(earlier, SPACE)
-    assert plan.warmth == Warmth(taken=2, outside=4)
+    assert plan.warmth == WarmStartSummary(taken=2, outside=4)
     trial = plan._advisor._study.get_trials()[0]
     assert trial.params["method.loss_weight"] == 2.0
     assert [trial.params[f"method.layers[{layer}]"] for layer in LAYERS] == [False, False, True, False]
@@ -130,7 +130,7 @@ def test_the_baseline_and_what_failed_runs_or_has_no_score_teach_nothing() -> No
         old(3, values, [math.nan] * EPOCHS),
         old(4, values, []),
     ]
-    assert plan_of(earlier).warmth == Warmth()
+    assert plan_of(earlier).warmth == WarmStartSummary()
 
 
 @pytest.mark.parametrize("sampler", ["random", "grid", "cmaes"])

@@ -10,7 +10,7 @@ from attnfd_ray.config.overrides import with_values
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.search import records
 from attnfd_ray.search.plan import SearchPlan
-from attnfd_ray.search.records import GO_ON, PastTrial, Suggestion
+from attnfd_ray.search.records import CONTINUE, PastTrial, Suggestion
 from attnfd_ray.store import rows
 
 SMALL = {"method.reduction_ratio": {"choice": [4, 8, 16]}, "method.layers": {"subset": ["aspp", "decoder"], "min": 1}}
@@ -114,7 +114,7 @@ def test_a_value_that_is_not_finite_is_ignored() -> None:
     trial = plan.next()
     assert trial
     for value in (math.nan, math.inf, -math.inf):
-        assert plan.report(trial.trial_id, 1, value) == GO_ON
+        assert plan.report(trial.trial_id, 1, value) == CONTINUE
     assert plan.counts().baseline_value is None
 
 
@@ -137,7 +137,7 @@ def test_a_trial_among_the_worst_is_stopped_at_its_rung_and_the_reason_says_why(
     # Until it is told to be finished, a stopped trial stays stopped, whatever it reports.
     assert plan.report(trials[5].trial_id, 3, 0.9) == decision == plan.report(trials[5].trial_id, 2, 0.15)
     # But an epoch before, trained again after a loss, was gone on from.
-    assert plan.report(trials[5].trial_id, 1, 0.0) == GO_ON
+    assert plan.report(trials[5].trial_id, 1, 0.0) == CONTINUE
 
 
 def test_a_repeated_epoch_is_ignored() -> None:
@@ -145,7 +145,7 @@ def test_a_repeated_epoch_is_ignored() -> None:
     _, first, second = started(plan, 3)
     assert not plan.report(first.trial_id, 1, 0.5).stop
     assert not plan.report(second.trial_id, 1, 0.6).stop
-    assert plan.report(second.trial_id, 1, 0.0) == GO_ON
+    assert plan.report(second.trial_id, 1, 0.0) == CONTINUE
     assert plan.counts().best_value == 0.6
 
 
@@ -193,7 +193,7 @@ def test_optuna_is_told_how_a_trial_ended_and_never_left_with_a_running_one(
     trial = started(plan, 2)[1]
     plan.finish(trial.trial_id, state, value)
     plan.finish(trial.trial_id, "FAILED")  # the first end counts
-    assert plan.report(trial.trial_id, 4, 0.9) == GO_ON
+    assert plan.report(trial.trial_id, 4, 0.9) == CONTINUE
     assert told(plan) == [optuna_state]
 
 

@@ -15,7 +15,7 @@ from attnfd_ray.data.loading.loader import val_batches
 from attnfd_ray.models import build_model
 from attnfd_ray.models.deeplabv3plus import DeepLabV3Plus
 from attnfd_ray.train import distributed
-from attnfd_ray.train.distributed import share_batchnorm
+from attnfd_ray.train.distributed import convert_sync_batchnorm
 
 
 class TapsOnNorms(DeepLabV3Plus):
@@ -42,21 +42,21 @@ def test_batchnorm_is_shared_between_workers_with_cuda_and_only_there(
         torch.manual_seed(0)
         return build_model(ModelSettings(width=0.125), num_classes=3)
 
-    assert norms(share_batchnorm(make(), torch.device("cpu"))) == {nn.BatchNorm2d}
-    shared = share_batchnorm(make(), torch.device("cuda"))
+    assert norms(convert_sync_batchnorm(make(), torch.device("cpu"))) == {nn.BatchNorm2d}
+    shared = convert_sync_batchnorm(make(), torch.device("cuda"))
     assert norms(shared) == {nn.SyncBatchNorm}
     assert unlike(shared.state_dict(), make().state_dict()) == []
-    assert share_batchnorm(shared, torch.device("cuda")) is shared
+    assert convert_sync_batchnorm(shared, torch.device("cuda")) is shared
     monkeypatch.setattr(distributed, "world_size", lambda: 1)
-    assert norms(share_batchnorm(make(), torch.device("cuda"))) == {nn.BatchNorm2d}
+    assert norms(convert_sync_batchnorm(make(), torch.device("cuda"))) == {nn.BatchNorm2d}
 
 
 @pytest.fixture
 def as_if_cuda(two_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def convert(module: nn.Module, device: torch.device) -> nn.Module:
-        return share_batchnorm(module, torch.device("cuda"))
+        return convert_sync_batchnorm(module, torch.device("cuda"))
 
-    monkeypatch.setattr("attnfd_ray.train.trainer.share_batchnorm", convert)
+    monkeypatch.setattr("attnfd_ray.train.trainer.convert_sync_batchnorm", convert)
 
 
 def test_with_shared_batchnorm_taps_still_listen_and_everything_is_still_trained(

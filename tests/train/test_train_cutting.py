@@ -28,7 +28,7 @@ from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.train import step
 from attnfd_ray.train.distributed import rank, world_size
-from attnfd_ray.train.step import Stepper
+from attnfd_ray.train.step import StepRunner
 
 Answer = tuple[dict[str, float], dict[str, Tensor]]
 
@@ -105,7 +105,7 @@ def test_the_mean_over_workers_is_the_loss_and_gradient_of_the_whole_batch(
     answers = []
     for part in zip(images.chunk(workers), labels.chunk(workers), strict=True):
         sums = iter([lambda _: torch.tensor(labelled), lambda own: own * workers])
-        monkeypatch.setattr(step, "sum_over_workers", lambda tensor, sums=sums: next(sums)(tensor))
+        monkeypatch.setattr(step, "all_reduce_sum", lambda tensor, sums=sums: next(sums)(tensor))
         answers.append(one_step(settings, tmp_path, part))
     terms = {name: sum(answer[0][name] for answer in answers) / workers for name in whole[0]}
     gradients = {name: sum(answer[1][name] for answer in answers) / workers for name in whole[1]}
@@ -136,7 +136,7 @@ def test_looking_at_all_parts_first_changes_neither_statistics_nor_random_number
     settings = experiment(toys, train__accumulate=2)
     run = make_run(settings, tmp_path)
     collected: list[bool] = []
-    stepper = Stepper(run.task, run.teacher, run.optimizer, run.scaler, settings, device=run.device, total=1)
+    stepper = StepRunner(run.task, run.teacher, run.optimizer, run.scaler, settings, device=run.device, total=1)
     collect = stepper._collect
 
     def watched(*arguments: Any, **named: Any) -> None:
@@ -158,7 +158,7 @@ def test_a_method_that_forgets_to_declare_its_batch_sums_is_refused_and_not_wron
     images, labels = uneven_batch()
     run = make_run(experiment(toys, train__accumulate=2), tmp_path)
     run.task.method.uses_batch_sums = False
-    stepper = Stepper(run.task, run.teacher, run.optimizer, run.scaler, run.settings, device=run.device, total=1)
+    stepper = StepRunner(run.task, run.teacher, run.optimizer, run.scaler, run.settings, device=run.device, total=1)
     with pytest.raises(ConfigError, match=r"calls batch_sum, so its class needs uses_batch_sums = True"):
         stepper.step(images[:4], labels[:4])
 

@@ -14,7 +14,7 @@ from train_runs import CPU, VAL_IMAGES, datasets, on_workers, plain
 
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings, ModelSettings, TrainSettings
 from attnfd_ray.data.loading.loader import val_batches
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.errors import NoMetric
 from attnfd_ray.models import build_model
 from attnfd_ray.train.distributed import rank, world_size
@@ -41,7 +41,7 @@ def counts_and_scores(settings: ExperimentSettings, seed_by_rank: bool = False) 
     if seed_by_rank:  # statistics that differ from worker to worker, as after a step
         for buffer in model.buffers():
             buffer.add_(rank())
-    readers = Readers([val_set])
+    readers = ReaderPool([val_set])
     batches = val_batches(val_set, settings.data, readers=readers, rank=rank(), world_size=world_size())
     with patch("attnfd_ray.train.evaluate.scores", wraps=scores) as spy:
         found = evaluate(
@@ -65,7 +65,7 @@ def test_any_number_of_workers_counts_every_image_once(toys: Path, tmp_path: Pat
 
 def val_images(settings: ExperimentSettings) -> Iterator[Batch]:
     _, val_set = datasets(settings)
-    return val_batches(val_set, settings.data, readers=Readers([val_set]))
+    return val_batches(val_set, settings.data, readers=ReaderPool([val_set]))
 
 
 class Echo(nn.Module):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from train_runs import experiment, make_run, plain, train
 
 from attnfd_ray.models import build_model, load_weights, read_header
-from attnfd_ray.train.trainer import Run
+from attnfd_ray.train.trainer import Trainer
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
@@ -37,16 +37,16 @@ def test_the_exported_student_is_that_of_the_best_epoch(
     toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
-    original = Run.write
+    original = Trainer.write
 
-    def spy(run: Run, file: Path) -> None:
+    def spy(run: Trainer, file: Path) -> None:
         original(run, file)
         header = read_header(file)
         assert header is not None
         if file == run.best_weights:
             kept.append(int(header.extra["epoch"]))
 
-    monkeypatch.setattr(Run, "write", spy)
+    monkeypatch.setattr(Trainer, "write", spy)
     outcome, records = train(plain(toys, train__epochs=5), tmp_path)
     best = 0.0
     improved = []

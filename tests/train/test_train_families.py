@@ -15,7 +15,7 @@ from train_runs import experiment, make_run
 from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.models import SegmentationModel, build_model
-from attnfd_ray.train.step import Stepper
+from attnfd_ray.train.step import StepRunner
 
 pytest.importorskip("segmentation_models_pytorch")
 
@@ -46,7 +46,7 @@ def step(settings: ExperimentSettings, directory: Path, **others: Any) -> tuple[
     """Take one optimiser step; return its loss terms and the run."""
     run = make_run(settings, directory, **others)
     run.task.train()
-    stepper = Stepper(run.task, run.teacher, run.optimizer, run.scaler, settings, device=torch.device("cpu"), total=1)
+    stepper = StepRunner(run.task, run.teacher, run.optimizer, run.scaler, settings, device=torch.device("cpu"), total=1)
     rng = torch.Generator().manual_seed(0)
     images, labels = torch.randn((2, 3, 33, 33), generator=rng), torch.randint(6, (2, 33, 33), generator=rng)
     terms, _ = stepper.epoch([(images, labels)], first_step=0)

@@ -28,7 +28,7 @@ from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.train import checkpoint
 from attnfd_ray.train.distributed import rank, world_size
 from attnfd_ray.train.gradients import GradientMeter
-from attnfd_ray.train.step import Stepper
+from attnfd_ray.train.step import StepRunner
 
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 TERMS = {"cross_entropy", "attnfd/stage4", "attnfd/decoder", "distillation"}
@@ -172,7 +172,7 @@ def one_step(settings: ExperimentSettings, directory: Path, batch: Batch) -> tup
     run.optimizer.register_step_pre_hook(
         lambda *_: gradients.extend(p.grad.flatten().clone() for p in run.student.parameters() if p.grad is not None)
     )
-    stepper = Stepper(run.task, run.teacher, run.optimizer, run.scaler, settings, device=CPU, total=1)
+    stepper = StepRunner(run.task, run.teacher, run.optimizer, run.scaler, settings, device=CPU, total=1)
     meter = GradientMeter(run.student, steps=1, checks=1)
     images, labels = (tensor.chunk(world_size())[rank()] for tensor in batch)
     stepper.epoch([(images.double(), labels)], first_step=0, gradients=meter)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from train_runs import (
     TRAIN_IMAGES,
-    Listener,
+    Callback,
     experiment,
     final_state,
     make_run,
@@ -31,7 +31,7 @@ from attnfd_ray.errors import CheckpointError, Diverged, StoreError
 
 def test_a_record_says_what_happened(toys: Path, tmp_path: Path) -> None:
     ticks = itertools.count(step=2.0)  # each look at the clock is 2 s after the one before
-    records = Listener()
+    records = Callback()
     run = make_run(experiment(toys), tmp_path, clock=lambda: next(ticks))
     outcome = run.run(records)
     assert [record.epoch for record in records] == [1, 2]
@@ -133,7 +133,7 @@ def test_the_number_of_steps_is_as_set_or_the_whole_batches_of_the_split(toys: P
 
 def test_each_step_is_told_as_it_begins_and_the_end_of_an_epoch_too(toys: Path, tmp_path: Path) -> None:
     heard: list[int | None] = []
-    make_run(plain(toys), tmp_path, on_step=heard.append).run(Listener())
+    make_run(plain(toys), tmp_path, on_step=heard.append).run(Callback())
     # two steps an epoch; that no third follows is known only when it was asked for
     assert heard == [1, 2, 3, None, 3, 4, 5, None]
 

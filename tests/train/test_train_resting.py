@@ -12,14 +12,14 @@ from train_runs import experiment, final_state, make_run, run_in_double, train, 
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.train.records import EpochRecord
-from attnfd_ray.train.trainer import Run
+from attnfd_ray.train.trainer import Trainer
 
 RELEASE = {"name": "attnfd_release", "layers": ["stage4", "decoder"]}
 FIRST_EPOCH = {"name": "attnfd", "layers": ["stage4", "decoder"], "connectors": "first_epoch"}
 CONNECTORS, GATES, STUDENT = "method.connectors.", "method.student_gates.", "student."
 
 
-def weights(run: Run) -> dict[str, Tensor]:
+def weights(run: Trainer) -> dict[str, Tensor]:
     """Return a copy of every parameter of the task, statistics left out: those follow every forward."""
     return {name: parameter.detach().clone() for name, parameter in run.task.named_parameters()}
 
@@ -107,7 +107,7 @@ def test_the_teacher_runs_as_the_method_says_and_stays_bit_for_bit(mode: str, to
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in run.teacher.parameters())
 
 
-def stepped(toys: Path, directory: Path, **changes: Any) -> tuple[Run, dict[str, float]]:
+def stepped(toys: Path, directory: Path, **changes: Any) -> tuple[Trainer, dict[str, float]]:
     """Take one step in double precision on a batch of four."""
     run = make_run(experiment(toys, **changes), directory)
     torch.manual_seed(0)  # dropout

@@ -31,7 +31,7 @@ from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights, read_header
 from attnfd_ray.train import checkpoint
 from attnfd_ray.train.records import EpochRecord
-from attnfd_ray.train.trainer import Run
+from attnfd_ray.train.trainer import Trainer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -88,7 +88,7 @@ def test_best_weights_that_a_kill_kept_from_being_written_are_written_at_the_nex
         raise Stopped
 
     with monkeypatch.context() as patched:
-        patched.setattr(Run, "write", killed)
+        patched.setattr(Trainer, "write", killed)
         with pytest.raises(Stopped):
             make_run(settings, tmp_path / "stopped").run(lambda _: False)
     assert not (tmp_path / "stopped/best.safetensors").exists()

@@ -9,12 +9,12 @@ from unittest.mock import patch
 import pytest
 import torch
 from PIL import Image
-from train_runs import CPU, Listener, datasets, make_run, on_workers, plain
+from train_runs import CPU, Callback, datasets, make_run, on_workers, plain
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.datasets.base import open_dataset
 from attnfd_ray.data.loading.loader import val_batches
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
 from attnfd_ray.train.evaluate import evaluate, for_test, protocol
@@ -35,7 +35,7 @@ def settings(toys: Path, tmp_path: Path) -> ExperimentSettings:
 
 def finished(settings: ExperimentSettings, directory: Path) -> Outcome:
     test_set = open_dataset(settings.data, split="test")
-    return make_run(settings, directory, test_set=test_set).run(Listener())
+    return make_run(settings, directory, test_set=test_set).run(Callback())
 
 
 def test_the_weights_of_the_best_epoch_are_scored_on_all_of_it(settings: ExperimentSettings, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_the_weights_of_the_best_epoch_are_scored_on_all_of_it(settings: Experim
     load_weights(network, outcome.best_weights, num_classes=12)
     data = for_test(settings.data)
     test_set = open_dataset(data, split="test")
-    batches = val_batches(test_set, data, readers=Readers([test_set]))
+    batches = val_batches(test_set, data, readers=ReaderPool([test_set]))
     assert outcome.test == evaluate(
         network.to(memory_format=torch.channels_last),
         batches,
@@ -58,11 +58,11 @@ def test_the_weights_of_the_best_epoch_are_scored_on_all_of_it(settings: Experim
 
 def test_it_is_scored_once_and_moves_nothing(settings: ExperimentSettings, tmp_path: Path) -> None:
     without = make_run(settings, tmp_path / "without")
-    assert without.run(Listener()).test is None
+    assert without.run(Callback()).test is None
     with patch("attnfd_ray.train.trainer.for_test", wraps=for_test) as spy:
         test_set = open_dataset(settings.data, split="test")
         run = make_run(settings, tmp_path / "with", test_set=test_set)
-        run.run(Listener())
+        run.run(Callback())
     assert spy.call_count == 1
     weights = run.student.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in without.student.state_dict().items())
@@ -93,7 +93,7 @@ def test_two_workers_score_it_as_one_does(settings: ExperimentSettings, tmp_path
     load_weights(alone, outcomes[0].best_weights, num_classes=12)
     data = for_test(settings.data)
     _, test_set = datasets(data_of(settings))
-    batches = val_batches(test_set, data, readers=Readers([test_set]))
+    batches = val_batches(test_set, data, readers=ReaderPool([test_set]))
     scored = evaluate(alone, batches, num_classes=12, device=CPU, data=data, train=settings.train)
     assert outcomes[0].test.miou == pytest.approx(scored.miou, abs=1e-3)  # a pixel or two where layouts round apart
 

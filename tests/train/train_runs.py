@@ -17,14 +17,14 @@ from attnfd_ray.config.overrides import set_dotted
 from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
 from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
 from attnfd_ray.data.generate.toyscenes import write_toyscenes
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.models import build_model
 from attnfd_ray.train import checkpoint
 from attnfd_ray.train.records import EpochRecord, Outcome
-from attnfd_ray.train.step import Stepper
-from attnfd_ray.train.trainer import Run
+from attnfd_ray.train.step import StepRunner
+from attnfd_ray.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 TEACHER = ModelSettings(backbone="resnet18", width=0.25)
@@ -72,17 +72,17 @@ def make_teacher(num_classes: int) -> FrozenTeacher:
         return FrozenTeacher(build_model(TEACHER, num_classes=num_classes))
 
 
-def make_run(settings: ExperimentSettings, directory: Path, **others: Any) -> Run:
+def make_run(settings: ExperimentSettings, directory: Path, **others: Any) -> Trainer:
     train_set, val_set = datasets(settings)
     if method_class(settings).needs_teacher:
         others.setdefault("teacher", make_teacher(train_set.num_classes))
-    readers = Readers([train_set, val_set, *filter(None, [others.get("test_set")])], settings.data.loader_workers)
-    return Run(
+    readers = ReaderPool([train_set, val_set, *filter(None, [others.get("test_set")])], settings.data.loader_workers)
+    return Trainer(
         settings, directory=directory, train_set=train_set, val_set=val_set, readers=readers, device=CPU, **others
     )
 
 
-class Listener(list[EpochRecord]):
+class Callback(list[EpochRecord]):
     """Keeps every record and never stops a run."""
 
     def __call__(self, record: EpochRecord) -> bool:
@@ -92,7 +92,7 @@ class Listener(list[EpochRecord]):
 
 def train(settings: ExperimentSettings, directory: Path) -> tuple[Outcome, list[EpochRecord]]:
     """Run from wherever `directory` is to the end; return the outcome and the records of this attempt."""
-    records = Listener()
+    records = Callback()
     return make_run(settings, directory).run(records), records
 
 
@@ -104,12 +104,12 @@ def uneven_batch() -> Batch:
     return images, labels
 
 
-def run_in_double(run: Run, batch: Batch) -> dict[str, float]:
+def run_in_double(run: Trainer, batch: Batch) -> dict[str, float]:
     """Take one optimiser step of a run in double precision; return its loss terms over all workers."""
     run.task.double()
     if run.teacher is not None:
         run.teacher.double()
-    stepper = Stepper(run.task, run.teacher, run.optimizer, run.scaler, run.settings, device=CPU, total=1)
+    stepper = StepRunner(run.task, run.teacher, run.optimizer, run.scaler, run.settings, device=CPU, total=1)
     terms, _ = stepper.epoch([(batch[0].double(), batch[1])], first_step=0)
     return terms
 

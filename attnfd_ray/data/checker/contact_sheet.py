@@ -13,7 +13,7 @@ from attnfd_ray.data.checker.overlays import encoded, fitted, overlay, tiled
 from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
 from attnfd_ray.data.files import Bytes
 from attnfd_ray.data.loading.loader import TrainLoader
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.data.loading.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 _TILE_PIXELS, _EXAMPLE_PIXELS = 320, 240
@@ -30,7 +30,7 @@ def contact_sheet(settings: ExperimentSettings, *, count: int) -> tuple[bytes, i
     loader = TrainLoader(
         dataset,
         data,
-        readers=Readers([dataset]),
+        readers=ReaderPool([dataset]),
         global_batch_size=train.batch_size,
         seed=train.seed,
         steps_per_epoch=train.steps_per_epoch,

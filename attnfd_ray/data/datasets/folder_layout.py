@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from attnfd_ray import registry
 from attnfd_ray.config import yaml_source as source
-from attnfd_ray.config.base import Record, refused, shown
+from attnfd_ray.config.base import StrictModel, refused, shown
 from attnfd_ray.config.messages import dotted, message
 from attnfd_ray.config.types import IGNORED
 from attnfd_ray.config.yaml_nodes import Key
@@ -52,7 +52,7 @@ _Byte = Annotated[int, Field(ge=0, le=255)]
 _Directory = Annotated[str, AfterValidator(_inside)]
 
 
-class FolderClass(Record):
+class FolderClass(StrictModel):
     """A class, and the value or the colour that it has in masks."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -60,7 +60,7 @@ class FolderClass(Record):
     color: tuple[_Byte, _Byte, _Byte] | None = None
 
 
-class FolderLayout(Record):
+class FolderLayout(StrictModel):
     """Where images and masks are, and what these hold."""
 
     images: _Directory = "images/{split}"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attnfd_ray.config.schema import DataSettings
 from attnfd_ray.data.datasets.base import SegmentationDataset
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.data.loading.transforms import eval_transform, normalised, train_transform
 
 Batch = tuple[Tensor, Tensor]
@@ -34,7 +34,7 @@ class TrainLoader:
         dataset: SegmentationDataset,
         data: DataSettings,
         *,
-        readers: Readers,
+        readers: ReaderPool,
         global_batch_size: int,
         seed: int,
         rank: int = 0,
@@ -69,7 +69,7 @@ def val_batches(
     dataset: SegmentationDataset,
     data: DataSettings,
     *,
-    readers: Readers,
+    readers: ReaderPool,
     rank: int = 0,
     world_size: int = 1,
     device: torch.device = CPU,

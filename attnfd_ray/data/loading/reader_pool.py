@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Job = Callable[[SegmentationDataset], Item]
 
 
-class Readers:
+class ReaderPool:
     """Does jobs on datasets, in order; with `num_processes` above 0 ahead of time, in processes kept until closed.
 
     Which datasets there are is said once, so that a job on its way to a process is small.

@@ -23,7 +23,7 @@ from attnfd_ray.runtime.cluster.capacity import (
 )
 from attnfd_ray.runtime.cluster.environment import cluster_address
 from attnfd_ray.runtime.cluster.estimate import Sizes, disk_bytes, wall_s
-from attnfd_ray.runtime.cluster.probe import disagreements, look_everywhere
+from attnfd_ray.runtime.cluster.probe import probe_nodes, version_mismatches
 from attnfd_ray.store.store import Store
 
 _POLL_S = 1.0
@@ -32,18 +32,18 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class WaitPolicy:
     """How long to wait for nodes, seconds, and how many of them; a cluster that scales up takes minutes."""
 
     wait_s: float = 0.0
     nodes: int = 1
 
 
-NO_PATIENCE = Patience()
+NO_WAIT = WaitPolicy()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class Capacity:
     """What the cluster holds: the shape of a worker group, how many run at once, and the nodes as Ray tells them."""
 
     shape: GroupShape
@@ -51,9 +51,9 @@ class Room:
     nodes: Sequence[Mapping[str, Any]]
 
 
-def find_room(
-    settings: ExperimentSettings, *, asked: int | str, trials: int, patience: Patience, say: Say, clock: Any = time
-) -> Room:
+def wait_for_capacity(
+    settings: ExperimentSettings, *, asked: int | str, trials: int, patience: WaitPolicy, say: Say, clock: Any = time
+) -> Capacity:
     """Return how many groups run at once, waiting as long as `patience` allows; CapacityError, with the sum, after."""
     start, told = clock.monotonic(), False
     try:
@@ -78,7 +78,7 @@ def find_room(
 
 def _room_of(
     settings: ExperimentSettings, nodes: Sequence[Mapping[str, Any]], *, asked: int | str, trials: int, expected: int
-) -> Room:
+) -> Capacity:
     resources = alive_resources(nodes)
     if len(resources) < expected:
         raise CapacityError(
@@ -86,16 +86,16 @@ def _room_of(
             "--wait-timeout, or expect fewer"
         )
     shape = group_shape(settings.scaling, resources)
-    return Room(shape=shape, groups=concurrency(shape, resources, asked=asked, trials=trials), nodes=nodes)
+    return Capacity(shape=shape, groups=concurrency(shape, resources, asked=asked, trials=trials), nodes=nodes)
 
 
-def problems_of_nodes(settings: ExperimentSettings, room: Room) -> list[str]:
+def problems_of_nodes(settings: ExperimentSettings, room: Capacity) -> list[str]:
     """Return what is wrong with any node, a line each: disks, data, versions."""
-    facts = look_everywhere(settings, room.nodes)
-    return [*(line for fact in facts for line in fact.problems), *disagreements(facts)]
+    facts = probe_nodes(settings, room.nodes)
+    return [*(line for fact in facts for line in fact.problems), *version_mismatches(facts)]
 
 
-def arithmetic(settings: ExperimentSettings, room: Room, sizes: Sizes, *, trials: int) -> list[str]:
+def arithmetic(settings: ExperimentSettings, room: Capacity, sizes: Sizes, *, trials: int) -> list[str]:
     """Return the sums behind a go: what a trial takes, what there is, the disk and the time, a line each."""
     resources = alive_resources(room.nodes)
     needs = " + ".join(f"{amount:g} {name}" for name, amount in room.shape.resources().items())
@@ -111,7 +111,7 @@ def arithmetic(settings: ExperimentSettings, room: Room, sizes: Sizes, *, trials
     ]
 
 
-def lacking_disk(settings: ExperimentSettings, room: Room, sizes: Sizes, *, trials: int) -> list[str]:
+def lacking_disk(settings: ExperimentSettings, room: Capacity, sizes: Sizes, *, trials: int) -> list[str]:
     """Return a line if the store's disk has no room for what the runs hold in it."""
     needed, free = _disk(settings, room, sizes, trials)
     text = (
@@ -122,13 +122,13 @@ def lacking_disk(settings: ExperimentSettings, room: Room, sizes: Sizes, *, tria
     return [text] if needed > free else []
 
 
-def _disk(settings: ExperimentSettings, room: Room, sizes: Sizes, trials: int) -> tuple[int, int]:
+def _disk(settings: ExperimentSettings, room: Capacity, sizes: Sizes, trials: int) -> tuple[int, int]:
     """Return the bytes that are needed, and that are free."""
     needed = disk_bytes(sizes, trials=trials, concurrent=room.groups, keep_weights=settings.tune.keep_weights)
     return needed, shutil.disk_usage(settings.store).free
 
 
-def _time(settings: ExperimentSettings, room: Room, trials: int) -> str:
+def _time(settings: ExperimentSettings, room: Capacity, trials: int) -> str:
     rows = Store.open(settings.store, create=False).epochs(columns=["experiment", "wall_s"]).to_pylist()
     walls_s = [row["wall_s"] for row in rows if row["experiment"] == settings.experiment and row["wall_s"]]
     if not walls_s:

@@ -44,7 +44,7 @@ def look(settings: ExperimentSettings, token: str, node: str, weights: Weights =
     return NodeFacts(node=node, versions=versions(), problems=tuple(f"node {node}: {text}" for text in found))
 
 
-def look_everywhere(settings: ExperimentSettings, nodes: Sequence[Mapping[str, Any]]) -> list[NodeFacts]:
+def probe_nodes(settings: ExperimentSettings, nodes: Sequence[Mapping[str, Any]]) -> list[NodeFacts]:
     """Return the facts of each alive node of `ray.nodes()`, this one first; what goes wrong is among the problems.
 
     StoreError where this node itself cannot write to the store.
@@ -69,7 +69,7 @@ def look_everywhere(settings: ExperimentSettings, nodes: Sequence[Mapping[str, A
         shutil.rmtree(directory, ignore_errors=True)  # a late node may still write into it
 
 
-def disagreements(facts: Sequence[NodeFacts]) -> list[str]:
+def version_mismatches(facts: Sequence[NodeFacts]) -> list[str]:
     """Return a line for each package whose versions differ between nodes; such a run breaks in the middle."""
     lines = []
     for package in _MUST_AGREE:

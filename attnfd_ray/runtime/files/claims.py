@@ -12,12 +12,12 @@ from typing import Any
 from attnfd_ray.config.overrides import differences
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError, StoreError
-from attnfd_ray.store.atomic import write_whole
+from attnfd_ray.store.atomic import write_atomic
 
 _SHOWN = 6
 
 
-def claim_id(settings: ExperimentSettings, command: str, *, fresh: bool) -> str:
+def claim_run_id(settings: ExperimentSettings, command: str, *, fresh: bool) -> str:
     """Return the id of the run or search to start or go on with, as `<experiment>.<command><n>`.
 
     The same settings go on where they stopped; with `fresh` a new one is counted. Raises ConfigError, with the
@@ -83,7 +83,7 @@ def _write(settings: ExperimentSettings, file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists() or file.read_bytes() != content:
-            write_whole(file, content)
+            write_atomic(file, content)
     except OSError as error:
         raise StoreError(f"{file}: cannot be written: {error.strerror}") from None
 

@@ -44,7 +44,7 @@ def spent(
 ) -> Iterator[tuple[Path, str]]:
     """Yield what a search needs no longer, and why: files and directories of its trials whose end is in the store."""
     rows = [row for row in store.trials(columns=_COLUMNS).to_pylist() if row["search_id"] == search_id]
-    kept = keeping_weights(rows, keep_weights, metrics)
+    kept = trials_keeping_weights(rows, keep_weights, metrics)
     for row in rows:
         directory = run_directory(store, row["trial_id"])
         if row["state"] not in _OVER or directory is None:
@@ -55,7 +55,7 @@ def spent(
             yield from _there(store, [directory / name for name in _WEIGHTS], "weights of a trial that does not lead")
 
 
-def keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metrics = (MIOU,)) -> set[str]:
+def trials_keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metrics = (MIOU,)) -> set[str]:
     """Return the ids of the trials of one search that keep their weights; None: all do.
 
     Those are the file as written, of baselines the best alone once it is known, and of those that had their full budget

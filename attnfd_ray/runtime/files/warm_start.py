@@ -15,7 +15,7 @@ from attnfd_ray.search.objectives import MEASURED, measures
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
 from attnfd_ray.store import marker
-from attnfd_ray.store.atomic import write_whole
+from attnfd_ray.store.atomic import write_atomic
 from attnfd_ray.store.store import Store
 
 _COLUMNS = ["experiment", "search_id", "trial_id", "role", "state", "searched_json", "config_json", *MEASURED]
@@ -47,7 +47,7 @@ def earlier_trials(
             "widen the space, or leave --warm-start out"
         )
     content = {"source": source, "trials": [dataclasses.asdict(trial) for trial in trials]}
-    write_whole(file, json.dumps(content, indent=1).encode())
+    write_atomic(file, json.dumps(content, indent=1).encode())
     return trials
 
 

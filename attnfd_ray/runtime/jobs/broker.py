@@ -19,7 +19,7 @@ from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Event, Job
 
 
 @dataclass
-class _Desk:
+class _JobState:
     """One job between its client and its group."""
 
     job: Job
@@ -55,7 +55,7 @@ class Broker:
         self._alive = alive
         self._nodes: dict[int, Mapping[str, str]] = {}
         self._waiting: deque[str] = deque()
-        self._desks: dict[str, _Desk] = {}
+        self._desks: dict[str, _JobState] = {}
         self._held: dict[int, str] = {}
         self._closed = False
         self._interrupted = False
@@ -69,7 +69,7 @@ class Broker:
         async with self._work:
             if job.trial_id in self._desks:
                 return
-            self._desks[job.trial_id] = _Desk(job)
+            self._desks[job.trial_id] = _JobState(job)
             self._waiting.append(job.trial_id)
             self._work.notify_all()
 

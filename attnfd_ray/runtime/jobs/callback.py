@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.search.records import Counts
 
-__all__ = ["Counts", "Listener"]
+__all__ = ["Callback", "Counts"]
 
 
-class Listener(Protocol):
+class Callback(Protocol):
     """Called in the driver, from one thread at a time; `stage` from any.
 
     `metrics` are those of `train.records.EpochRecord`.

@@ -29,7 +29,7 @@ def run_job(broker: Any, job: Job, on_epoch: Callable[[dict[str, Any]], None]) -
         on_epoch(event.metrics)
 
 
-def without_broker(error: Exception) -> RunFailed:
+def broker_lost(error: Exception) -> RunFailed:
     """Return what ends a command whose broker, a process of its own, has died."""
     reason = str(error).strip().partition("\n")[0]
     return RunFailed(f"Ray lost what served the workers ({reason}); the same command goes on with it")

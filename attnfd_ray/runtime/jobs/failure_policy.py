@@ -67,7 +67,7 @@ def failure(name: str, kind: str, text: str) -> AttnFDError:
     return StoreError(text) if kind == "STORE" else RunFailed(f"{name}: {kind}: {text}")
 
 
-class Tally:
+class FailureBudget:
     """The failures of one call of a command; `limit` is `tune.max_failures`, `again` the command that tries again."""
 
     def __init__(self, limit: int | None, *, again: str) -> None:

@@ -14,7 +14,7 @@ import torch
 import attnfd_ray
 from attnfd_ray.errors import AttnFDError, DataError, Diverged, NoMetric, StoreError, UserError
 from attnfd_ray.runtime.jobs.messages import Job
-from attnfd_ray.store.atomic import write_whole
+from attnfd_ray.store.atomic import write_atomic
 from attnfd_ray.store.store import Store
 
 _OURS = Path(attnfd_ray.__file__).parent
@@ -58,7 +58,7 @@ def keep_trace(job: Job, kind: str, trace: str) -> bool:
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         head = f"{kind}: {job.trial_id}, attempt {attempt}, on {socket.gethostname()}, {when}"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, f"{head}\n\n{trace}".encode(errors="backslashreplace"))
+        write_atomic(file, f"{head}\n\n{trace}".encode(errors="backslashreplace"))
     except Exception:  # noqa: BLE001 - whatever it is, it must not hide the failure
         return False
     return True

@@ -26,7 +26,7 @@ from attnfd_ray.train.records import EpochRecord, Outcome
 
 
 @dataclasses.dataclass
-class Book:
+class TrialWriter:
     """Keeps one attempt's rows in the store."""
 
     job: Job
@@ -37,7 +37,7 @@ class Book:
     stop_reason: str | None = None
 
     @classmethod
-    def open(cls, job: Job, device: torch.device) -> Book:
+    def open(cls, job: Job, device: torch.device) -> TrialWriter:
         store = Store.open(job.settings.store, create=False)  # the driver made it; not seen here, it is not shared
         known = facts(job, device, store.last_attempt(job.trial_id) + 1)
         walls = store.epochs(job.trial_id, columns=["wall_s"])["wall_s"].to_pylist()
@@ -55,7 +55,7 @@ class Book:
         known = {column.name: last[column.name] for column in dataclasses.fields(EpochRecord) if column.name in last}
         known |= {name: dict(last[name] or ()) for name in ("loss_terms", "gradient_norms", "gradient_cosines")}
         record = EpochRecord(**known, best_miou=trial["best_val_miou"], best_epoch=trial["best_epoch"])
-        return Event(kind="done", metrics=dataclasses.asdict(record) | aimed_at(job.settings, trial))
+        return Event(kind="done", metrics=dataclasses.asdict(record) | final_objectives(job.settings, trial))
 
     def write_epoch(self, record: EpochRecord) -> None:
         values = dataclasses.asdict(record)
@@ -104,7 +104,7 @@ class Book:
             tidy(self.store, self.job.search_id, keep_weights=tune.keep_weights, metrics=tune.metrics)
 
 
-def aimed_at(settings: ExperimentSettings, row: Mapping[str, Any]) -> dict[str, float]:
+def final_objectives(settings: ExperimentSettings, row: Mapping[str, Any]) -> dict[str, float]:
     """Return what no epoch tells of a trial that ended, where its search aims at it."""
     return {name: value for name, value in measures(row).items() if name in settings.tune.metrics}
 

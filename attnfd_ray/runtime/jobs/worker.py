@@ -25,7 +25,7 @@ from attnfd_ray.config.overrides import digest
 from attnfd_ray.config.schema import DataSettings, ExperimentSettings
 from attnfd_ray.data.datasets.base import SegmentationDataset, data_hash, open_dataset, refresh
 from attnfd_ray.data.loading.loader import val_batches
-from attnfd_ray.data.loading.reader_pool import Readers
+from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import DataError, Diverged, NoMetric
@@ -34,13 +34,13 @@ from attnfd_ray.models.files import load_weights
 from attnfd_ray.runtime.jobs.failure_policy import POLICIES
 from attnfd_ray.runtime.jobs.failures import describe, is_out_of_memory, keep_trace, trace_file
 from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Event, Job
-from attnfd_ray.runtime.jobs.trial_writer import Book, aimed_at
+from attnfd_ray.runtime.jobs.trial_writer import TrialWriter, final_objectives
 from attnfd_ray.runtime.jobs.watchdog import Watchdog
 from attnfd_ray.train import distributed, latency
-from attnfd_ray.train.distributed import from_first_worker, rank, world_size
+from attnfd_ray.train.distributed import broadcast_object, rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
 from attnfd_ray.train.records import EpochRecord, Outcome
-from attnfd_ray.train.trainer import Run
+from attnfd_ray.train.trainer import Trainer
 
 TEACHER_CHECK_IMAGES = 64  # enough to tell a trained teacher from a wrong file, few enough to be quick
 
@@ -73,7 +73,7 @@ class Worker:
         self.device, self._push, self._late = device, push, late
         self._datasets: dict[str, SegmentationDataset] = {}
         self._hashes: dict[tuple[SegmentationDataset, ...], str] = {}
-        self._readers = Readers([])
+        self._readers = ReaderPool([])
         self._teacher: tuple[str, FrozenTeacher] | None = None
         # imported modules stay; looking through them after every job would delay the next by a third of a second
         gc.freeze()
@@ -91,7 +91,7 @@ class Worker:
         except GroupMustRestart:
             raise
         except Exception as error:  # whatever a user's method or data raises must not end the search
-            if _lost_a_peer(error):
+            if _is_lost_worker(error):
                 raise GroupMustRestart(f"another worker of the group died: {error}") from error
             kind, text = describe(error)
             alone = not isinstance(error, Diverged | NoMetric)  # all workers see the same loss and scores
@@ -139,12 +139,12 @@ class Worker:
         self._datasets.clear()
         self._hashes.clear()
 
-    def readers(self, data: DataSettings, *datasets: SegmentationDataset) -> Readers:
+    def readers(self, data: DataSettings, *datasets: SegmentationDataset) -> ReaderPool:
         """Return what reads the datasets, its processes kept from job to job."""
         known = self._readers
         if known.num_processes != data.loader_workers or not set(datasets) <= set(known.datasets):
             known.close()
-            self._readers = Readers(datasets, data.loader_workers)
+            self._readers = ReaderPool(datasets, data.loader_workers)
         return self._readers
 
     def close(self) -> None:
@@ -186,12 +186,12 @@ class Worker:
     def _train(self, job: Job) -> None:
         settings = job.settings
         # another one may have written the end and died before it was heard
-        ended = from_first_worker(Book.ended(job) if rank() == 0 and job.search_id else None)
+        ended = broadcast_object(TrialWriter.ended(job) if rank() == 0 and job.search_id else None)
         if ended is not None:
             if rank() == 0:
                 self._push(job, ended)
             return
-        book = Book.open(job, self.device) if rank() == 0 else None
+        book = TrialWriter.open(job, self.device) if rank() == 0 else None
         train_set, val_set = self._checked_splits(job)
         test_split = settings.data.test_split
         test_set = self.dataset(settings.data, test_split) if test_split else None
@@ -202,7 +202,7 @@ class Worker:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         watchdog = self._watchdog(job)
-        run = Run(
+        run = Trainer(
             settings,
             directory=job.directory,
             train_set=train_set,
@@ -223,7 +223,7 @@ class Worker:
                 metrics = dataclasses.asdict(record) | {"ready_utc_s": ready_utc_s}
                 reason = self._push(job, Event(kind="epoch", metrics=metrics))
                 book.stop_reason = reason
-            return from_first_worker(reason) is not None and record.epoch < record.epochs_total
+            return broadcast_object(reason) is not None and record.epoch < record.epochs_total
 
         with watchdog:
             # a trial may have been cut off on its way to stop: whoever decides is asked again
@@ -232,7 +232,7 @@ class Worker:
         if book is not None:
             self._end(book, run, outcome)
 
-    def _end(self, book: Book, run: Run, outcome: Outcome) -> None:
+    def _end(self, book: TrialWriter, run: Trainer, outcome: Outcome) -> None:
         """Write how a job ended, and say it."""
         job, settings, val_set = book.job, run.settings, run.val_set
         if outcome.stopped_early and book.stop_reason == INTERRUPTED:
@@ -244,7 +244,7 @@ class Worker:
         if LATENCY in settings.tune.metrics and not outcome.stopped_early:
             timed = latency.measure(outcome.best_weights, settings, val_set, readers=run.readers, device=self.device)
         row = book.write_end(outcome, val_set.class_names, timed)
-        self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last) | aimed_at(settings, vars(row))))
+        self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last) | final_objectives(settings, vars(row))))
         book.tidy()
 
     def _watchdog(self, job: Job) -> Watchdog:
@@ -261,7 +261,7 @@ class Worker:
         return Watchdog(patience_s, late, step_s=job.step_s)
 
 
-def _lost_a_peer(error: Exception) -> bool:
+def _is_lost_worker(error: Exception) -> bool:
     """Return whether a collective failed because another worker is gone.
 
     gloo has no exception of its own for it, nor one wording: what counts is a broken connection in the text, or a

@@ -35,7 +35,7 @@ def work(config: dict[str, Any]) -> None:
     """Run in every process of a group: take jobs and do them."""
     # torch and what stands on it are imported here, in the worker, so that the driver need not
     from attnfd_ray.runtime.jobs.worker import GroupMustRestart, Worker
-    from attnfd_ray.train.distributed import from_every_worker, from_first_worker, rank
+    from attnfd_ray.train.distributed import all_gather_object, broadcast_object, rank
 
     group: int = config["group"]
     broker = ray.get_actor(config["broker"], namespace=config["namespace"])
@@ -52,20 +52,20 @@ def work(config: dict[str, Any]) -> None:
         with contextlib.suppress(ray.exceptions.RayError):  # unheard it is a worker lost
             ray.get(broker.late.remote(group, job.trial_id, text, step_s=step_s), timeout=_TELLING_S)
 
-    nodes = dict(from_every_worker((ray.get_runtime_context().get_node_id(), place_of_logs())))
+    nodes = dict(all_gather_object((ray.get_runtime_context().get_node_id(), place_of_logs())))
     with contextlib.closing(Worker(ray.train.torch.get_device(), push, late)) as worker:
         while True:
             job: Any = None
             if rank() == 0:
                 job = ray.get(broker.take.remote(group, nodes=nodes, patience_s=_PATIENCE_S))
-            job = from_first_worker(job)
+            job = broadcast_object(job)
             if job == "over":
                 return
             if isinstance(job, Job):
                 worker.do(job)
 
 
-class Groups:
+class WorkerGroups:
     """The worker groups of one command and the broker that serves them; `close` ends them all."""
 
     def __init__(self, shape: GroupShape, *, count: int, name: str, storage: Path, verbose: bool, local: bool) -> None:
@@ -91,7 +91,7 @@ class Groups:
             self.close(patience_s=5.0)
             raise
 
-    def __enter__(self) -> Groups:
+    def __enter__(self) -> WorkerGroups:
         return self
 
     def interrupt(self) -> None:
