@@ -1,7 +1,8 @@
-"""What can go wrong, each with the exit code it ends the command with. Imports nothing of the package.
+"""What can go wrong, each with the exit code it ends the command with. Imports nothing of the
+package.
 
-A message is one line: where, what came, what is needed, the way out. The command line prints it without a traceback.
-"""
+A message is one line: where, what came, what is needed, the way out. The command line prints it
+without a traceback."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ class UserErrors(UserError):
     """Input with one or more mistakes; carries every problem found, one line each."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems = [one_line(text) for text in ([problems] if isinstance(problems, str) else problems)]
+        self.problems = [
+            one_line(text) for text in ([problems] if isinstance(problems, str) else problems)
+        ]
         super().__init__(self.problems)  # what pickle makes it from again, on its way from a worker
 
     def __str__(self) -> str:
@@ -75,5 +78,6 @@ class CapacityError(UserError):
 
 
 def one_line(text: str) -> str:
-    """Return the text with line ends and other characters that steer a terminal written out, as `\\n`."""
+    """Return the text with line ends and other characters that steer a terminal written out, as
+    `\\n`."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

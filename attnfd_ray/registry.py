@@ -1,8 +1,8 @@
-"""Short names of exchangeable parts -> where they live. Imports nothing but errors; loads a part on first use.
+"""Short names of exchangeable parts -> where they live. Imports nothing but errors; loads a part on
+first use.
 
-A part is one file and one line here. A user's own part needs no line: `package.module:Attribute` names it. A family of
-parts, such as all networks of a library, is one line too: `library/name`.
-"""
+A part is one file and one line here. A user's own part needs no line: `package.module:Attribute`
+names it. A family of parts, such as all networks of a library, is one line too: `library/name`."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ _MANY = 40  # words in one message
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest known word, else the words there are, at most 40 of them."""
+    """Return `; did you mean 'x'?` for the nearest known word, else the words there are, at most 40
+    of them."""
     words = sorted(known)
     near = nearest(word, words)
     if near:
@@ -114,10 +115,11 @@ def family_of(kind: str, name: str) -> str | None:
 
 
 def check(kind: str, name: str) -> str:
-    """Return `name` if `kind` has it, or it is of a family, or looks like `package.module:Attribute`.
+    """Return `name` if `kind` has it, or it is of a family, or looks like
+    `package.module:Attribute`.
 
-    Raises ConfigError otherwise. Whether a family has the name, or a module the attribute, is known once it is loaded.
-    """
+    Raises ConfigError otherwise. Whether a family has the name, or a module the attribute, is known
+    once it is loaded."""
     table, label = TABLES[kind], kind.replace("_", " ")
     if name in table or family_of(kind, name) or _OWN.fullmatch(name):
         return name
@@ -128,11 +130,11 @@ def check(kind: str, name: str) -> str:
 
 
 def load(kind: str, name: str) -> Any:
-    """Return the part called `name`: of the table `kind`, of a family, or anyone's `package.module:Attribute`.
+    """Return the part called `name`: of the table `kind`, of a family, or anyone's
+    `package.module:Attribute`.
 
-    Raises ConfigError where there is no such part, module or attribute; what else importing it raises is its author's
-    to see.
-    """
+    Raises ConfigError where there is no such part, module or attribute; what else importing it
+    raises is its author's to see."""
     family = family_of(kind, check(kind, name))
     if family:
         return _attribute(kind, name, FAMILIES[kind][family])(name.partition("/")[2])
@@ -148,7 +150,8 @@ def _attribute(kind: str, name: str, target: str) -> Any:
         if not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise ConfigError(
-            f"{label} '{name}': there is no module '{error.name}'; install it, or put its directory on PYTHONPATH"
+            f"{label} '{name}': there is no module '{error.name}'; install it, or put its "
+            "directory on PYTHONPATH"
         ) from None
     if not hasattr(module, attribute):
         raise ConfigError(f"{label} '{name}': module '{module_name}' has no '{attribute}'")

@@ -1,1 +1,2 @@
-"""Programs that measure what the project claims; each prints its figures and keeps them in `results/`."""
+"""Programs that measure what the project claims; each prints its figures and keeps them in
+`results/`."""

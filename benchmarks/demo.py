@@ -1,10 +1,11 @@
-"""Whether the demonstration gains what it says, honestly: all of it again on fresh scenes with fresh weights.
+"""Whether the demonstration gains what it says, honestly: all of it again on fresh scenes with
+fresh weights.
 
     python -m benchmarks.demo [SEED ...]
 
-Each seed is a whole `make demo`: other scenes, another teacher, other students. What counts is the gain of the search's
-best config over the student alone on seeds that the search never used, as `attnfd-ray confirm` measures it.
-"""
+Each seed is a whole `make demo`: other scenes, another teacher, other students. What counts is the
+gain of the search's best config over the student alone on seeds that the search never used, as
+`attnfd-ray confirm` measures it."""
 
 from __future__ import annotations
 
@@ -70,7 +71,15 @@ def read(shown: ExperimentReport, *, seed: int, wall_s: float) -> Demo:
 
 def table(demos: Sequence[Demo]) -> list[str]:
     """Return the rows of a Markdown table, and what they come to."""
-    heads = ("seed", "wall", "teacher, %", "its least class, %", "student alone, %", "best config", "with it, %")
+    heads = (
+        "seed",
+        "wall",
+        "teacher, %",
+        "its least class, %",
+        "student alone, %",
+        "best config",
+        "with it, %",
+    )
     heads += ("gain, points", "verdict")
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for demo in demos:
@@ -89,7 +98,11 @@ def table(demos: Sequence[Demo]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     won = sum(is_gain(demo) for demo in demos)
-    return [*lines, "", f"the best config gains over fresh seeds in {won} of {len(demos)}; needed: {NEEDED} of 5"]
+    return [
+        *lines,
+        "",
+        f"the best config gains over fresh seeds in {won} of {len(demos)}; needed: {NEEDED} of 5",
+    ]
 
 
 def is_gain(demo: Demo) -> bool:
@@ -98,7 +111,8 @@ def is_gain(demo: Demo) -> bool:
 
 
 def main(seeds: Sequence[int]) -> int:
-    """Run, record, and return 1 if too few gain, a teacher misses a class, or one takes too long."""
+    """Run, record, and return 1 if too few gain, a teacher misses a class, or one takes too
+    long."""
     load_before, demos = load(), list[Demo]()
     for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="attnfd-demo-") as directory:
@@ -108,7 +122,8 @@ def main(seeds: Sequence[int]) -> int:
         "demo",
         [*table(demos), f"limit: {numbers.duration(MOST_S)} each, no class of the teacher at 0"],
         config=config,
-        seeds=f"{', '.join(map(str, seeds))} of scenes, teacher and students; fresh ones by confirm",
+        seeds=f"{', '.join(map(str, seeds))} of scenes, teacher and students; fresh ones by "
+        "confirm",
         load_before=load_before,
     )
     enough = 5 * sum(map(is_gain, demos)) >= NEEDED * len(demos)

@@ -1,4 +1,5 @@
-"""What a distillation step costs beside the step of the released AttnFD code, in time and in memory.
+"""What a distillation step costs beside the step of the released AttnFD code, in time and in
+memory.
 
 python -m benchmarks.distillation_step
 """
@@ -20,7 +21,8 @@ TIMEOUT_S = 300.0
 
 
 def seconds() -> list[tuple[float, float]]:
-    """Return (ours, released) of each pair of steps, taken in turn so that both meet the same machine."""
+    """Return (ours, released) of each pair of steps, taken in turn so that both meet the same
+    machine."""
     ours, released = build_step(), build_step(released=True)
     for _ in range(NUM_WARM_UP):
         ours()
@@ -29,8 +31,11 @@ def seconds() -> list[tuple[float, float]]:
 
 
 def peak_mib(released: bool) -> tuple[float, float]:
-    """Return the most memory of a fresh process: all of it, and what the steps added to the built networks."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    """Return the most memory of a fresh process: all of it, and what the steps added to the built
+    networks."""
+    with ProcessPoolExecutor(
+        max_workers=1, mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
         return pool.submit(_peak_mib_here, released).result(timeout=TIMEOUT_S)
 
 
@@ -55,14 +60,28 @@ def main() -> int:
     time_range = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
     lines = [
         f"step, s (median of {NUM_PAIRS}): ours {ours_s:.3f}, released {released_s:.3f}",
-        f"time, ours / released (median of pairs, {time_range}): {time_ratio:.3f}, limit {SECONDS_LIMIT}",
-        f"fastest step, s: ours {fastest[0]:.3f}, released {fastest[1]:.3f}, ratio {fastest[0] / fastest[1]:.3f}",
+        (
+            f"time, ours / released (median of pairs, {time_range}): {time_ratio:.3f}, limit "
+            f"{SECONDS_LIMIT}"
+        ),
+        (
+            f"fastest step, s: ours {fastest[0]:.3f}, released {fastest[1]:.3f}, ratio "
+            f"{fastest[0] / fastest[1]:.3f}"
+        ),
         f"peak memory of the process, MiB: ours {whole[0]:.0f}, released {whole[1]:.0f}",
         f"peak memory, ours / released: {memory_ratio:.3f}, limit {MEMORY_LIMIT}",
-        f"of it added by the steps, MiB: ours {added[0]:.0f}, released {added[1]:.0f}, ratio {added[0] / added[1]:.3f}",
+        (
+            f"of it added by the steps, MiB: ours {added[0]:.0f}, released {added[1]:.0f}, ratio "
+            f"{added[0] / added[1]:.3f}"
+        ),
         f"limits kept: {'yes' if kept else 'NO'}",
     ]
-    config = {"experiment": EXPERIMENT, "num_classes": NUM_CLASSES, "threads": THREADS, "device": "cpu"}
+    config = {
+        "experiment": EXPERIMENT,
+        "num_classes": NUM_CLASSES,
+        "threads": THREADS,
+        "device": "cpu",
+    }
     record(
         "distillation_step",
         lines,

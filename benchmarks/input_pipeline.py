@@ -1,10 +1,11 @@
-"""How many images a second one process makes ready for training, beside the pipeline of a paper's code.
+"""How many images a second one process makes ready for training, beside the pipeline of a paper's
+code.
 
     python -m benchmarks.input_pipeline        # with ATTNFD_CAMVID=/data/CamVid on CamVid too
 
-The other side opens image and mask with Pillow, converts, and does the same augmentation in Pillow and NumPy: scale,
-crop, blur, flip, normalise, to tensor. Both read the same files and end with a float32 batch and int64 labels.
-"""
+The other side opens image and mask with Pillow, converts, and does the same augmentation in Pillow
+and NumPy: scale, crop, blur, flip, normalise, to tensor. Both read the same files and end with a
+float32 batch and int64 labels."""
 
 from __future__ import annotations
 
@@ -55,10 +56,15 @@ class PaperPipeline:
         image_path, mask_path = self.dataset.paths(index)
         image, mask = Image.open(image_path).convert("RGB"), Image.open(mask_path)
         if self.rng.random() < self.data.flip:
-            image, mask = (picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in (image, mask))
+            image, mask = (
+                picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in (image, mask)
+            )
         factor = self.rng.uniform(*self.data.scale)
         size = [round(side * factor) for side in image.size]
-        image, mask = image.resize(size, Image.Resampling.BILINEAR), mask.resize(size, Image.Resampling.NEAREST)
+        image, mask = (
+            image.resize(size, Image.Resampling.BILINEAR),
+            mask.resize(size, Image.Resampling.NEAREST),
+        )
         right, below = (max(0, CROP - side) for side in size)
         if right or below:
             image = ImageOps.expand(image, (0, 0, right, below), fill=0)
@@ -71,7 +77,9 @@ class PaperPipeline:
         image_HWC = np.array(image).astype(np.float32)
         image_HWC = (image_HWC / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
         image_CHW = image_HWC.astype(np.float32).transpose((2, 0, 1))
-        return torch.from_numpy(image_CHW).float(), torch.from_numpy(np.array(mask).astype(np.float32)).long()
+        return torch.from_numpy(image_CHW).float(), torch.from_numpy(
+            np.array(mask).astype(np.float32)
+        ).long()
 
 
 def images_per_s(epoch: Callable[[], Iterator[Batch]]) -> float:
@@ -88,15 +96,22 @@ def measured(name: str, data: DataSettings) -> tuple[list[str], bool]:
     for blur in BLURS:
         sides: dict[str, Callable[[], Iterator[Batch]]] = {}
         data = data.model_copy(update={"blur": blur})
-        opened = {cache: open_dataset(data.model_copy(update={"cache": cache}), split="train") for cache in LIMITS}
+        opened = {
+            cache: open_dataset(data.model_copy(update={"cache": cache}), split="train")
+            for cache in LIMITS
+        }
         for cache, dataset in opened.items():
             dataset.samples = dataset.samples[:IMAGES]
-            loader = TrainLoader(dataset, data, readers=ReaderPool([dataset]), global_batch_size=BATCH, seed=1)
+            loader = TrainLoader(
+                dataset, data, readers=ReaderPool([dataset]), global_batch_size=BATCH, seed=1
+            )
             sides[cache] = _epochs(loader)
         sides["paper"] = PaperPipeline(opened["none"], data, seed=1).epoch
         for epoch in sides.values():  # fills the caches, warms the files
             images_per_s(epoch)
-        rounds = [{side: images_per_s(epoch) for side, epoch in sides.items()} for _ in range(ROUNDS)]
+        rounds = [
+            {side: images_per_s(epoch) for side, epoch in sides.items()} for _ in range(ROUNDS)
+        ]
         paper = statistics.median(found["paper"] for found in rounds)
         lines.append(f"{name}, blur {blur:g}: paper's pipeline {paper:.0f} images/s")
         for cache, limit in LIMITS.items():
@@ -136,12 +151,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         os.environ["ATTNFD_CACHE"] = str(Path(directory) / "cache")
         upscaled_scenes(Path(directory) / "scenes")
-        sets = {"toyscenes 500x375": DataSettings(name="toyscenes", root=f"{directory}/scenes", **settings)}
+        sets = {
+            "toyscenes 500x375": DataSettings(
+                name="toyscenes", root=f"{directory}/scenes", **settings
+            )
+        }
         if camvid := os.environ.get("ATTNFD_CAMVID"):
             sets["CamVid 480x360"] = DataSettings(name="camvid", root=camvid, **settings)
         found = [measured(name, data) for name, data in sets.items()]
     kept = all(limits_kept for _, limits_kept in found)
-    lines = [line for part, _ in found for line in part] + [f"limits kept: {'yes' if kept else 'NO'}"]
+    lines = [line for part, _ in found for line in part] + [
+        f"limits kept: {'yes' if kept else 'NO'}"
+    ]
     config = f"crop {CROP}, batch {BATCH}, scale 0.5 to 2, flip 0.5, {IMAGES} images, one process of one thread"
     record("input_pipeline", lines, config=config, seeds="1 on both sides", load_before=load_before)
     return 0 if kept else 1

@@ -26,8 +26,11 @@ def settings_of(name: str) -> dict[str, object]:
 
 
 def cost(name: str) -> tuple[float, float]:
-    """Return (time of a step / the student's alone, peak memory in MiB), measured in a process of its own."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    """Return (time of a step / the student's alone, peak memory in MiB), measured in a process of
+    its own."""
+    with ProcessPoolExecutor(
+        max_workers=1, mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
         return pool.submit(_cost_here, name).result(timeout=TIMEOUT_S)
 
 
@@ -47,10 +50,18 @@ def main() -> None:
     load_before = load()
     costs = {name: cost(name) for name in registry.TABLES["method"]}
     alone_mib = costs["none"][1]
-    lines = ["step of a method / of the student alone; both hold the teacher's weights", "time   memory  method"]
+    lines = [
+        "step of a method / of the student alone; both hold the teacher's weights",
+        "time   memory  method",
+    ]
     for name, (ratio, peak_mib) in sorted(costs.items(), key=lambda item: item[1][0]):
         lines.append(f"{ratio:5.2f}  {peak_mib / alone_mib:6.2f}  {name}")
-    config = {"experiment": EXPERIMENT, "num_classes": NUM_CLASSES, "threads": THREADS, "device": "cpu"}
+    config = {
+        "experiment": EXPERIMENT,
+        "num_classes": NUM_CLASSES,
+        "threads": THREADS,
+        "device": "cpu",
+    }
     record(
         "method_steps",
         lines,

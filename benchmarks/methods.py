@@ -1,9 +1,10 @@
-"""What every method gave over its seeds: a Markdown table of a store, with what makes it believable.
+"""What every method gave over its seeds: a Markdown table of a store, with what makes it
+believable.
 
     python -m benchmarks.methods STORE EXPERIMENT
 
-The search that fills the store is an ordinary one, `search_spaces/methods_toyscenes.yaml` say; nothing is trained here.
-"""
+The search that fills the store is an ordinary one, `search_spaces/methods_toyscenes.yaml` say;
+nothing is trained here."""
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ from attnfd_ray.store.store import Store
 
 
 def methods_table(store: Store, experiment: str) -> Iterator[str]:
-    """Yield the rows of a Markdown table, best mean first; each verdict is read off that config's own interval.
+    """Yield the rows of a Markdown table, best mean first; each verdict is read off that config's
+    own interval.
 
-    The last columns are |gradient of the distillation terms| / |gradient of the cross-entropy| for the student, means
-    over the seeds: in the first epoch and in the last.
-    """
+    The last columns are |gradient of the distillation terms| / |gradient of the cross-entropy| for
+    the student, means over the seeds: in the first epoch and in the last."""
     shown = summarise(store, experiment=experiment).shown
     assert shown is not None
     protocol = shown.protocols[0]  # the one with most trials
@@ -48,7 +49,9 @@ def methods_table(store: Store, experiment: str) -> Iterator[str]:
 def _name(method: str, values: Mapping[str, Any]) -> str:
     """Return a method with what its config changes: `attnfd (norm image)`."""
     changed = dict(values.get("method", {})) | {
-        path.removeprefix("method."): value for path, value in values.items() if path not in ("method", "train.seed")
+        path.removeprefix("method."): value
+        for path, value in values.items()
+        if path not in ("method", "train.seed")
     }
     what = ", ".join(f"{key} {value}" for key, value in changed.items() if key != "name")
     short = method.rpartition(":")[2]
@@ -81,17 +84,29 @@ def main() -> None:
     """Print the table of one experiment and the facts of its rows."""
     store = Store.open(sys.argv[1], create=False)
     print("\n".join(methods_table(store, sys.argv[2])))
-    rows = [row for row in store.trials().to_pylist() if row["experiment"] == sys.argv[2] and row["wall_s"]]
+    rows = [
+        row
+        for row in store.trials().to_pylist()
+        if row["experiment"] == sys.argv[2] and row["wall_s"]
+    ]
     row = next(row for row in rows if row["role"] not in ("teacher", "baseline"))
     hours = sum(other["wall_s"] for other in rows) / 3600
-    print(f"\n- {len(rows)} runs, the teacher's included if it was trained for them, {hours:.1f} h of them in all.")
-    print(f"- Protocol `{row['protocol']}`, data hash {row['data_hash']}, commit {row['git_commit']}, {row['device']}.")
+    print(
+        f"\n- {len(rows)} runs, the teacher's included if it was trained for them, {hours:.1f} h "
+        "of them in all."
+    )
+    print(
+        f"- Protocol `{row['protocol']}`, data hash {row['data_hash']}, commit "
+        f"{row['git_commit']}, {row['device']}."
+    )
     print("- " + ", ".join(f"{package} {version}" for package, version in row["versions"]) + ".")
 
 
 def published_weights(store: Store, experiment: str) -> dict[str, str]:
     """Return method -> its default weight or weights, from the trials that changed nothing else."""
-    rows = store.trials(columns=["experiment", "method", "searched_json", "config_json"]).to_pylist()
+    rows = store.trials(
+        columns=["experiment", "method", "searched_json", "config_json"]
+    ).to_pylist()
     plain = [row for row in rows if row["experiment"] == experiment
              and json.loads(row["searched_json"] or "{}").get("method") == {"name": row["method"]}]  # fmt: skip
     return {row["method"]: published(row) for row in plain}

@@ -1,12 +1,12 @@
-"""What a step of a small pretrained pair costs on one thread, before and after what PyTorch offers for it.
+"""What a step of a small pretrained pair costs on one thread, before and after what PyTorch offers
+for it.
 
     python -m benchmarks.pair_step
 
-Student smp/DeepLabV3Plus on EfficientNet-lite0, teacher the same on lite2, crops of 160 pixels, batches of 8. Before:
-weights and features in torch's usual layout, the teacher's convolutions as they are. After: channels last, and the
-teacher's weights laid out for oneDNN once, which is what training does on a CPU. Tried beside it: 1x1 convolutions as
-matrix products.
-"""
+Student smp/DeepLabV3Plus on EfficientNet-lite0, teacher the same on lite2, crops of 160 pixels,
+batches of 8. Before: weights and features in torch's usual layout, the teacher's convolutions as
+they are. After: channels last, and the teacher's weights laid out for oneDNN once, which is what
+training does on a CPU. Tried beside it: 1x1 convolutions as matrix products."""
 
 from __future__ import annotations
 
@@ -41,10 +41,13 @@ EXPERIMENT = {
 
 
 class _MatrixProduct(nn.Conv2d):
-    """A 1x1 convolution as a matrix product, which features in channels-last layout allow without a copy."""
+    """A 1x1 convolution as a matrix product, which features in channels-last layout allow without a
+    copy."""
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
-        return F.linear(features_NCHW.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
+        return F.linear(features_NCHW.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(
+            -1, 1
+        )
 
 
 def step_of(method: str, *, tuned: bool, products: bool = False) -> Step:
@@ -53,11 +56,18 @@ def step_of(method: str, *, tuned: bool, products: bool = False) -> Step:
     torch.manual_seed(settings.train.seed)
     assert settings.teacher is not None
     student = build_model(settings.student, num_classes=NUM_CLASSES)
-    teacher = FrozenTeacher(build_model(settings.teacher, num_classes=NUM_CLASSES)) if method != "none" else None
+    teacher = (
+        FrozenTeacher(build_model(settings.teacher, num_classes=NUM_CLASSES))
+        if method != "none"
+        else None
+    )
     loss, taps = build_method(settings, student, teacher)
     if products:
         for module in student.modules():
-            if type(module) is nn.Conv2d and (module.kernel_size, module.stride) == ((1, 1), (1, 1)):
+            if type(module) is nn.Conv2d and (module.kernel_size, module.stride) == (
+                (1, 1),
+                (1, 1),
+            ):
                 module.__class__ = _MatrixProduct
     task = DistillationTask(student, loss, taps).train()
     if tuned:
@@ -66,7 +76,9 @@ def step_of(method: str, *, tuned: bool, products: bool = False) -> Step:
         (teacher.pack() if tuned else teacher).set_mode(loss.teacher_mode).set_taps(taps)
     optimizer = build_optimizer(task, settings.optim)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    stepper = StepRunner(task, teacher, optimizer, scaler, settings, device=torch.device("cpu"), total=1)
+    stepper = StepRunner(
+        task, teacher, optimizer, scaler, settings, device=torch.device("cpu"), total=1
+    )
     images_NCHW = torch.randn(BATCH, 3, SIDE, SIDE)
     if tuned:
         images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
@@ -102,11 +114,20 @@ def main() -> None:
         ratio = statistics.median(new / old for old, new, _ in rounds)
         product = statistics.median(other / new for _, new, other in rounds)
         lines += [
-            f"{method}: {BATCH / old_s:.1f} images/s before, {BATCH / new_s:.1f} after; time x {ratio:.3f}",
+            (
+                f"{method}: {BATCH / old_s:.1f} images/s before, {BATCH / new_s:.1f} after; time x "
+                f"{ratio:.3f}"
+            ),
             f"{method}: 1x1 convolutions as matrix products, time / after {product:.3f}",
         ]
     lines += ["costliest operations of a step with attnfd, after:", *costliest(after)]
-    record("pair_step", lines, config=json.dumps(EXPERIMENT, indent=1), seeds="1", load_before=load_before)
+    record(
+        "pair_step",
+        lines,
+        config=json.dumps(EXPERIMENT, indent=1),
+        seeds="1",
+        load_before=load_before,
+    )
 
 
 if __name__ == "__main__":

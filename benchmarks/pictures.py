@@ -1,4 +1,5 @@
-"""Writes the README's two pictures from the store of the demonstration: docs/report.svg and docs/demo.png.
+"""Writes the README's two pictures from the store of the demonstration: docs/report.svg and
+docs/demo.png.
 
     make demo && python -m benchmarks.pictures ./demo
 

@@ -2,10 +2,9 @@
 
     python -m benchmarks.publish STORE NAME
 
-The copy has one Parquet file a table and the settings of its experiments, no weights and no checkpoints. Rows of an
-attempt that a later one superseded are left out, as every reader does. `attnfd-ray report benchmarks/evidence/NAME`
-reads it like any store.
-"""
+The copy has one Parquet file a table and the settings of its experiments, no weights and no
+checkpoints. Rows of an attempt that a later one superseded are left out, as every reader does.
+`attnfd-ray report benchmarks/evidence/NAME` reads it like any store."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Other ways to scale features than `norm: batch`, for the comparison in why_attnfd.md. Not part of the package.
+"""Other ways to scale features than `norm: batch`, for the comparison in why_attnfd.md. Not part of
+the package.
 
-`method: {name: "benchmarks.remedies:FlooredNorm"}` and the like, with the project's directory on PYTHONPATH.
-"""
+`method: {name: "benchmarks.remedies:FlooredNorm"}` and the like, with the project's directory on
+PYTHONPATH."""
 
 from __future__ import annotations
 
@@ -21,13 +22,16 @@ _MOMENTUM = 0.1  # as BatchNorm's
 
 
 class FlooredNorm(AttnFD):
-    """A norm an image, but at least `floor` times the root mean square of the batch's image norms."""
+    """A norm an image, but at least `floor` times the root mean square of the batch's image
+    norms."""
 
     class Settings(AttnFD.Settings):
         """`method: {name: "benchmarks.remedies:FlooredNorm", ...}`."""
 
         name: str = "benchmarks.remedies:FlooredNorm"  # type: ignore[assignment]
-        floor: Annotated[float, Field(gt=0, description="of the root mean square of the batch's image norms")] = 0.5
+        floor: Annotated[
+            float, Field(gt=0, description="of the root mean square of the batch's image norms")
+        ] = 0.5
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
         return floored_distance(student_NCHW, teacher_NCHW, floor=self.settings.floor)
@@ -59,7 +63,9 @@ class RunningNorm(AttnFD):
         super().__init__(settings, networks)
         self.running = TapModuleDict({layer: _RunningScales() for layer in settings.layers})
 
-    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor
+    ) -> dict[str, Tensor]:
         self._layers = iter(self.settings.layers)
         return super().forward(student, teacher, labels_NHW)
 
@@ -80,10 +86,16 @@ class _RunningScales(torch.nn.Module):
     @torch.no_grad()
     def forward(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
         sides = (student_NCHW.float(), teacher_NCHW.float())
-        sums = batch_sum(torch.stack([*(side.square().sum() for side in sides), sides[0].new_tensor(len(sides[0]))]))
+        sums = batch_sum(
+            torch.stack(
+                [*(side.square().sum() for side in sides), sides[0].new_tensor(len(sides[0]))]
+            )
+        )
         now = (sums[:2] / sums[2]).clamp(min=_TINY)
         if self.training:
-            self.scales_2.copy_(torch.where(self.scales_2 > 0, self.scales_2.lerp(now, _MOMENTUM), now))
+            self.scales_2.copy_(
+                torch.where(self.scales_2 > 0, self.scales_2.lerp(now, _MOMENTUM), now)
+            )
         return self.scales_2 if (self.scales_2 > 0).all() else now
 
 
@@ -95,7 +107,8 @@ def running_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, scales: Tensor)
 
 
 class DecayingWeight(AttnFD):
-    """AttnFD whose weight falls linearly, epoch by epoch, from `loss_weight` to 0 after `decay_epochs`."""
+    """AttnFD whose weight falls linearly, epoch by epoch, from `loss_weight` to 0 after
+    `decay_epochs`."""
 
     class Settings(AttnFD.Settings):
         """`method: {name: "benchmarks.remedies:DecayingWeight", ...}`."""

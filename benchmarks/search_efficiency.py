@@ -1,10 +1,11 @@
-"""How many epochs of training a search needs to find one of the best 5 % of its space, by sampler and early stopping.
+"""How many epochs of training a search needs to find one of the best 5 % of its space, by sampler
+and early stopping.
 
 python -m benchmarks.search_efficiency
 
-Nothing is trained: learning curves are made up, with noise from seed to seed. A search spends 50 full trainings' worth
-of epochs. It has arrived when a trial of those 5 % has run to its end, since a trial stopped early is nobody's result.
-"""
+Nothing is trained: learning curves are made up, with noise from seed to seed. A search spends 50
+full trainings' worth of epochs. It has arrived when a trial of those 5 % has run to its end, since
+a trial stopped early is nobody's result."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ from attnfd_ray.search.records import PastTrial, State, Suggestion
 from benchmarks.record import load, record
 
 EPOCHS, BUDGET, BEST = 27, 50 * 27, 0.05
-NUM_SEARCHES = {"even": 300, "crossing": 300, "misled": 300, "slow start": 20}  # the last: all or none arrive
+NUM_SEARCHES = {
+    "even": 300,
+    "crossing": 300,
+    "misled": 300,
+    "slow start": 20,
+}  # the last: all or none arrive
 NOISE = 0.005  # of an epoch's val_miou, standard deviation
 RATIO = 16  # the file's own
 LAYERS = ["stage3", "stage4", "aspp", "decoder"]
@@ -39,7 +45,9 @@ EARLIER: dict[str, Any] = {
 }
 
 Values = Mapping[str, Any]
-Landscape = Callable[[Values], tuple[float, float]]  # -> (val_miou at the end of a long training, epochs to 63 % of it)
+Landscape = Callable[
+    [Values], tuple[float, float]
+]  # -> (val_miou at the end of a long training, epochs to 63 % of it)
 
 
 def even(values: Values) -> tuple[float, float]:
@@ -59,7 +67,8 @@ def slow_start(values: Values) -> tuple[float, float]:
 
 
 def elsewhere(values: Values) -> tuple[float, float]:
-    """What an earlier search found on other data: the best learning rate is a hundredth, the best weight 30 times."""
+    """What an earlier search found on other data: the best learning rate is a hundredth, the best
+    weight 30 times."""
     lr, weight = values["optim.lr"] * 100, values["method.loss_weight"] / 30
     return _top({**values, "optim.lr": lr, "method.loss_weight": weight}), 5.0
 
@@ -111,7 +120,9 @@ WAYS = [
 ]
 
 
-def settings_of(way: Way, seed: int, search: Mapping[str, Any], trials: int = 1000) -> ExperimentSettings:
+def settings_of(
+    way: Way, seed: int, search: Mapping[str, Any], trials: int = 1000
+) -> ExperimentSettings:
     """Return the search; `trials` is more than the budget of epochs allows."""
     return ExperimentSettings.model_validate(
         {
@@ -119,11 +130,21 @@ def settings_of(way: Way, seed: int, search: Mapping[str, Any], trials: int = 10
             "data": {"name": "camvid", "root": "/nowhere", "crop": [360, 360]},
             "teacher": {"backbone": "resnet50", "train": {"epochs": 1}},
             "student": {"backbone": "resnet18"},
-            "method": {"name": "attnfd", "layers": ["stage4"], "reduction_ratio": RATIO, "loss_weight": 30.0},
+            "method": {
+                "name": "attnfd",
+                "layers": ["stage4"],
+                "reduction_ratio": RATIO,
+                "loss_weight": 30.0,
+            },
             "optim": {"lr": 0.001},
             "train": {"epochs": EPOCHS},
             "search": search,
-            "tune": {"trials": trials, "sampler": way.sampler, "early_stopping": way.early_stopping, "seed": seed},
+            "tune": {
+                "trials": trials,
+                "sampler": way.sampler,
+                "early_stopping": way.early_stopping,
+                "seed": seed,
+            },
         }
     )
 
@@ -148,7 +169,9 @@ def _drawn(rng: random.Random) -> Values:
     }
 
 
-def run(plan: SearchPlan, suggestion: Suggestion, landscape: Landscape, noise: random.Random) -> PastTrial:
+def run(
+    plan: SearchPlan, suggestion: Suggestion, landscape: Landscape, noise: random.Random
+) -> PastTrial:
     """Report a trial to its end, and return what the store would hold of it."""
     epochs: list[tuple[int, float]] = []
     stop = False
@@ -159,7 +182,11 @@ def run(plan: SearchPlan, suggestion: Suggestion, landscape: Landscape, noise: r
     state: State = "PRUNED" if stop else "COMPLETE"
     plan.finish(suggestion.trial_id, state, epochs[-1][1])
     return PastTrial(
-        trial_id=suggestion.trial_id, role=suggestion.role, values=suggestion.values, state=state, epochs=epochs
+        trial_id=suggestion.trial_id,
+        role=suggestion.role,
+        values=suggestion.values,
+        state=state,
+        epochs=epochs,
     )
 
 
@@ -173,12 +200,15 @@ def trials_of(plan: SearchPlan, landscape: Landscape, noise: random.Random) -> I
 
 
 def epochs_to_best(name: str, way: Way, seed: int, needed: float) -> int:
-    """Return the epochs spent when the first trial of the best 5 % is complete; the budget if that does not happen."""
+    """Return the epochs spent when the first trial of the best 5 % is complete; the budget if that
+    does not happen."""
     landscape, before = LANDSCAPES[name]
     noise = random.Random(seed)
     earlier: list[PastTrial] = []
     if way.is_warm:
-        plan = SearchPlan(settings_of(Way("tpe", "asha"), seed + 1000, EARLIER, trials=30), search_id="before")
+        plan = SearchPlan(
+            settings_of(Way("tpe", "asha"), seed + 1000, EARLIER, trials=30), search_id="before"
+        )
         earlier = list(trials_of(plan, before, noise))
     plan, spent = SearchPlan(settings_of(way, seed, SEARCH), search_id="now", earlier=earlier), 0
     for past in trials_of(plan, landscape, noise):
@@ -197,13 +227,13 @@ def table() -> Iterator[str]:
     for name, (landscape, before) in LANDSCAPES.items():
         needed, of_random, num = threshold(landscape), math.nan, NUM_SEARCHES[name]
         # the others know nothing of the earlier search
-        for way in WAYS if landscape is before else [way for way in WAYS if way == RANDOM or way.is_warm]:
+        for way in (
+            WAYS if landscape is before else [way for way in WAYS if way == RANDOM or way.is_warm]
+        ):
             spent = [epochs_to_best(name, way, seed, needed) for seed in range(num)]
             low, median, high = statistics.quantiles(spent, n=4)
             of_random = median if way == RANDOM else of_random
-            figures = (
-                f"{median:.0f} ({low:.0f} to {high:.0f}) | {median / of_random:.2f} | {spent.count(BUDGET)} of {num}"
-            )
+            figures = f"{median:.0f} ({low:.0f} to {high:.0f}) | {median / of_random:.2f} | {spent.count(BUDGET)} of {num}"
             yield f"| {name} | {way} | {figures} |"
 
 
@@ -211,7 +241,13 @@ def main() -> None:
     """Measure and record."""
     load_before = load()
     lines = list(table())
-    config = {"search": SEARCH, "earlier": EARLIER, "epochs": EPOCHS, "budget": BUDGET, "noise": NOISE}
+    config = {
+        "search": SEARCH,
+        "earlier": EARLIER,
+        "epochs": EPOCHS,
+        "budget": BUDGET,
+        "noise": NOISE,
+    }
     record(
         "search_efficiency",
         lines,

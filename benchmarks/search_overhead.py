@@ -1,4 +1,5 @@
-"""What a search costs beside its training: asking, telling and book-keeping a finished trial, with 2,000 behind it.
+"""What a search costs beside its training: asking, telling and book-keeping a finished trial, with
+2,000 behind it.
 
 python -m benchmarks.search_overhead
 
@@ -22,7 +23,10 @@ from benchmarks.record import load, record
 MS_LIMIT = 50.0
 NUM_TRIALS, NUM_LAST, EPOCHS = 2000, 100, 27
 SEARCH: dict[str, Any] = {
-    "method.layers": {"subset": ["stage1", "stage2", "stage3", "stage4", "aspp", "decoder"], "min": 1},
+    "method.layers": {
+        "subset": ["stage1", "stage2", "stage3", "stage4", "aspp", "decoder"],
+        "min": 1,
+    },
     "method.reduction_ratio": {"choice": [4, 8, 16, 32]},
     "method.loss_weight": {"float": [0.01, 1000], "log": True},
     "method.norm": {"choice": ["image", "batch", "pixel"]},
@@ -48,11 +52,14 @@ SETTINGS = ExperimentSettings.model_validate(
 
 
 def curve(values: dict[str, Any], epoch: int) -> float:
-    """Return a made-up val_miou: it rises alike everywhere, and is best at two layers, weight 3 and lr 0.01."""
+    """Return a made-up val_miou: it rises alike everywhere, and is best at two layers, weight 3 and
+    lr 0.01."""
     if not values:
         return 0.3  # the baseline
     top = 0.7 - 0.05 * len(set(values["method.layers"]) ^ {"aspp", "decoder"})
-    top -= 0.05 * abs(math.log10(values["method.loss_weight"] / 3)) + 0.08 * abs(math.log10(values["optim.lr"] / 0.01))
+    top -= 0.05 * abs(math.log10(values["method.loss_weight"] / 3)) + 0.08 * abs(
+        math.log10(values["optim.lr"] / 0.01)
+    )
     return top * (1 - math.exp(-epoch / 6))
 
 
@@ -94,14 +101,31 @@ def main() -> int:
     SearchPlan(SETTINGS, search_id="bench", history=history[:NUM_TRIALS])
     rebuilt_ms = 1000 * (time.process_time() - start_s) / NUM_TRIALS
     last = times_ms[-NUM_LAST:]
-    lines = [f"a finished trial, {sum(len(trial.epochs) for trial in history) / len(history):.1f} epochs, takes:"]
-    lines += [f"  {n:5d} trials: {statistics.median(times_ms[n : n + NUM_LAST]):6.1f} ms" for n in (0, 500, 1000, 1500)]
+    lines = [
+        (
+            f"a finished trial, {sum(len(trial.epochs) for trial in history) / len(history):.1f} "
+            "epochs, takes:"
+        )
+    ]
     lines += [
-        f"  {NUM_TRIALS:5d} trials: {statistics.median(last):6.1f} ms (slowest of {NUM_LAST}: {max(last):.1f})",
+        f"  {n:5d} trials: {statistics.median(times_ms[n : n + NUM_LAST]):6.1f} ms"
+        for n in (0, 500, 1000, 1500)
+    ]
+    lines += [
+        (
+            f"  {NUM_TRIALS:5d} trials: {statistics.median(last):6.1f} ms (slowest of {NUM_LAST}: "
+            f"{max(last):.1f})"
+        ),
         f"rebuilding a search of {NUM_TRIALS} trials: {rebuilt_ms:.1f} ms a trial",
         f"limit: {MS_LIMIT:.0f} ms, each",
     ]
-    record("search_overhead", lines, config=dump_yaml(SETTINGS), seeds="0 of the search", load_before=load_before)
+    record(
+        "search_overhead",
+        lines,
+        config=dump_yaml(SETTINGS),
+        seeds="0 of the search",
+        load_before=load_before,
+    )
     return int(max(statistics.median(last), rebuilt_ms) > MS_LIMIT)
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.trial_start
 
-The clock starts when Tune asks its searcher for the trial, which is before Tune starts it: nothing is left out, on
-either side. It stops in the training process, just before the first step, with the networks built.
-"""
+The clock starts when Tune asks its searcher for the trial, which is before Tune starts it: nothing
+is left out, on either side. It stops in the training process, just before the first step, with the
+networks built."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def ours(settings: ExperimentSettings) -> list[float]:
 
 
 def documented(settings: ExperimentSettings, root: Path) -> list[float]:
-    """Return the same for a Tune function that makes a TorchTrainer, which reports through TuneReportCallback."""
+    """Return the same for a Tune function that makes a TorchTrainer, which reports through
+    TuneReportCallback."""
     import ray.train
     from ray import tune
     from ray.train.torch import TorchTrainer
@@ -98,11 +99,15 @@ def documented(settings: ExperimentSettings, root: Path) -> list[float]:
             stopwatch.asked_utc_s[trial_id] = time.time()
             return {}
 
-        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        def on_trial_complete(
+            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        ) -> None:
             assert not error, f"{trial_id} failed"
 
     class Ready(tune.Callback):
-        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        def on_trial_result(
+            self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
             stopwatch.ready_utc_s.setdefault(trial.trial_id, result["ready_utc_s"])
 
     student_json = settings.student.model_dump_json()
@@ -129,8 +134,12 @@ def documented(settings: ExperimentSettings, root: Path) -> list[float]:
     with connected():
         tune.Tuner(
             trial,
-            tune_config=tune.TuneConfig(search_alg=Asked(), num_samples=NUM_DOCUMENTED, max_concurrent_trials=1),
-            run_config=tune.RunConfig(name="tune", storage_path=str(root), verbose=0, callbacks=[Ready()]),
+            tune_config=tune.TuneConfig(
+                search_alg=Asked(), num_samples=NUM_DOCUMENTED, max_concurrent_trials=1
+            ),
+            run_config=tune.RunConfig(
+                name="tune", storage_path=str(root), verbose=0, callbacks=[Ready()]
+            ),
         ).fit()
     return stopwatch.seconds()
 
@@ -149,16 +158,27 @@ def main() -> int:
         ours_s = ours(settings)
         documented_s = documented(settings, root / "documented")
     signal.alarm(0)
-    ours_median_s, documented_median_s = (statistics.median(side[1:]) for side in (ours_s, documented_s))
+    ours_median_s, documented_median_s = (
+        statistics.median(side[1:]) for side in (ours_s, documented_s)
+    )
     kept = ours_median_s <= SECONDS_LIMIT
     lines = [
         f"ours, s a trial:       {_shown(ours_s)}",
         f"documented, s a trial: {_shown(documented_s)}",
-        f"median from the second trial on, s: ours {ours_median_s:.3f}, documented {documented_median_s:.2f}",
+        (
+            f"median from the second trial on, s: ours {ours_median_s:.3f}, documented "
+            f"{documented_median_s:.2f}"
+        ),
         f"documented / ours: {documented_median_s / ours_median_s:.0f}",
         f"limit {SECONDS_LIMIT} s kept: {'yes' if kept else 'NO'}",
     ]
-    record("trial_start", lines, config=EXPERIMENT, seeds="1 to train, 0 to search", load_before=load_before)
+    record(
+        "trial_start",
+        lines,
+        config=EXPERIMENT,
+        seeds="1 to train, 0 to search",
+        load_before=load_before,
+    )
     return 0 if kept else 1
 
 

@@ -1,4 +1,5 @@
-"""Which way the arrows point (architecture.md), and what no file of the package may contain: read from the source."""
+"""Which way the arrows point (architecture.md), and what no file of the package may contain: read
+from the source."""
 
 import ast
 import subprocess
@@ -86,7 +87,8 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Yield `package.module` for everything a file imports, under TYPE_CHECKING and in functions too."""
+    """Yield `package.module` for everything a file imports, under TYPE_CHECKING and in functions
+    too."""
     for node in ast.walk(tree_of(path)):
         yield from imported_by(node, path)
 
@@ -104,7 +106,9 @@ def imported_by(node: ast.AST, path: Path) -> Iterator[str]:
 def rooms_in(names: Iterator[str]) -> set[str]:
     """Return the rooms among imported names; `attnfd_ray.__version__` is in none."""
     parts = [name.split(".") for name in names]
-    found = {name[1] for name in parts if name[0] == "attnfd_ray" and len(name) > 1} - {"__version__"}
+    found = {name[1] for name in parts if name[0] == "attnfd_ray" and len(name) > 1} - {
+        "__version__"
+    }
     assert found <= set(ROOMS), found - set(ROOMS)
     return found
 
@@ -125,11 +129,19 @@ def test_the_walk_finds_the_package():
 def test_the_walk_sees_an_import_wherever_it_stands(tmp_path):
     file = tmp_path / "file.py"
     file.write_text(
-        "import a.b\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from attnfd_ray.cli import main\n"
-        "def f():\n    try:\n        import ray\n    except ImportError:\n        from attnfd_ray import train\n"
+        "import a.b\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from attnfd_ray.cli "
+        "import main\n"
+        "def f():\n    try:\n        import ray\n    except ImportError:\n        from attnfd_ray "
+        "import train\n"
     )
     found = set(imported(file))
-    assert found == {"a.b", "typing.TYPE_CHECKING", "attnfd_ray.cli.main", "ray", "attnfd_ray.train"}
+    assert found == {
+        "a.b",
+        "typing.TYPE_CHECKING",
+        "attnfd_ray.cli.main",
+        "ray",
+        "attnfd_ray.train",
+    }
     assert rooms_in(iter(found)) == {"cli", "train"}
 
 
@@ -150,9 +162,14 @@ def test_no_arrow_leads_back():
 
 def test_a_library_is_imported_only_where_it_is_at_home():
     for path in FILES:
-        libraries = {name.split(".")[0] for name in imported(path)} - {"attnfd_ray", *sys.stdlib_module_names}
+        libraries = {name.split(".")[0] for name in imported(path)} - {
+            "attnfd_ray",
+            *sys.stdlib_module_names,
+        }
         assert libraries <= HOMES.keys(), path
-        assert {library for library in libraries if room_of(path) not in HOMES[library]} == set(), path
+        assert {library for library in libraries if room_of(path) not in HOMES[library]} == set(), (
+            path
+        )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -160,10 +177,19 @@ def test_a_command_imports_what_is_heavy_only_when_it_runs(name):
     path = PACKAGE / "cli" / f"{name}.py"
     tree = tree_of(path)
     lazy = {
-        id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) for node in ast.walk(function)
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
     }
-    lazy |= {id(node) for guard in tree.body if isinstance(guard, ast.If) for node in ast.walk(guard)}
-    eager = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in lazy]
+    lazy |= {
+        id(node) for guard in tree.body if isinstance(guard, ast.If) for node in ast.walk(guard)
+    }
+    eager = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in lazy
+    ]
     assert len(eager) >= 3
     found = rooms_in(name for node in eager for name in imported_by(node, path))
     assert found & LAZY_FOR_COMMANDS == set()
@@ -187,8 +213,18 @@ def test_what_is_light_stays_light_when_it_is_really_imported(module, heavy):
 
 
 def test_only_the_command_line_prints():
-    printing = {"print", "click.echo", "click.secho", "rich.print", "Console", "sys.stdout.write", "sys.stderr.write"}
-    found = {path: [call.lineno for name, call in calls(path) if name in printing] for path in FILES}
+    printing = {
+        "print",
+        "click.echo",
+        "click.secho",
+        "rich.print",
+        "Console",
+        "sys.stdout.write",
+        "sys.stderr.write",
+    }
+    found = {
+        path: [call.lineno for name, call in calls(path) if name in printing] for path in FILES
+    }
     assert sum(map(len, found.values())) > 5
     assert {room_of(path) for path, lines in found.items() if lines} == {"cli"}
 
@@ -198,7 +234,14 @@ def test_nothing_is_executed_that_a_file_or_a_user_wrote():
         for name, call in calls(path):
             where = f"{path}:{call.lineno}: {name}"
             values = {word.arg: ast.unparse(word.value) for word in call.keywords}
-            assert name not in ("eval", "exec", "yaml.load", "yaml.full_load", "yaml.unsafe_load", "os.system"), where
+            assert name not in (
+                "eval",
+                "exec",
+                "yaml.load",
+                "yaml.full_load",
+                "yaml.unsafe_load",
+                "os.system",
+            ), where
             assert not name.startswith(("pickle.", "cloudpickle.", "marshal.", "shelve.")), where
             assert values.get("weights_only", "True") == "True", where
             assert values.get("shell", "False") == "False", where
@@ -207,17 +250,28 @@ def test_nothing_is_executed_that_a_file_or_a_user_wrote():
 
 def test_no_error_is_caught_unseen():
     handlers = [
-        (path, node) for path in FILES for node in ast.walk(tree_of(path)) if isinstance(node, ast.ExceptHandler)
+        (path, node)
+        for path in FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ExceptHandler)
     ]
     assert len(handlers) > 30
     for path, node in handlers:
         assert node.type is not None, f"{path}:{node.lineno}: a bare except takes Ctrl-C too"
         silent = all(isinstance(statement, ast.Pass) for statement in node.body)
-        assert not (silent and ast.unparse(node.type) in ("Exception", "BaseException")), f"{path}:{node.lineno}"
+        assert not (silent and ast.unparse(node.type) in ("Exception", "BaseException")), (
+            f"{path}:{node.lineno}"
+        )
 
 
 def test_nothing_is_set_up_at_import():
-    loud = ("logging.basicConfig", "logging.config", "warnings.filterwarnings", "warnings.simplefilter", "os.environ")
+    loud = (
+        "logging.basicConfig",
+        "logging.config",
+        "warnings.filterwarnings",
+        "warnings.simplefilter",
+        "os.environ",
+    )
     for path in FILES:
         for node in tree_of(path).body:
             if not isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -1,4 +1,5 @@
-"""README.md ends with the tree: every file that matters, one line each, and nothing that is not there."""
+"""README.md ends with the tree: every file that matters, one line each, and nothing that is not
+there."""
 
 import ast
 import re
@@ -15,7 +16,9 @@ MADE = {"__pycache__"}
 
 def tree() -> dict[str, str]:
     """Return path -> description, as the last fenced block of README.md has them."""
-    blocks = re.findall(r"^```[a-z]*\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    blocks = re.findall(
+        r"^```[a-z]*\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
+    )
     found: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
     for line in blocks[-1].splitlines():
@@ -48,7 +51,12 @@ def test_everything_listed_is_there():
 
 @pytest.mark.parametrize(
     ("folder", "pattern", "at_least"),
-    [("attnfd_ray", "**/*.py", 90), ("search_spaces", "*", 3), ("cluster", "*", 4), ("benchmarks", "*.py", 3)],
+    [
+        ("attnfd_ray", "**/*.py", 90),
+        ("search_spaces", "*", 3),
+        ("cluster", "*", 4),
+        ("benchmarks", "*.py", 3),
+    ],
 )
 def test_everything_there_is_listed(folder, pattern, at_least):
     there = files_in(folder, pattern)

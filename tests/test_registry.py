@@ -14,7 +14,15 @@ def test_every_short_name_stands_for_something_that_can_be_called_or_is_a_preset
 
 
 def test_there_is_a_table_for_each_kind_of_part():
-    assert sorted(registry.TABLES) == ["arch", "backbone", "dataset", "early_stopping", "method", "preset", "sampler"]
+    assert sorted(registry.TABLES) == [
+        "arch",
+        "backbone",
+        "dataset",
+        "early_stopping",
+        "method",
+        "preset",
+        "sampler",
+    ]
 
 
 def test_a_part_of_someones_own_is_named_by_module_and_attribute():
@@ -26,13 +34,24 @@ def test_a_part_of_someones_own_is_named_by_module_and_attribute():
     ("kind", "name", "message"),
     [
         ("backbone", "resnet-18", "unknown backbone 'resnet-18'; did you mean 'resnet18'?"),
-        ("early_stopping", "never", "unknown early stopping 'never'; there is: asha, hyperband, median, none"),
-        ("method", "", f"unknown method ''; there is: {', '.join(sorted(registry.TABLES['method']))}"),
+        (
+            "early_stopping",
+            "never",
+            "unknown early stopping 'never'; there is: asha, hyperband, median, none",
+        ),
+        (
+            "method",
+            "",
+            f"unknown method ''; there is: {', '.join(sorted(registry.TABLES['method']))}",
+        ),
         ("method", "a:b:c", "method 'a:b:c': a part of your own is named package.module:Attribute"),
         (
             "method",
             "gone:X",
-            "method 'gone:X': there is no module 'gone'; install it, or put its directory on PYTHONPATH",
+            (
+                "method 'gone:X': there is no module 'gone'; install it, or put its directory on "
+                "PYTHONPATH"
+            ),
         ),
         ("method", "json:Part", "method 'json:Part': module 'json' has no 'Part'"),
     ],
@@ -43,7 +62,9 @@ def test_what_is_not_there_is_told_with_the_way_out(kind, name, message):
     assert str(raised.value) == message
 
 
-def test_a_module_whose_name_only_begins_alike_is_not_taken_for_the_missing_one(tmp_path, monkeypatch):
+def test_a_module_whose_name_only_begins_alike_is_not_taken_for_the_missing_one(
+    tmp_path, monkeypatch
+):
     (tmp_path / "abcd_part.py").write_text("import abcd")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="No module named 'abcd'"):

@@ -1,4 +1,5 @@
-"""How strongly distillation pulls at the student beside the cross-entropy, from what the epochs of a trial measured."""
+"""How strongly distillation pulls at the student beside the cross-entropy, from what the epochs of
+a trial measured."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _ALWAYS = ("as_written", "run")  # shown even where they lead nothing, or are no
 
 
 def gradient_lines(store: Store, report: ProtocolReport) -> list[GradientLine]:
-    """Return a line for the best trial of each leading config, and for the file as written; none for baselines.
+    """Return a line for the best trial of each leading config, and for the file as written; none
+    for baselines.
 
     Trials that measured nothing are left out.
     """
@@ -26,8 +28,11 @@ def gradient_lines(store: Store, report: ProtocolReport) -> list[GradientLine]:
 
 
 def gradient_line(store: Store, trial_id: str) -> GradientLine | None:
-    """Return what the epochs of a trial measured, None where none did (method none, or an older store)."""
-    rows = store.epochs(trial_id, columns=["epoch", "gradient_norms", "gradient_cosines"]).to_pylist()
+    """Return what the epochs of a trial measured, None where none did (method none, or an older
+    store)."""
+    rows = store.epochs(
+        trial_id, columns=["epoch", "gradient_norms", "gradient_cosines"]
+    ).to_pylist()
     measured = [row for row in rows if row["gradient_norms"]]
     if not measured:
         return None

@@ -1,8 +1,9 @@
-"""The front of a search with several metrics: the configs that no other is at least as good as in all of them.
+"""The front of a search with several metrics: the configs that no other is at least as good as in
+all of them.
 
-A config with several seeds counts once, with its means: its luckiest seed alone does not bring it there. Only what was
-measured alike meets here: latencies of unlike sizes, precisions or devices are of fronts of their own.
-"""
+A config with several seeds counts once, with its means: its luckiest seed alone does not bring it
+there. Only what was measured alike meets here: latencies of unlike sizes, precisions or devices are
+of fronts of their own."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ Metrics = tuple[str, ...]
 
 
 def fronts(ranked: Sequence[TrialLine], metrics: Mapping[str, Metrics]) -> list[Front]:
-    """Return the fronts of ranked trials, of most trials first; `metrics` says by trial id what its search aimed at."""
+    """Return the fronts of ranked trials, of most trials first; `metrics` says by trial id what its
+    search aimed at."""
     groups: defaultdict[tuple[Metrics, str | None], list[TrialLine]] = defaultdict(list)
     for line in ranked:
         aims = metrics.get(line.trial_id, ())
@@ -40,7 +42,9 @@ def fronts(ranked: Sequence[TrialLine], metrics: Mapping[str, Metrics]) -> list[
                 num_dominated=len(points) - len(front),
                 lines=[
                     dataclasses.replace(
-                        by_id[row["trial_id"]], best_val_miou=row["best_val_miou"], latency_ms=row["latency_ms"]
+                        by_id[row["trial_id"]],
+                        best_val_miou=row["best_val_miou"],
+                        latency_ms=row["latency_ms"],
                     )
                     for row in front
                 ],
@@ -51,14 +55,17 @@ def fronts(ranked: Sequence[TrialLine], metrics: Mapping[str, Metrics]) -> list[
 
 
 def over_seeds(rows: Sequence[Row], metrics: Metrics) -> list[dict[str, Any]]:
-    """Return the first trial of each config that has all that is measured, with means over the config's `num_seeds`.
+    """Return the first trial of each config that has all that is measured, with means over the
+    config's `num_seeds`.
 
     Means are of mIoU and, of trials timed alike, of the latency.
     """
     configs: defaultdict[tuple[str, str | None], list[Row]] = defaultdict(list)
     for row in rows:
         if costs(row, metrics):
-            configs[config_of_row(row), row["latency_protocol"] if LATENCY in metrics else None].append(row)
+            configs[
+                config_of_row(row), row["latency_protocol"] if LATENCY in metrics else None
+            ].append(row)
     found = []
     for (config, _), trials in configs.items():
         point = dict(trials[0]) | {"best_val_miou": worths(trials)[config]}
@@ -69,18 +76,25 @@ def over_seeds(rows: Sequence[Row], metrics: Metrics) -> list[dict[str, Any]]:
 
 
 def on_front(rows: Sequence[Row], metrics: Metrics) -> list[Row]:
-    """Return those that none dominates, in their order: no other is as good in every metric and better in one.
+    """Return those that none dominates, in their order: no other is as good in every metric and
+    better in one.
 
     A trial timed another way dominates none, and one with anything not measured is on no front.
     """
     timed = LATENCY in metrics
     groups: defaultdict[str | None, list[tuple[float, ...]]] = defaultdict(list)
     # whoever dominates sorts before whom it dominates, so a front that is complete so far decides
-    for row in sorted((row for row in rows if costs(row, metrics)), key=lambda row: costs(row, metrics)):
+    for row in sorted(
+        (row for row in rows if costs(row, metrics)), key=lambda row: costs(row, metrics)
+    ):
         front, cost = groups[row["latency_protocol"] if timed else None], costs(row, metrics)
         if cost not in front and not any(all(map(operator.le, other, cost)) for other in front):
             front.append(cost)
-    return [row for row in rows if costs(row, metrics) in groups[row["latency_protocol"] if timed else None]]
+    return [
+        row
+        for row in rows
+        if costs(row, metrics) in groups[row["latency_protocol"] if timed else None]
+    ]
 
 
 def costs(row: Row, metrics: Metrics) -> tuple[float, ...]:
@@ -89,14 +103,21 @@ def costs(row: Row, metrics: Metrics) -> tuple[float, ...]:
     values = [value for name in metrics if (value := measured(known[name])) is not None]
     if len(values) < len(metrics):
         return ()
-    return tuple(-value if METRICS[name] else value for name, value in zip(metrics, values, strict=True))
+    return tuple(
+        -value if METRICS[name] else value for name, value in zip(metrics, values, strict=True)
+    )
 
 
 def metrics_of(rows: Sequence[Row]) -> dict[str, Metrics]:
-    """Return what each trial's search aimed at, by trial id; trials of no search, and those run again, are left out."""
+    """Return what each trial's search aimed at, by trial id; trials of no search, and those run
+    again, are left out."""
     by_search: dict[str, Metrics] = {}
     for row in rows:
-        if row["search_id"] is not None and row["search_id"] not in by_search and row["config_json"]:
+        if (
+            row["search_id"] is not None
+            and row["search_id"] not in by_search
+            and row["config_json"]
+        ):
             by_search[row["search_id"]] = _metrics(json.loads(row["config_json"]))
     return {
         row["trial_id"]: by_search[row["search_id"]]

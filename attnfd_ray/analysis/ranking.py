@@ -1,4 +1,5 @@
-"""Who did best, by one rule, and how far that is from the baseline. Only trials measured alike meet here."""
+"""Who did best, by one rule, and how far that is from the baseline. Only trials measured alike meet
+here."""
 
 from __future__ import annotations
 
@@ -19,16 +20,18 @@ def rank(lines: Sequence[TrialLine]) -> list[TrialLine]:
     """Return the trials that had their full budget, numbered in the order of `best_first`."""
     full = {line.trial_id: line for line in lines if line.full}
     ranked = best_first([vars(line) for line in full.values()])
-    return [dataclasses.replace(full[row["trial_id"]], rank=place) for place, row in enumerate(ranked, start=1)]
+    return [
+        dataclasses.replace(full[row["trial_id"]], rank=place)
+        for place, row in enumerate(ranked, start=1)
+    ]
 
 
 def best_first(rows: Sequence[Row]) -> list[Row]:
     """Return the trials that have a score, best first.
 
-    The rule: a config is worth the mean of best_val_miou over its seeds, with one seed that score itself, so that it
-    does not win by its luckiest of many. Of equals the trial with the higher score of its own leads, then the one with
-    fewer parameters, then the earlier trial id.
-    """
+    The rule: a config is worth the mean of best_val_miou over its seeds, with one seed that score
+    itself, so that it does not win by its luckiest of many. Of equals the trial with the higher
+    score of its own leads, then the one with fewer parameters, then the earlier trial id."""
     scored = [row for row in rows if measured(row["best_val_miou"]) is not None]
     worth = worths(scored)
     scored.sort(key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"]))
@@ -54,11 +57,14 @@ def _order(line: TrialLine) -> tuple[float, float, str]:
     return order(line.best_val_miou, line.student_params, line.trial_id)
 
 
-def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[TrialLine]) -> ProtocolReport:
-    """Return the ranking of students measured by one protocol, its best config and the gain over the baseline.
+def compare(
+    protocol: str | None, teacher: TrialLine | None, lines: Sequence[TrialLine]
+) -> ProtocolReport:
+    """Return the ranking of students measured by one protocol, its best config and the gain over
+    the baseline.
 
-    The baseline is the best of the student alone, as the file has it or tuned; the best config is none of these.
-    """
+    The baseline is the best of the student alone, as the file has it or tuned; the best config is
+    none of these."""
     tried = [line for line in lines if line.role != "confirm"]
     ranked = rank(tried)
     # leaders run again say more of a config, but are no further tries at being the best
@@ -83,7 +89,9 @@ def compare(protocol: str | None, teacher: TrialLine | None, lines: Sequence[Tri
 
 def _gain(best: TrialLine, baseline: TrialLine, pooled: Sequence[TrialLine], more: str) -> Gain:
     """Compare means over seeds, those of the leaders run again among them."""
-    bests, baselines = (list(by_seed(same_config(line, pooled)).values()) for line in (best, baseline))
+    bests, baselines = (
+        list(by_seed(same_config(line, pooled)).values()) for line in (best, baseline)
+    )
 
     def difference(score: Callable[[TrialLine], float | None]) -> float | None:
         ours, theirs = [score(line) for line in bests], [score(line) for line in baselines]
@@ -111,11 +119,15 @@ def _note(best: TrialLine, baseline: TrialLine, num_best: int, num_baseline: int
     note += more
     if best.epochs_total != baseline.epochs_total:
         note += f" Unlike budgets: {best.epochs_total} epochs against the baseline's {baseline.epochs_total}."
-    if best.student_params and baseline.student_params and best.student_params != baseline.student_params:
-        sizes = [f"{line.student_params / 1e6:.3g} M" for line in (best, baseline) if line.student_params]
-        note += (
-            f" Unlike students: {sizes[0]} parameters against the baseline's {sizes[1]}, which is a gain of size too."
-        )
+    if (
+        best.student_params
+        and baseline.student_params
+        and best.student_params != baseline.student_params
+    ):
+        sizes = [
+            f"{line.student_params / 1e6:.3g} M" for line in (best, baseline) if line.student_params
+        ]
+        note += f" Unlike students: {sizes[0]} parameters against the baseline's {sizes[1]}, which is a gain of size too."
     return note
 
 
@@ -138,7 +150,8 @@ def _note_on_choice(tried: Sequence[TrialLine], alone: Set[str]) -> str:
         )
     if full_ours > 1:
         return (
-            f" The best of {full_ours} was chosen on the images it is scored on, which flatters it; "
+            f" The best of {full_ours} was chosen on the images it is scored on, which flatters "
+            "it; "
             "the baseline is not tuned."
         )
     return ""

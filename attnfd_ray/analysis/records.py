@@ -1,4 +1,5 @@
-"""What a report says, as plain records; `to_json` and `from_json` are each other's inverse. No pyarrow.
+"""What a report says, as plain records; `to_json` and `from_json` are each other's inverse. No
+pyarrow.
 
 mIoU are fractions 0..1 here too; only printed tables show percent.
 """
@@ -16,7 +17,8 @@ from attnfd_ray.store.rows import Role, TrialState
 
 @dataclass(frozen=True, kw_only=True)
 class TrialLine:
-    """One trial; `rank` counts from 1 within its protocol and is None for a trial that had not its full budget."""
+    """One trial; `rank` counts from 1 within its protocol and is None for a trial that had not its
+    full budget."""
 
     trial_id: str
     role: Role
@@ -52,7 +54,8 @@ class TrialLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """Best config minus baseline, fractions, each a mean over its seeds; `note` says what that is worth."""
+    """Best config minus baseline, fractions, each a mean over its seeds; `note` says what that is
+    worth."""
 
     best_epoch_miou: float
     last_epoch_miou: float | None
@@ -63,7 +66,8 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over `num` values, fractions, with half the width of its 95 % interval; None for a single value."""
+    """A mean over `num` values, fractions, with half the width of its 95 % interval; None for a
+    single value."""
 
     mean: float
     half_width: float | None
@@ -72,7 +76,8 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigLine:
-    """One config over its seeds. `gain` is the mean difference to the baseline over the seeds that both have."""
+    """One config over its seeds. `gain` is the mean difference to the baseline over the seeds that
+    both have."""
 
     method: str
     values: dict[str, Any]
@@ -83,10 +88,11 @@ class ConfigLine:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmedLine:
-    """A config over fresh seeds. `gain` is its mean difference to the baseline over the seeds that both have.
+    """A config over fresh seeds. `gain` is its mean difference to the baseline over the seeds that
+    both have.
 
-    The interval of `gain` has the confidence of the Confirmation; `verdict` is None for less than two such seeds.
-    """
+    The interval of `gain` has the confidence of the Confirmation; `verdict` is None for less than
+    two such seeds."""
 
     method: str
     values: dict[str, Any]
@@ -98,10 +104,11 @@ class ConfirmedLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """The leaders of a search and its baseline, run again over seeds that the search never used; best mean first.
+    """The leaders of a search and its baseline, run again over seeds that the search never used;
+    best mean first.
 
-    `num_tried` counts the configs of the search, the baseline apart, `num_missing` runs that failed or have not ended.
-    """
+    `num_tried` counts the configs of the search, the baseline apart, `num_missing` runs that failed
+    or have not ended."""
 
     search_id: str
     num_tried: int
@@ -114,7 +121,8 @@ class Confirmation:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassLine:
-    """One class by its name: its IoU, a fraction, at the best epoch of each; None where it was not scored."""
+    """One class by its name: its IoU, a fraction, at the best epoch of each; None where it was not
+    scored."""
 
     name: str
     teacher: float | None
@@ -124,12 +132,13 @@ class ClassLine:
 
 @dataclass(frozen=True, kw_only=True)
 class GradientLine:
-    """The gradients of one trial's loss terms with respect to the student, over the epochs that measured them.
+    """The gradients of one trial's loss terms with respect to the student, over the epochs that
+    measured them.
 
-    `first`, `median` and `last` are |distillation| / |cross-entropy| in `first_epoch`, over all epochs and in
-    `last_epoch`; None where the cross-entropy had no gradient. In the last epoch: `shares` is loss term -> its norm /
-    the sum of all terms' norms, `cosines` loss term (`distillation`: all further ones together) -> cosine with the
-    gradient of the cross-entropy.
+    `first`, `median` and `last` are |distillation| / |cross-entropy| in `first_epoch`, over all
+    epochs and in `last_epoch`; None where the cross-entropy had no gradient. In the last epoch:
+    `shares` is loss term -> its norm / the sum of all terms' norms, `cosines` loss term
+    (`distillation`: all further ones together) -> cosine with the gradient of the cross-entropy.
     """
 
     trial_id: str
@@ -146,9 +155,9 @@ class GradientLine:
 class Front:
     """Configs that none dominates in the metrics that their search aimed at, best mIoU first.
 
-    Each is the line of its best trial, with that one's rank, and with means over the config's seeds: `num_seeds` of
-    them. `latency_protocol` says how all of them were timed, None where latency was no metric.
-    """
+    Each is the line of its best trial, with that one's rank, and with means over the config's
+    seeds: `num_seeds` of them. `latency_protocol` says how all of them were timed, None where
+    latency was no metric."""
 
     metrics: list[str]
     latency_protocol: str | None
@@ -159,12 +168,13 @@ class Front:
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolReport:
-    """Trials measured alike: `ranked` ones had their full budget, `others` had not. None: no score yet.
+    """Trials measured alike: `ranked` ones had their full budget, `others` had not. None: no score
+    yet.
 
-    `configs` are the ranked ones over their seeds, best mean first; empty where no config has two. `classes` are in the
-    dataset's order; empty where their names are not known. `fronts` are there where a search had several metrics.
-    `gradients` are those of the leading configs and of the file as written.
-    """
+    `configs` are the ranked ones over their seeds, best mean first; empty where no config has two.
+    `classes` are in the dataset's order; empty where their names are not known. `fronts` are there
+    where a search had several metrics. `gradients` are those of the leading configs and of the file
+    as written."""
 
     protocol: str | None
     teacher: TrialLine | None
@@ -191,7 +201,8 @@ class FailureGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What it took: seconds over all trials, median images per second over epochs, MiB at the highest."""
+    """What it took: seconds over all trials, median images per second over epochs, MiB at the
+    highest."""
 
     wall_s: float
     images_per_s_median: float | None
@@ -227,7 +238,8 @@ class ExperimentLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a store holds: the experiment asked for or the latest, None for an empty store, and the others' names."""
+    """What a store holds: the experiment asked for or the latest, None for an empty store, and the
+    others' names."""
 
     store: str
     shown: ExperimentReport | None

@@ -1,4 +1,5 @@
-"""A store in, a report out. Unlike protocols are never ranked together: each has a ranking of its own."""
+"""A store in, a report out. Unlike protocols are never ranked together: each has a ranking of its
+own."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from attnfd_ray.store.store import Store
 
 
 def summarise(store: Store, *, experiment: str | None = None) -> Report:
-    """Return what a store holds, in full for one experiment: the one named, else the one that wrote last.
+    """Return what a store holds, in full for one experiment: the one named, else the one that wrote
+    last.
 
     Raises StoreError when there is no such experiment.
     """
@@ -45,14 +47,18 @@ def summarise(store: Store, *, experiment: str | None = None) -> Report:
         store=store.name,
         shown=_experiment(store, shown, by_experiment) if shown else None,
         others=[
-            ExperimentLine(experiment=name, num_trials=_states(by_experiment[name]), time_utc=times[name])
+            ExperimentLine(
+                experiment=name, num_trials=_states(by_experiment[name]), time_utc=times[name]
+            )
             for name in names
             if name != shown
         ],
     )
 
 
-def _experiment(store: Store, name: str, by_experiment: Mapping[str, Sequence[dict[str, Any]]]) -> ExperimentReport:
+def _experiment(
+    store: Store, name: str, by_experiment: Mapping[str, Sequence[dict[str, Any]]]
+) -> ExperimentReport:
     epochs = _grouped(store.epochs(columns=trials.EPOCH_COLUMNS).to_pylist(), "trial_id")
     rows = [trials.with_epochs(row, epochs.get(row["trial_id"], [])) for row in by_experiment[name]]
     hashes = {row["teacher_hash"] for row in rows} - {None}
@@ -60,7 +66,9 @@ def _experiment(store: Store, name: str, by_experiment: Mapping[str, Sequence[di
     elsewhere = [row for key, group in by_experiment.items() if key != name for row in group]
     teachers = [row for row in rows if row["role"] == "teacher"]
     students = [row for row in rows if row["role"] != "teacher"]
-    teachers += [row for row in elsewhere if row["role"] == "teacher" and row["teacher_hash"] in hashes]
+    teachers += [
+        row for row in elsewhere if row["role"] == "teacher" and row["teacher_hash"] in hashes
+    ]
     metrics = metrics_of(students)
     protocols = [
         dataclasses.replace(
@@ -86,21 +94,33 @@ def _experiment(store: Store, name: str, by_experiment: Mapping[str, Sequence[di
 
 
 def _protocols(students: Sequence[Row], teachers: Sequence[Row]) -> list[ProtocolReport]:
-    """Return one ranking per protocol, the one with most ranked trials first, trials without a score last."""
-    scores = {row["protocol"]: trials.line(row) for row in sorted(teachers, key=lambda row: row["time_utc"])}
+    """Return one ranking per protocol, the one with most ranked trials first, trials without a
+    score last."""
+    scores = {
+        row["protocol"]: trials.line(row)
+        for row in sorted(teachers, key=lambda row: row["time_utc"])
+    }
     lines: defaultdict[str | None, list[TrialLine]] = defaultdict(list)
     for row in students:
         lines[row["protocol"]].append(trials.line(row))
     for protocol in scores:
         lines[protocol] += []  # a teacher alone is worth showing too
-    reports = [ranking.compare(protocol, scores.get(protocol), lines[protocol]) for protocol in lines]
-    return sorted(reports, key=lambda report: (report.protocol is None, -len(report.ranked), report.protocol or ""))
+    reports = [
+        ranking.compare(protocol, scores.get(protocol), lines[protocol]) for protocol in lines
+    ]
+    return sorted(
+        reports,
+        key=lambda report: (report.protocol is None, -len(report.ranked), report.protocol or ""),
+    )
 
 
 def _failures(rows: Iterable[Row]) -> list[FailureGroup]:
     failed = [row for row in rows if row["state"] in (TrialState.FAILED, TrialState.INFEASIBLE)]
     failed.sort(key=lambda row: (row["time_utc"], row["trial_id"]))
-    kinds = _grouped([{**row, "failure_kind": row["failure_kind"] or "unknown"} for row in failed], "failure_kind")
+    kinds = _grouped(
+        [{**row, "failure_kind": row["failure_kind"] or "unknown"} for row in failed],
+        "failure_kind",
+    )
     groups = [
         FailureGroup(
             kind=kind,
@@ -114,11 +134,15 @@ def _failures(rows: Iterable[Row]) -> list[FailureGroup]:
 
 
 def _cost(rows: Sequence[Row], epochs: Sequence[Row]) -> Cost:
-    speeds = [speed for epoch in epochs if (speed := trials.measured(epoch["images_per_s"])) is not None]
+    speeds = [
+        speed for epoch in epochs if (speed := trials.measured(epoch["images_per_s"])) is not None
+    ]
     return Cost(
         wall_s=sum(row["wall_s"] or 0.0 for row in rows),
         images_per_s_median=median(speeds) if speeds else None,
-        peak_mem_mib=max((row["peak_mem_mib"] for row in rows if row["peak_mem_mib"] is not None), default=None),
+        peak_mem_mib=max(
+            (row["peak_mem_mib"] for row in rows if row["peak_mem_mib"] is not None), default=None
+        ),
     )
 
 
@@ -135,5 +159,13 @@ def _grouped(rows: Iterable[dict[str, Any]], column: str) -> dict[str, list[dict
 
 
 def _command(store: str, experiment: str) -> str:
-    report = ["attnfd-ray", "report", store, "--experiment", experiment, "--best-config", "best.yaml"]
+    report = [
+        "attnfd-ray",
+        "report",
+        store,
+        "--experiment",
+        experiment,
+        "--best-config",
+        "best.yaml",
+    ]
     return f"{shlex.join(report)} && attnfd-ray train best.yaml"

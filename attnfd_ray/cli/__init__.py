@@ -15,7 +15,12 @@ from attnfd_ray.cli.explain import explain
 from attnfd_ray.cli.gc import gc
 from attnfd_ray.cli.picture import picture
 from attnfd_ray.cli.report import report
-from attnfd_ray.cli.signals import ended_by_signal, install_signal_handlers, leave, resume_hint
+from attnfd_ray.cli.signals import (
+    ended_by_signal,
+    exit_process,
+    install_signal_handlers,
+    resume_hint,
+)
 from attnfd_ray.cli.teacher import teacher
 from attnfd_ray.cli.train import train
 from attnfd_ray.cli.tune import tune
@@ -27,9 +32,9 @@ from attnfd_ray.errors import AttnFDError, Interrupted, UserErrors, one_line
 def cli() -> None:
     """Distil a large segmentation network into a small one, and search for how to do it best.
 
-    One YAML file describes an experiment: `train` runs it as it stands, `tune` varies it as its `search:` section says,
-    `confirm` runs the best again over fresh seeds, `report` tells what came out, `picture` draws it.
-    """
+    One YAML file describes an experiment: `train` runs it as it stands, `tune` varies it as its
+    `search:` section says, `confirm` runs the best again over fresh seeds, `report` tells what came
+    out, `picture` draws it."""
 
 
 for command in (check, train, tune, confirm, report, picture, explain, data, teacher, gc):
@@ -37,8 +42,10 @@ for command in (check, train, tune, confirm, report, picture, explain, data, tea
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's is one line on stderr and exit code 2, never a traceback."""
-    # a user's own `module:Class` lies beside the file that names it, and comes after all that is installed
+    """Run the command line; a mistake of the user's is one line on stderr and exit code 2, never a
+    traceback."""
+    # a user's own `module:Class` lies beside the file that names it, and comes after all that is
+    # installed
     sys.path.append(str(Path.cwd()))
     install_signal_handlers()
     try:
@@ -55,7 +62,7 @@ def main() -> None:
         code = _fail(one_line(str(error)), error.exit_code)
     except click.Abort:  # what click makes of Ctrl-C
         code = _fail(f"interrupted; {resume_hint()}", ended_by_signal())
-    leave(code or 0)
+    exit_process(code or 0)
 
 
 def _fail(text: str, code: int) -> int:

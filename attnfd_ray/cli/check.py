@@ -1,4 +1,5 @@
-"""`attnfd-ray check FILE`: whether an experiment can go on this machine or cluster, with the arithmetic."""
+"""`attnfd-ray check FILE`: whether an experiment can go on this machine or cluster, with the
+arithmetic."""
 
 from __future__ import annotations
 
@@ -11,16 +12,21 @@ from attnfd_ray.cli.options import patience_options
 
 @click.command("check")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Change a setting: --set train.epochs=3")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Change a setting: --set train.epochs=3",
+)
 @patience_options
 def check(file: Path, sets: tuple[str, ...], wait_timeout: float, expect_nodes: int) -> None:
     """Tell whether the experiment in FILE can go, and what it will take.
 
-    Looks at the data, both networks, the cluster, and on every node at the store, the data, the teacher, the files
-    that networks start from and the versions of what computes. Exit code 0 says go; else each obstacle is a line on
-    stderr, and the code is 2.
-    Before they start, train, tune and confirm look at the same.
-    """
+    Looks at the data, both networks, the cluster, and on every node at the store, the data, the
+    teacher, the files that networks start from and the versions of what computes. Exit code 0 says
+    go; else each obstacle is a line on stderr, and the code is 2. Before they start, train, tune
+    and confirm look at the same."""
     from attnfd_ray.config.loader import load_experiment
     from attnfd_ray.runtime.cluster.connect import environment
 
@@ -30,6 +36,8 @@ def check(file: Path, sets: tuple[str, ...], wait_timeout: float, expect_nodes: 
     from attnfd_ray.runtime.commands import check as run
 
     for line in run(
-        settings, WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes), lambda text: click.echo(text, err=True)
+        settings,
+        WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes),
+        lambda text: click.echo(text, err=True),
     ):
         click.echo(line)

@@ -13,9 +13,27 @@ from attnfd_ray.cli.options import patience_options
 
 @click.command("confirm")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="How many leaders to run again.")
-@click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Over how many fresh seeds.")
-@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Change a setting: --set store=./results")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How many leaders to run again.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(2, 1000),
+    default=5,
+    show_default=True,
+    help="Over how many fresh seeds.",
+)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Change a setting: --set store=./results",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON line for everything that happens.")
 @click.option("-v", "--verbose", is_flag=True, help="Print what Ray and the workers say too.")
 @patience_options
@@ -29,12 +47,13 @@ def confirm(
     wait_timeout: float,
     expect_nodes: int,
 ) -> None:
-    """Run the leaders of FILE's latest search, and its baseline, again over fresh seeds, and say what holds.
+    """Run the leaders of FILE's latest search, and its baseline, again over fresh seeds, and say
+    what holds.
 
-    A search crowns lucky seeds, so none that it used counts here. Leaders are those with the highest val_miou, also
-    where the search had several metrics. The same command again goes on where it stopped; more --top or --seeds add to
-    what is there. Decide them beforehand: adding seeds until something wins is luck again.
-    """
+    A search crowns lucky seeds, so none that it used counts here. Leaders are those with the
+    highest val_miou, also where the search had several metrics. The same command again goes on
+    where it stopped; more --top or --seeds add to what is there. Decide them beforehand: adding
+    seeds until something wins is luck again."""
     from rich.console import Console
 
     from attnfd_ray.analysis.summary import summarise

@@ -23,10 +23,30 @@ data.add_command(voc_aug)
 
 @data.command()
 @click.argument("root", type=click.Path(path_type=Path))
-@click.option("--size", type=click.IntRange(32, 1024), default=64, show_default=True, help="Side of an image, pixels.")
-@click.option("--train", type=click.IntRange(1, 99_999), default=400, show_default=True, help="Images to learn from.")
-@click.option("--val", type=click.IntRange(1, 99_999), default=100, show_default=True, help="Images to score.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, another set.")
+@click.option(
+    "--size",
+    type=click.IntRange(32, 1024),
+    default=64,
+    show_default=True,
+    help="Side of an image, pixels.",
+)
+@click.option(
+    "--train",
+    type=click.IntRange(1, 99_999),
+    default=400,
+    show_default=True,
+    help="Images to learn from.",
+)
+@click.option(
+    "--val", type=click.IntRange(1, 99_999), default=100, show_default=True, help="Images to score."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Another seed, another set.",
+)
 @click.option(
     "--noise",
     type=click.FloatRange(0, 1),
@@ -39,10 +59,16 @@ data.add_command(voc_aug)
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Share of objects that wear the pattern typical of their class, which makes them easier to tell.",
+    help="Share of objects that wear the pattern typical of their class, which makes them easier "
+    "to tell.",
 )
 @click.option(
-    "--objects", type=click.IntRange(1, 50), nargs=2, default=(3, 6), show_default=True, help="Objects in an image."
+    "--objects",
+    type=click.IntRange(1, 50),
+    nargs=2,
+    default=(3, 6),
+    show_default=True,
+    help="Objects in an image.",
 )
 @click.option(
     "--radius",
@@ -68,7 +94,19 @@ def toyscenes(
 
     start = time.monotonic()
     written = write_toyscenes(
-        root, size=size, train=train, val=val, seed=seed, noise=noise, patterns=patterns, objects=objects, radius=radius
+        root,
+        size=size,
+        train=train,
+        val=val,
+        seed=seed,
+        noise=noise,
+        patterns=patterns,
+        objects=objects,
+        radius=radius,
     )
-    did = f"written in {time.monotonic() - start:.1f} s" if written else "already there, nothing to do"
+    did = (
+        f"written in {time.monotonic() - start:.1f} s"
+        if written
+        else "already there, nothing to do"
+    )
     click.echo(f"{root}: {train} train and {val} val images of {size}x{size} pixels, {did}")

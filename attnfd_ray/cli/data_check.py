@@ -1,4 +1,5 @@
-"""`attnfd-ray data check FILE` and `attnfd-ray data show FILE`: what an experiment's images and masks are like."""
+"""`attnfd-ray data check FILE` and `attnfd-ray data show FILE`: what an experiment's images and
+masks are like."""
 
 from __future__ import annotations
 
@@ -20,18 +21,35 @@ if TYPE_CHECKING:
 
 _file = click.argument("file", type=click.Path(path_type=Path))
 _set = click.option(
-    "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Change a setting: --set data.val_split=test"
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Change a setting: --set data.val_split=test",
 )
 
 
 @click.command()
 @_file
 @_set
-@click.option("--full", is_flag=True, help="Read every file, and compare the images; else a few of each split.")
 @click.option(
-    "--html", "page", metavar="PAGE", type=click.Path(path_type=Path), help="Also write it as a page to PAGE."
+    "--full",
+    is_flag=True,
+    help="Read every file, and compare the images; else a few of each split.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; shares are fractions 0..1 there.")
+@click.option(
+    "--html",
+    "page",
+    metavar="PAGE",
+    type=click.Path(path_type=Path),
+    help="Also write it as a page to PAGE.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object; shares are fractions 0..1 there.",
+)
 def check(file: Path, sets: tuple[str, ...], full: bool, page: Path | None, as_json: bool) -> None:
     """Tell what the dataset of the experiment in FILE holds, and all that is wrong with it.
 
@@ -69,9 +87,12 @@ def check(file: Path, sets: tuple[str, ...], full: bool, page: Path | None, as_j
     type=click.Path(path_type=Path, dir_okay=False),
     help="The PNG to write.",
 )
-@click.option("--count", type=click.IntRange(1, 400), default=16, show_default=True, help="How many views.")
+@click.option(
+    "--count", type=click.IntRange(1, 400), default=16, show_default=True, help="How many views."
+)
 def show(file: Path, sets: tuple[str, ...], out: Path, count: int) -> None:
-    """Draw what the network of the experiment in FILE will see: the first training views of epoch 1, with their masks.
+    """Draw what the network of the experiment in FILE will see: the first training views of epoch
+    1, with their masks.
 
     Pixels that do not count are hatched in grey.
     """
@@ -80,7 +101,9 @@ def show(file: Path, sets: tuple[str, ...], out: Path, count: int) -> None:
     from attnfd_ray.data.checker.contact_sheet import contact_sheet
 
     if out.suffix.lower() != ".png":
-        raise click.BadParameter(f"{one_line(str(out))}: needs a name that ends in .png", param_hint="--out")
+        raise click.BadParameter(
+            f"{one_line(str(out))}: needs a name that ends in .png", param_hint="--out"
+        )
     sheet, shown = contact_sheet(load_experiment(file, sets=sets), count=count)
     write(out, sheet)
     click.echo(f"{one_line(str(out))}: {shown} views")
@@ -94,7 +117,10 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 
     console = Console(stderr=True)
     with Progress(
-        *Progress.get_default_columns(), MofNCompleteColumn(), console=console, disable=not console.is_terminal
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        console=console,
+        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("reading", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -122,7 +148,15 @@ def _splits(report: DataReport) -> Table:
         name = split.role if split.role == split.split else f"{split.role} ({split.split})"
         expected = "-" if split.num_published is None else str(split.num_published)
         seen = f"{split.num_classes_seen} of {len(split.classes)}"
-        _row(table, name, split.num_images, expected, split.num_read, seen, f"{split.ignored_share:.2%}"[:-1])
+        _row(
+            table,
+            name,
+            split.num_images,
+            expected,
+            split.num_read,
+            seen,
+            f"{split.ignored_share:.2%}"[:-1],
+        )
     return table
 
 
@@ -131,7 +165,9 @@ def _classes(report: DataReport) -> Table:
     table = _table("Class", *heads)
     for number, name in enumerate(report.class_names):
         shares = [split.classes[number] for split in report.splits]
-        cells = [cell for share in shares for cell in (f"{share.pixel_share:.2%}"[:-1], share.num_images)]
+        cells = [
+            cell for share in shares for cell in (f"{share.pixel_share:.2%}"[:-1], share.num_images)
+        ]
         _row(table, name, *cells)
     return table
 

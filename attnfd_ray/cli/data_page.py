@@ -1,4 +1,5 @@
-"""A checked dataset as a page that needs nothing beside itself: tables, and for each class a few images under masks."""
+"""A checked dataset as a page that needs nothing beside itself: tables, and for each class a few
+images under masks."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ figure { display: inline-block; margin: 0 .5rem .5rem 0 } figcaption { font-size
 
 
 def write_page(path: Path, report: DataReport, splits: Sequence[Split]) -> None:
-    """Write the page, with pictures of the splits that the report is of; DataError where that cannot be done."""
+    """Write the page, with pictures of the splits that the report is of; DataError where that
+    cannot be done."""
     write(path, _page(report, splits).encode())
 
 
@@ -38,15 +40,25 @@ def write(path: Path, content: bytes) -> None:
     try:
         write_atomic(path, content)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); give a file in a directory of yours") from None
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}); give a file in a directory of yours"
+        ) from None
 
 
 def _page(report: DataReport, splits: Sequence[Split]) -> str:
     title = escape(f"{report.dataset}: {report.root}")
-    read = "every file was read" if report.full else "a few files of each split were read; --full reads all"
+    read = (
+        "every file was read"
+        if report.full
+        else "a few files of each split were read; --full reads all"
+    )
     lines = [
         f'<p class="{kind}">{kind}: {escape(line)}</p>'
-        for kind, found in (("error", report.errors), ("warning", report.warnings), ("note", report.notes))
+        for kind, found in (
+            ("error", report.errors),
+            ("warning", report.warnings),
+            ("note", report.notes),
+        )
         for line in found
     ]
     return "\n".join(
@@ -78,7 +90,10 @@ def _classes(report: DataReport, splits: Sequence[Split]) -> str:
     from attnfd_ray.data.checker.contact_sheet import example
 
     datasets = {split.role: split.dataset for split in splits}
-    index_of = {role: {name: index for index, name in enumerate(dataset.ids)} for role, dataset in datasets.items()}
+    index_of = {
+        role: {name: index for index, name in enumerate(dataset.ids)}
+        for role, dataset in datasets.items()
+    }
     palette = splits[0].dataset.palette
 
     @cache
@@ -92,9 +107,18 @@ def _classes(report: DataReport, splits: Sequence[Split]) -> str:
         colour = "#{:02x}{:02x}{:02x}".format(*palette[number])
         label = f'<span class="swatch" style="background:{colour}"></span>{escape(name)}'
         found = [(split.role, split.classes[number]) for split in report.splits]
-        rows.append([label, *(t for _, c in found for t in (f"{c.pixel_share * 100:.2f}", str(c.num_images)))])
-        pictures = [picture(role, sample_id) for role, share in found for sample_id in share.examples]
-        sections.append(f"<h2>{label}</h2>" + ("".join(pictures) or "<p>in no image that was read</p>"))
+        rows.append(
+            [
+                label,
+                *(t for _, c in found for t in (f"{c.pixel_share * 100:.2f}", str(c.num_images))),
+            ]
+        )
+        pictures = [
+            picture(role, sample_id) for role, share in found for sample_id in share.examples
+        ]
+        sections.append(
+            f"<h2>{label}</h2>" + ("".join(pictures) or "<p>in no image that was read</p>")
+        )
     heads = [head for split in report.splits for head in (f"{split.role} %", "images")]
     return _table(["Class", *heads], rows) + "\n".join(sections)
 

@@ -11,17 +11,27 @@ from attnfd_ray.errors import one_line
 
 
 @click.command("voc-aug")
-@click.option("--voc", required=True, metavar="ROOT", type=click.Path(path_type=Path), help="Pascal VOC 2012.")
-@click.option("--sbd", required=True, metavar="ROOT", type=click.Path(path_type=Path), help="SBD: benchmark_RELEASE.")
 @click.option(
-    "--any-count", is_flag=True, help="Take sets that were cut: other than 10582 images, 9118 of them of SBD."
+    "--voc", required=True, metavar="ROOT", type=click.Path(path_type=Path), help="Pascal VOC 2012."
+)
+@click.option(
+    "--sbd",
+    required=True,
+    metavar="ROOT",
+    type=click.Path(path_type=Path),
+    help="SBD: benchmark_RELEASE.",
+)
+@click.option(
+    "--any-count",
+    is_flag=True,
+    help="Take sets that were cut: other than 10582 images, 9118 of them of SBD.",
 )
 def voc_aug(voc: Path, sbd: Path, any_count: bool) -> None:
     """Add to Pascal VOC 2012 the training set trainaug, with masks of SBD where VOC has none.
 
-    Writes SegmentationClassAug and the lists trainaug.txt and aug.txt beside what VOC has, all of it or nothing, and
-    never over other ones. No image of VOC's val is in them. `data: {name: voc, train_split: trainaug}` trains on it.
-    """
+    Writes SegmentationClassAug and the lists trainaug.txt and aug.txt beside what VOC has, all of
+    it or nothing, and never over other ones. No image of VOC's val is in them. `data: {name: voc,
+    train_split: trainaug}` trains on it."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -33,7 +43,11 @@ def voc_aug(voc: Path, sbd: Path, any_count: bool) -> None:
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("masks", total=len(plan.sources))
         written = write_trainaug(plan, lambda done: bar.update(task, completed=done))
-    did = f"written in {time.monotonic() - start:.1f} s" if written else "already there, nothing to do"
+    did = (
+        f"written in {time.monotonic() - start:.1f} s"
+        if written
+        else "already there, nothing to do"
+    )
     home = one_line(str(plan.home))
     click.echo(f"{home}: {len(plan.trainaug)} images of trainaug, {len(plan.aug)} of aug, {did}")
     missing = plan.missing_images()
@@ -42,7 +56,8 @@ def voc_aug(voc: Path, sbd: Path, any_count: bool) -> None:
 
         click.echo(
             one_line(
-                f"{home}: {len(missing)} images of trainaug are missing in JPEGImages: {few(missing)}; copy them from "
+                f"{home}: {len(missing)} images of trainaug are missing in JPEGImages: "
+                f"{few(missing)}; copy them from "
                 "the directory img of SBD"
             ),
             err=True,

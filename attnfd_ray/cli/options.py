@@ -18,12 +18,26 @@ def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     decorators = [
         click.argument("file", type=click.Path(path_type=Path)),
         click.option(
-            "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Change a setting: --set train.epochs=3"
+            "--set",
+            "sets",
+            multiple=True,
+            metavar="PATH=VALUE",
+            help="Change a setting: --set train.epochs=3",
         ),
-        click.option("--show", is_flag=True, help="Print the settings as they will be used, and run nothing."),
-        click.option("--fresh", is_flag=True, help="Start over instead of going on where the same command stopped."),
-        click.option("--json", "as_json", is_flag=True, help="One JSON line for everything that happens."),
-        click.option("-v", "--verbose", is_flag=True, help="Print what Ray and the workers say too."),
+        click.option(
+            "--show", is_flag=True, help="Print the settings as they will be used, and run nothing."
+        ),
+        click.option(
+            "--fresh",
+            is_flag=True,
+            help="Start over instead of going on where the same command stopped.",
+        ),
+        click.option(
+            "--json", "as_json", is_flag=True, help="One JSON line for everything that happens."
+        ),
+        click.option(
+            "-v", "--verbose", is_flag=True, help="Print what Ray and the workers say too."
+        ),
     ]
     return _decorated(command, decorators)
 
@@ -36,7 +50,8 @@ def patience_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.FloatRange(min=0),
             default=0.0,
             metavar="S",
-            help="Wait up to S seconds for room, where a cluster scales up; without it, too little room is an error.",
+            help="Wait up to S seconds for room, where a cluster scales up; without it, too "
+            "little room is an error.",
         ),
         click.option(
             "--expect-nodes",
@@ -50,19 +65,24 @@ def patience_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _decorated(
-    command: Callable[..., Any], decorators: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]
+    command: Callable[..., Any],
+    decorators: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]],
 ) -> Callable[..., Any]:
     for decorator in reversed(decorators):
         command = decorator(command)
     return command
 
 
-def read_settings(file: Path, sets: tuple[str, ...], *, show: bool, as_json: bool) -> ExperimentSettings | None:
+def read_settings(
+    file: Path, sets: tuple[str, ...], *, show: bool, as_json: bool
+) -> ExperimentSettings | None:
     """Read the experiment; with `show`, print it and return None."""
     from attnfd_ray.config.loader import dump_yaml, load_experiment
 
     settings = load_experiment(file, sets=sets)
     if not show:
         return settings
-    click.echo(json.dumps(settings.model_dump(mode="json")) if as_json else dump_yaml(settings), nl=as_json)
+    click.echo(
+        json.dumps(settings.model_dump(mode="json")) if as_json else dump_yaml(settings), nl=as_json
+    )
     return None

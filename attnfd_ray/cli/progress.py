@@ -1,4 +1,5 @@
-"""How a running command shows itself: a live table on a terminal, a line a trial elsewhere, JSON lines on demand."""
+"""How a running command shows itself: a live table on a terminal, a line a trial elsewhere, JSON
+lines on demand."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def progress(settings: ExperimentSettings, *, as_json: bool, searching: bool) ->
             console.print(Text(text, style="yellow"), soft_wrap=True)
 
         board = ProgressTable(settings, searching=searching, write=write)
-        # twice a second is enough to be alive; a table that redraws itself all the time is noise over ssh
+        # twice a second is enough to be alive; a table that redraws itself all the time is noise
+        # over ssh
         with Live(board, console=console, refresh_per_second=2, transient=False):
             yield board
     else:

@@ -38,7 +38,8 @@ class _Line:
 
 
 class ProgressTable:
-    """The live table: searched values, best so far, baseline, how many run, finished and failed, and how long yet.
+    """The live table: searched values, best so far, baseline, how many run, finished and failed,
+    and how long yet.
 
     `write` prints a line that stays, such as a warning.
     """
@@ -51,48 +52,64 @@ class ProgressTable:
         write: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._searching, self._write, self._clock = settings, searching, write, clock
+        self._settings, self._searching, self._write, self._clock = (
+            settings,
+            searching,
+            write,
+            clock,
+        )
         self._warnings = GradientWarnings()
         self._begin = clock()
         self._earlier = Counts()
         self._stage = ""
         self._lines: dict[str, _Line] = {}
 
-    def stage(self, text: str) -> None:
+    def on_stage(self, text: str) -> None:
         self._stage = text
 
-    def begins(self, counts: Counts) -> None:
+    def on_search_start(self, counts: Counts) -> None:
         self._earlier = counts
 
-    def started(self, job: Job) -> None:
+    def on_trial_start(self, job: Job) -> None:
         self._stage = ""
         self._lines[job.trial_id] = _Line(job)
 
-    def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
+    def on_epoch_end(self, job: Job, metrics: dict[str, Any]) -> None:
         self._lines.setdefault(job.trial_id, _Line(job)).metrics = metrics
         if warning := self._warnings.of(job, metrics):
             self._write(warning)
 
-    def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
+    def on_trial_end(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
         line = self._lines.setdefault(job.trial_id, _Line(job))
         line.state, line.metrics = state, line.metrics | metrics
 
     def __rich__(self) -> Group:
         table = Table(expand=False, pad_edge=False, box=None, header_style="bold")
-        for title, justify in (("trial", "left"), ("state", "left"), ("epoch", "right"), ("mIoU", "right")):
+        for title, justify in (
+            ("trial", "left"),
+            ("state", "left"),
+            ("epoch", "right"),
+            ("mIoU", "right"),
+        ):
             table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column("searched", overflow="fold")
         for line in self._shown():
             metrics = line.metrics
             epoch = f"{metrics.get('epoch', 0)}/{line.job.settings.train.epochs}"
-            what = metrics.get("failure_kind") or searched(line.job, self._settings.train.seed) or line.job.role
+            what = (
+                metrics.get("failure_kind")
+                or searched(line.job, self._settings.train.seed)
+                or line.job.role
+            )
             score = percent(metrics.get("best_miou")) + measured(metrics)
             table.add_row(line.job.trial_id, line.state, epoch, score, Text(what))
         return Group(Text(self._headline(), style="bold"), table)
 
     def _shown(self) -> list[_Line]:
         """Return the running trials, then the best of the rest."""
-        lines = list(self._lines.values())  # at once: the drawing thread reads while the driver adds
+        lines = list(
+            self._lines.values()
+        )  # at once: the drawing thread reads while the driver adds
         running = [line for line in lines if line.state == "RUNNING"]
         rest = [line for line in lines if line.state != "RUNNING"]
         rest.sort(key=lambda line: -1.0 if line.score is None else line.score, reverse=True)
@@ -100,7 +117,11 @@ class ProgressTable:
 
     def _headline(self) -> str:
         elapsed = self._clock() - self._begin
-        parts = [self._settings.experiment, *(self._search(elapsed) if self._searching else ()), duration(elapsed)]
+        parts = [
+            self._settings.experiment,
+            *(self._search(elapsed) if self._searching else ()),
+            duration(elapsed),
+        ]
         return "  ".join(parts) + (f"\n{self._stage}" if self._stage else "")
 
     def _search(self, elapsed: float) -> Iterator[str]:
@@ -113,9 +134,13 @@ class ProgressTable:
         yield f"{earlier.finished + num_ended}/{planned} done"
         yield f"{num_running} running"
         yield f"{earlier.failed + sum(line.failed for line in trials)} failed"
-        scores = [line.score for line in trials if line.job.role not in BASELINES] + [earlier.best_value]
+        scores = [line.score for line in trials if line.job.role not in BASELINES] + [
+            earlier.best_value
+        ]
         yield f"best {percent(_highest(scores))}"
-        baselines = [line.score for line in trials if line.job.role in BASELINES] + [earlier.baseline_value]
+        baselines = [line.score for line in trials if line.job.role in BASELINES] + [
+            earlier.baseline_value
+        ]
         yield f"baseline {percent(_highest(baselines))}"
         if num_ended:
             yield f"about {duration(elapsed / num_ended * max(0, planned - earlier.finished - num_ended))} left"

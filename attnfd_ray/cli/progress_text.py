@@ -24,46 +24,65 @@ class JsonProgress:
     def _say(self, event: str, **values: Any) -> None:
         self._write(json.dumps({"event": event} | values))
 
-    def stage(self, text: str) -> None:
+    def on_stage(self, text: str) -> None:
         self._say("stage", text=text)
 
-    def begins(self, counts: Counts) -> None:
+    def on_search_start(self, counts: Counts) -> None:
         self._say("begins", planned=counts.planned, finished=counts.finished)
 
-    def started(self, job: Job) -> None:
+    def on_trial_start(self, job: Job) -> None:
         self._say("started", trial_id=job.trial_id, role=job.role, searched=job.searched)
 
-    def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
-        known = ("epoch", "epochs_total", "train_loss", "val_miou", "best_miou", "best_epoch", "lr", "images_per_s")
+    def on_epoch_end(self, job: Job, metrics: dict[str, Any]) -> None:
+        known = (
+            "epoch",
+            "epochs_total",
+            "train_loss",
+            "val_miou",
+            "best_miou",
+            "best_epoch",
+            "lr",
+            "images_per_s",
+        )
         self._say("epoch", trial_id=job.trial_id, **{name: metrics[name] for name in known})
         if warning := self._warnings.of(job, metrics):
             self._say("warning", trial_id=job.trial_id, epoch=metrics["epoch"], text=warning)
 
-    def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
+    def on_trial_end(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
         known = ("epoch", "epochs_total", "val_miou", "best_miou", "best_epoch", *CHANGED_BY)
         known += ("failure_kind", "failure_text")
         values = {name: metrics[name] for name in known if name in metrics}
-        self._say("finished", trial_id=job.trial_id, role=job.role, state=state, searched=job.searched, **values)
+        self._say(
+            "finished",
+            trial_id=job.trial_id,
+            role=job.role,
+            state=state,
+            searched=job.searched,
+            **values,
+        )
 
 
 class TextProgress:
-    """A line for each finished trial and each warning, for each epoch of a single run, and for ten of a teacher."""
+    """A line for each finished trial and each warning, for each epoch of a single run, and for ten
+    of a teacher."""
 
-    def __init__(self, write: Callable[[str], None], *, every_epoch: bool, seed: int | None = None) -> None:
+    def __init__(
+        self, write: Callable[[str], None], *, every_epoch: bool, seed: int | None = None
+    ) -> None:
         self._write, self._every_epoch, self._seed = write, every_epoch, seed
         self._warnings = GradientWarnings()
 
-    def stage(self, text: str) -> None:
+    def on_stage(self, text: str) -> None:
         self._write(text)
 
-    def begins(self, counts: Counts) -> None:
+    def on_search_start(self, counts: Counts) -> None:
         if counts.finished:
             self._write(f"goes on: {counts.finished} of {counts.planned} trials are done")
 
-    def started(self, job: Job) -> None:
+    def on_trial_start(self, job: Job) -> None:
         """Say nothing: the end says it all."""
 
-    def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
+    def on_epoch_end(self, job: Job, metrics: dict[str, Any]) -> None:
         tenth = max(1, metrics["epochs_total"] // 10)
         if self._every_epoch or (job.role == "teacher" and metrics["epoch"] % tenth == 0):
             self._write(
@@ -75,9 +94,10 @@ class TextProgress:
         if warning := self._warnings.of(job, metrics):
             self._write(warning)
 
-    def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
+    def on_trial_end(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
         self._write(
-            f"{job.trial_id}  {state:<10} {_outcome(state, metrics)}  {job.role}  {searched(job, self._seed)}".rstrip()
+            f"{job.trial_id}  {state:<10} {_outcome(state, metrics)}  {job.role}  "
+            f"{searched(job, self._seed)}".rstrip()
         )
 
 
@@ -99,7 +119,8 @@ def measured(metrics: dict[str, Any]) -> str:
 
 
 def searched(job: Job, seed: int | None = None) -> str:
-    """Return the values a search chose, by the last word of their paths, and the seed where it is not the file's."""
+    """Return the values a search chose, by the last word of their paths, and the seed where it is
+    not the file's."""
     chosen = dict(job.searched)
     if seed is not None and job.role != "teacher" and job.settings.train.seed != seed:
         chosen |= {SEED: job.settings.train.seed}

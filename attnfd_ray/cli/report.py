@@ -9,7 +9,11 @@ import click
 
 @click.command("report")
 @click.argument("store", envvar="ATTNFD_STORE", default="./results")
-@click.option("--experiment", metavar="NAME", help="Show this experiment; without it, the one that wrote last.")
+@click.option(
+    "--experiment",
+    metavar="NAME",
+    help="Show this experiment; without it, the one that wrote last.",
+)
 @click.option(
     "--best-config",
     metavar="FILE",
@@ -17,8 +21,15 @@ import click
     help="Also write the best trial's settings as a YAML file for `attnfd-ray train`.",
 )
 @click.option("--trial", metavar="TRIAL", help="With --best-config: this trial's settings instead.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document; mIoU are fractions 0..1 there.")
-def report(store: str, experiment: str | None, best_config: Path | None, trial: str | None, as_json: bool) -> None:
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON document; mIoU are fractions 0..1 there.",
+)
+def report(
+    store: str, experiment: str | None, best_config: Path | None, trial: str | None, as_json: bool
+) -> None:
     """Say what STORE holds: teacher, baseline, best config, front, ranking, failures and cost.
 
     STORE defaults to $ATTNFD_STORE, else ./results.

@@ -1,4 +1,5 @@
-"""How a command ends before its time: Ctrl-C once, Ctrl-C again, SIGTERM. What is on the disk is whole in any case."""
+"""How a command ends before its time: Ctrl-C once, Ctrl-C again, SIGTERM. What is on the disk is
+whole in any case."""
 
 from __future__ import annotations
 
@@ -18,9 +19,8 @@ _signals: list[int] = []  # those heeded so far
 def install_signal_handlers() -> None:
     """Heed Ctrl-C, and SIGTERM as its second time.
 
-    The first Ctrl-C lets the epochs that run come to their end, where trials run. Else, and at the second one, the
-    command ends in good order, soon in any case; at another one at once.
-    """
+    The first Ctrl-C lets the epochs that run come to their end, where trials run. Else, and at the
+    second one, the command ends in good order, soon in any case; at another one at once."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupted)
         signal.signal(signal.SIGTERM, _interrupted)
@@ -42,8 +42,9 @@ def resume_hint() -> str:
     return "nothing had begun; start it again"
 
 
-def leave(code: int) -> NoReturn:
-    """End the process, without waiting for a Ray that is still busy: what was started goes when this is gone."""
+def exit_process(code: int) -> NoReturn:
+    """End the process, without waiting for a Ray that is still busy: what was started goes when
+    this is gone."""
     from attnfd_ray.runtime.cluster.environment import ray_in_use
 
     if ray_in_use():
@@ -54,7 +55,8 @@ def leave(code: int) -> NoReturn:
 
 
 def _interrupted(number: int, frame: object) -> None:
-    """Take a signal. An exception alone is not enough: raised inside a callback of a library it may get lost."""
+    """Take a signal. An exception alone is not enough: raised inside a callback of a library it may
+    get lost."""
     from attnfd_ray.runtime.jobs.interrupt import ask_to_stop
 
     _signals.append(number)
@@ -75,5 +77,6 @@ def _end() -> None:
 
 
 def _say(text: str) -> None:
-    """Write a line to stderr from a signal handler: whatever it broke into may be in the middle of one."""
+    """Write a line to stderr from a signal handler: whatever it broke into may be in the middle of
+    one."""
     os.write(2, f"\n{text}\n".encode())

@@ -24,18 +24,40 @@ def teacher() -> None:
 @teacher.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--out", required=True, metavar="OUT", type=click.Path(path_type=Path), help="The safetensors file to write."
+    "-o",
+    "--out",
+    required=True,
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    help="The safetensors file to write.",
 )
 @click.option("--backbone", metavar="NAME", help="Told from the names of the weights if not given.")
 @click.option(
-    "--output-stride", type=click.Choice(["8", "16"]), help="Weights do not tell it; 16 if not given, torchvision's 8."
+    "--output-stride",
+    type=click.Choice(["8", "16"]),
+    help="Weights do not tell it; 16 if not given, torchvision's 8.",
 )
-@click.option("--classes", type=click.IntRange(1, 65_535), metavar="N", help="Told from the classifier if not given.")
 @click.option(
-    "--class-names", metavar="NAMES", type=click.Path(path_type=Path), help="A file with the name of a class a line."
+    "--classes",
+    type=click.IntRange(1, 65_535),
+    metavar="N",
+    help="Told from the classifier if not given.",
 )
-@click.option("--dataset", metavar="NAME", help="Take the class names of this dataset, as in --dataset voc.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every name that does not fit.")
+@click.option(
+    "--class-names",
+    metavar="NAMES",
+    type=click.Path(path_type=Path),
+    help="A file with the name of a class a line.",
+)
+@click.option(
+    "--dataset", metavar="NAME", help="Take the class names of this dataset, as in --dataset voc."
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON document, with every name that does not fit.",
+)
 def import_(
     file: Path,
     out: Path,
@@ -48,11 +70,13 @@ def import_(
 ) -> None:
     """Write the network in FILE to OUT, for `teacher: {checkpoint: OUT}`.
 
-    FILE is a checkpoint of AttnFD's authors or another DeepLabV3+ with the same names, torchvision's DeepLabV3, or one
-    of our own. No code in it is run. Attention gates are kept, and it is told whether they look trained.
-    """
+    FILE is a checkpoint of AttnFD's authors or another DeepLabV3+ with the same names,
+    torchvision's DeepLabV3, or one of our own. No code in it is run. Attention gates are kept, and
+    it is told whether they look trained."""
     if sum(given is not None for given in (classes, class_names, dataset)) > 1:
-        raise click.UsageError("--classes, --class-names and --dataset say the same: give one of them")
+        raise click.UsageError(
+            "--classes, --class-names and --dataset say the same: give one of them"
+        )
     from attnfd_ray.models.importing import import_network
     from attnfd_ray.models.tensors import Misfit
 
@@ -68,7 +92,11 @@ def import_(
         )
     except Misfit as error:
         if as_json:
-            lists = {"missing": error.missing, "unexpected": error.unexpected, "reshaped": error.reshaped}
+            lists = {
+                "missing": error.missing,
+                "unexpected": error.unexpected,
+                "reshaped": error.reshaped,
+            }
             click.echo(json.dumps({"error": str(error)} | lists))
         raise
     if as_json:
@@ -94,10 +122,13 @@ def _names_of(file: Path | None, dataset: str | None) -> list[str] | None:
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise CheckpointError(f"{file}: is not text in UTF-8; needed is the name of a class a line") from None
+        raise CheckpointError(
+            f"{file}: is not text in UTF-8; needed is the name of a class a line"
+        ) from None
     if not names or "" in names:
         raise CheckpointError(
-            f"{file}:{names.index('') + 1 if names else 1}: is empty; needed is the name of a class a line"
+            f"{file}:{names.index('') + 1 if names else 1}: is empty; needed is the name of a "
+            "class a line"
         )
     return names
 
@@ -131,7 +162,10 @@ def _lines(file: Path, out: Path, imported: Imported) -> list[str]:
     ]
     if imported.num_counters_added:
         lines.append(f"added:    {imported.num_counters_added} counters num_batches_tracked, at 0")
-    lines += [f"left out: {reason}: {len(names)} ({few(names)})" for reason, names in imported.left_out.items()]
+    lines += [
+        f"left out: {reason}: {len(names)} ({few(names)})"
+        for reason, names in imported.left_out.items()
+    ]
     lines += [_gate_line(gate) for gate in imported.gates]
     return [*lines, f"written:  {out}"]
 
@@ -141,9 +175,15 @@ def _gate_line(gate: GateReport) -> str:
 
     born = " or ".join(f"{std:.3f}" for std in BORN_SPATIAL_STDS)
     seen = "unknown" if gate.batches_seen is None else gate.batches_seen
-    ratios, flatness = (" and ".join(f"{value:.3g}" for value in pair) for pair in (gate.bound_ratios, gate.flatness))
+    ratios, flatness = (
+        " and ".join(f"{value:.3g}" for value in pair)
+        for pair in (gate.bound_ratios, gate.flatness)
+    )
     return (
-        f"gate:     {gate.location} kept, looks {gate.verdict}: max|w| {ratios} of the initial bound, "
-        f"distance from flat {flatness} (initial: below {FLATNESS_LIMIT:g}), spatial std {gate.spatial_std:.3g} "
-        f"(initial: {born}), BatchNorm weight {gate.norm_weight:g}, bias {gate.norm_bias:g}, batches seen {seen}"
+        f"gate:     {gate.location} kept, looks {gate.verdict}: max|w| {ratios} of the initial "
+        "bound, "
+        f"distance from flat {flatness} (initial: below {FLATNESS_LIMIT:g}), spatial std "
+        f"{gate.spatial_std:.3g} "
+        f"(initial: {born}), BatchNorm weight {gate.norm_weight:g}, bias {gate.norm_bias:g}, "
+        f"batches seen {seen}"
     )

@@ -24,9 +24,8 @@ def train(
 ) -> None:
     """Train the student of FILE once, as its settings stand.
 
-    The same command again goes on where it stopped. On a cluster: `ray job submit --working-dir . -- attnfd-ray train
-    FILE`.
-    """
+    The same command again goes on where it stopped. On a cluster: `ray job submit --working-dir .
+    -- attnfd-ray train FILE`."""
     settings = read_settings(file, sets, show=show, as_json=as_json)
     if settings is None:
         return
@@ -39,7 +38,11 @@ def train(
 
     with progress(settings, as_json=as_json, searching=False) as listener:
         result = run(
-            settings, listener, fresh=fresh, verbose=verbose, patience=WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes)
+            settings,
+            listener,
+            fresh=fresh,
+            verbose=verbose,
+            patience=WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes),
         )
     if not as_json:
         click.echo(f"weights: {result.store}/runs/{result.id}/best.safetensors")

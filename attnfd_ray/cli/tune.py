@@ -22,13 +22,15 @@ from attnfd_ray.cli.options import experiment_options, patience_options, read_se
     "--tune-baseline",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Give the student alone N trials of its own over learning rate, weight decay and what else it shares with the "
+    help="Give the student alone N trials of its own over learning rate, weight decay and what "
+    "else it shares with the "
     "search, so that the gain is over a tuned student: short for --set tune.baseline_trials=N.",
 )
 @click.option(
     "--retry",
     type=click.Choice(["failed"]),
-    help="Also run again, from their last epoch, the trials that failed; not those whose settings made the loss "
+    help="Also run again, from their last epoch, the trials that failed; not those whose settings "
+    "made the loss "
     "diverge or memory run out.",
 )
 def tune(
@@ -46,7 +48,8 @@ def tune(
 ) -> None:
     """Search the settings of FILE as its `search:` section says.
 
-    The first trial is the student without a teacher, the second the file as written; then come those of
+    The first trial is the student without a teacher, the second the file as written; then come
+    those of
     --tune-baseline. The same command again goes on where it stopped, without repeating what is finished.
     """
     if tune_baseline is not None:

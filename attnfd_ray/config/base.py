@@ -13,7 +13,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownEr
 class StrictModel(BaseModel):
     """A settings record: unknown keys are refused, values cannot be changed after the fact."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -36,23 +38,25 @@ def _types(annotation: Any) -> Iterator[Any]:
         yield from _types(inner)
 
 
-def broken(findings: Sequence[tuple[tuple[str, ...], str]]) -> ValidationError:
+def rule_error(findings: Sequence[tuple[tuple[str, ...], str]]) -> ValidationError:
     """Return the error that says so much of (key, text)."""
     return ValidationError.from_exception_data(
         "settings",
         [
-            InitErrorDetails(type=PydanticCustomError("rule", "{text}", {"text": text}), loc=key, input=None)
+            InitErrorDetails(
+                type=PydanticCustomError("rule", "{text}", {"text": text}), loc=key, input=None
+            )
             for key, text in findings
         ],
     )
 
 
-def refused(needed: str) -> PydanticCustomError:
+def value_error(needed: str) -> PydanticCustomError:
     """Return the error of a value that should have been otherwise; what came is told with it."""
     return PydanticCustomError("refused", "{needed}", {"needed": needed})
 
 
-def shown(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """Return a value as one would write it in YAML, not longer than a line can bear."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,5 @@
-"""What training, report and command line share about the gradients of the loss terms: names, ratio, limit."""
+"""What training, report and command line share about the gradients of the loss terms: names, ratio,
+limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A settings file read, checked and made absolute; every mistake in it is one line with its file and line number."""
+"""A settings file read, checked and made absolute; every mistake in it is one line with its file
+and line number."""
 
 from __future__ import annotations
 
@@ -25,13 +26,16 @@ def load_experiment(
     preset.fill_in(read)
     problems = _problems(read)
     if problems or read.refused:
-        keys = sorted(problems, key=read.place)
-        raise ConfigError([f"{read.place(key)}: {dotted(key)}: {problems[key]}" for key in keys] + read.refused)
+        keys = sorted(problems, key=read.location)
+        raise ConfigError(
+            [f"{read.location(key)}: {dotted(key)}: {problems[key]}" for key in keys] + read.refused
+        )
     return _absolute(ExperimentSettings.model_validate(read.tree))
 
 
 def dump_yaml(settings: ExperimentSettings) -> str:
-    """Return the settings as the YAML of a file that `load_experiment` reads back to the same settings."""
+    """Return the settings as the YAML of a file that `load_experiment` reads back to the same
+    settings."""
     return dialect.dump(settings.model_dump(mode="json"))
 
 

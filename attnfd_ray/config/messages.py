@@ -1,4 +1,5 @@
-"""What the settings have against a tree of values, and each complaint in one line: what came and what is needed."""
+"""What the settings have against a tree of values, and each complaint in one line: what came and
+what is needed."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from attnfd_ray import registry
 from attnfd_ray.config import preset
-from attnfd_ray.config.base import broken, shown
+from attnfd_ray.config.base import as_yaml, rule_error
 from attnfd_ray.config.rules import broken_rules
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.spaces import kind_of
@@ -27,13 +28,16 @@ def errors_in(tree: Mapping[str, Any]) -> list[ErrorDetails]:
     except ValidationError as error:
         errors = error.errors(include_url=False)
         known = {details["loc"] for details in errors}
-        rules = broken(list(broken_rules(dict(_sound_sections(tree))))).errors(include_url=False)
+        rules = rule_error(list(broken_rules(dict(_sound_sections(tree))))).errors(
+            include_url=False
+        )
         return errors + [details for details in rules if details["loc"] not in known]
     return []
 
 
 def _sound_sections(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) of each section that is valid by itself: pydantic looks at the rules only if all are."""
+    """Yield (name, value) of each section that is valid by itself: pydantic looks at the rules only
+    if all are."""
     for name, (adapter, default) in _sections().items():
         with suppress(ValidationError):
             yield name, adapter.validate_python(default if tree.get(name) is None else tree[name])
@@ -43,14 +47,17 @@ def _sound_sections(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _sections() -> dict[str, tuple[TypeAdapter[Any], Any]]:
     fields = ExperimentSettings.model_fields.items()
     return {
-        name: (TypeAdapter(field.rebuild_annotation()), {} if field.is_required() else field.default)
+        name: (
+            TypeAdapter(field.rebuild_annotation()),
+            {} if field.is_required() else field.default,
+        )
         for name, field in fields
     }
 
 
 def message(details: ErrorDetails, tree: Mapping[str, Any]) -> str:
     """Say in one line what came and what is needed."""
-    got, context = f"got {shown(details['input'])}", details.get("ctx", {})
+    got, context = f"got {as_yaml(details['input'])}", details.get("ctx", {})
     match details["type"]:
         case "missing":
             return "is missing"
@@ -101,7 +108,9 @@ def _values(count: int) -> str:
 
 def dotted(key: Key) -> str:
     """Return a key as one writes it: `data.crop[0]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in key
+    ).removeprefix(".")
 
 
 def _keys_beside(key: Key, tree: Mapping[str, Any]) -> list[str]:
@@ -120,7 +129,8 @@ def _keys_beside(key: Key, tree: Mapping[str, Any]) -> list[str]:
 
 
 def _fields(record: Any) -> dict[Any, FieldInfo]:
-    """Return the fields of a record; of anything else, which someone's own method may hold, none."""
+    """Return the fields of a record; of anything else, which someone's own method may hold,
+    none."""
     return getattr(record, "model_fields", {})
 
 

@@ -1,4 +1,5 @@
-"""What a search may aim at: mIoU alone, or beside it how large and how slow a student is. No torch, no ray."""
+"""What a search may aim at: mIoU alone, or beside it how large and how slow a student is. No torch,
+no ray."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from attnfd_ray.config.base import refused
+from attnfd_ray.config.base import value_error
 
 MIOU = "val_miou"
 PARAMS = "student_params"
@@ -18,12 +19,17 @@ CHANGED_BY = {PARAMS: _SIZE, LATENCY: (*_SIZE, "student.output_stride")}
 
 
 def _metric(value: Any) -> Any:
-    several = isinstance(value, list | tuple) and 2 <= len(value) == len({*map(str, value)} & METRICS.keys())
+    several = isinstance(value, list | tuple) and 2 <= len(value) == len(
+        {*map(str, value)} & METRICS.keys()
+    )
     if value != MIOU and not (several and MIOU in value):
-        raise refused(f"needs {MIOU}, or a list of it and one or more of {', '.join(CHANGED_BY)}")
+        raise value_error(
+            f"needs {MIOU}, or a list of it and one or more of {', '.join(CHANGED_BY)}"
+        )
     return value
 
 
 Metric = Annotated[
-    Literal["val_miou"] | tuple[Literal["val_miou", "student_params", "latency_ms"], ...], BeforeValidator(_metric)
+    Literal["val_miou"] | tuple[Literal["val_miou", "student_params", "latency_ms"], ...],
+    BeforeValidator(_metric),
 ]

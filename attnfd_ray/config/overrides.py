@@ -1,4 +1,5 @@
-"""Changed copies of an experiment's settings, and what makes two of them the same. No torch, no ray."""
+"""Changed copies of an experiment's settings, and what makes two of them the same. No torch, no
+ray."""
 
 from __future__ import annotations
 
@@ -12,11 +13,18 @@ from pydantic import ValidationError
 
 from attnfd_ray.config.schema import ExperimentSettings
 
-# Where a run is, how it is spread, how long a search goes on, what it keeps and bears, which teacher is refused, when a
-# step hangs, how often gradients are compared: no change of what a trial is.
+# Where a run is, how it is spread, how long a search goes on, what it keeps and bears, which
+# teacher is refused, when a step hangs, how often gradients are compared: no change of what a trial
+# is.
 _PLACE = (
     *("store", "data.root", "data.loader_workers", "data.cache", "data.cache_gib"),
-    *("teacher.min_miou", "tune.trials", "tune.baseline_trials", "tune.duplicates", "tune.concurrent"),
+    *(
+        "teacher.min_miou",
+        "tune.trials",
+        "tune.baseline_trials",
+        "tune.duplicates",
+        "tune.concurrent",
+    ),
     *("tune.keep_weights", "tune.max_failures", "train.step_patience_s", "train.gradient_checks"),
 )
 
@@ -62,12 +70,17 @@ def with_values(settings: ExperimentSettings, values: Mapping[str, Any]) -> Expe
 
 def _first_weights(network: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what tells from which file a network starts."""
-    names = ("pretrained", "arch", "backbone") if network.get("pretrained") == "imagenet" else ("pretrained",)
+    names = (
+        ("pretrained", "arch", "backbone")
+        if network.get("pretrained") == "imagenet"
+        else ("pretrained",)
+    )
     return tuple(network.get(name) for name in names)
 
 
 def baseline_of(settings: ExperimentSettings) -> ExperimentSettings | None:
-    """Return the same student without its teacher (loss weight 0), or None where the method knows no such weight."""
+    """Return the same student without its teacher (loss weight 0), or None where the method knows
+    no such weight."""
     if "loss_weight" not in type(settings.method).model_fields:
         return None
     try:
@@ -103,10 +116,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return one `path: old -> new` for each setting that makes two dumped experiments different ones.
+    """Return one `path: old -> new` for each setting that makes two dumped experiments different
+    ones.
 
-    First weights of the same hash are the same wherever they are; a hash that only one of the two knows tells nothing.
-    """
+    First weights of the same hash are the same wherever they are; a hash that only one of the two
+    knows tells nothing."""
     before, after = flatten(old), flatten(new)
     ignored = set(_PLACE)
     for pin in (f"{name}.{_PIN}" for name in _NETWORKS):
@@ -125,10 +139,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def config_hash(settings: ExperimentSettings) -> str:
     """Return 16 hex digits that two settings share when they train the same thing, the seed aside.
 
-    First weights count by the hash of their file, where it is known, and else by what the settings call them.
-    With a loss weight of 0 any method is `none`: see `distill.method.method_class`.
-    """
-    sections = settings.model_dump(mode="json", include={"data", "teacher", "student", "method", "optim", "train"})
+    First weights count by the hash of their file, where it is known, and else by what the settings
+    call them. With a loss weight of 0 any method is `none`: see `distill.method.method_class`."""
+    sections = settings.model_dump(
+        mode="json", include={"data", "teacher", "student", "method", "optim", "train"}
+    )
     # a test split changes nothing that is learned or chosen
     for name in ("root", "loader_workers", "cache", "cache_gib", "test_split"):
         sections["data"].pop(name)

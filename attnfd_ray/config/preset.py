@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from attnfd_ray import registry
-from attnfd_ray.config.base import shown
+from attnfd_ray.config.base import as_yaml
 from attnfd_ray.config.yaml_nodes import Source
 from attnfd_ray.errors import ConfigError
 
@@ -14,7 +14,8 @@ KEY = "preset"
 
 
 def load(name: str) -> Any:
-    """Return the preset called `name`, an `attnfd_ray.distill.presets.Preset`. Raises ConfigError if there is none."""
+    """Return the preset called `name`, an `attnfd_ray.distill.presets.Preset`. Raises ConfigError
+    if there is none."""
     found = registry.load("preset", name)
     if not hasattr(found, "fillings"):
         raise ConfigError(f"preset '{name}' is none: needs an attnfd_ray.distill.presets.Preset")
@@ -22,14 +23,15 @@ def load(name: str) -> Any:
 
 
 def fill_in(source: Source) -> None:
-    """Take `preset:` out of what was read and put its values wherever there is none; note what is wrong with it."""
+    """Take `preset:` out of what was read and put its values wherever there is none; note what is
+    wrong with it."""
     if KEY not in source.tree:
         return
     name = source.tree.pop(KEY)
     if (KEY,) in source.problems:
         return
     if not isinstance(name, str):
-        source.problems[KEY,] = f"needs the name of a preset, got {shown(name)}"
+        source.problems[KEY,] = f"needs the name of a preset, got {as_yaml(name)}"
         return
     try:
         fillings = load(name).fillings()
@@ -48,5 +50,5 @@ def _fill(source: Source, path: str, value: object) -> None:
     values = source.tree[section]
     if isinstance(values, dict) and name not in values:
         values[name] = copy.deepcopy(value)
-        source.places.setdefault((section,), source.place((KEY,)))
-        source.places.setdefault((section, name), source.place((KEY,)))
+        source.places.setdefault((section,), source.location((KEY,)))
+        source.places.setdefault((section, name), source.location((KEY,)))

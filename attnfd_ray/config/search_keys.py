@@ -1,4 +1,5 @@
-"""Checks the keys of `search:`: each names a setting that may vary and that would take each of its values."""
+"""Checks the keys of `search:`: each names a setting that may vary and that would take each of its
+values."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from attnfd_ray.config.base import shown
+from attnfd_ray.config.base import as_yaml
 from attnfd_ray.config.messages import dotted, errors_in, message
 from attnfd_ray.config.overrides import set_dotted
 from attnfd_ray.config.spaces import parse_space
@@ -38,7 +39,8 @@ _FIXED = {
 
 
 def search_problems(tree: Mapping[str, Any], broken: Collection[Key]) -> Iterator[tuple[Key, str]]:
-    """Yield (key, message) for each entry of `search:` that cannot be searched; those that are `broken` have theirs."""
+    """Yield (key, message) for each entry of `search:` that cannot be searched; those that are
+    `broken` have theirs."""
     search = tree.get("search")
     if not isinstance(search, dict):
         return
@@ -68,7 +70,8 @@ def _why_scored_by(path: str, evaluation: Any) -> str | None:
     if not _is_inside(path, "data.crop") or evaluation not in ("resized", "sliding"):
         return None
     return (
-        f"'{path}' cannot be searched where evaluation: {evaluation} scores by the crop: scores of unlike protocols "
+        f"'{path}' cannot be searched where evaluation: {evaluation} scores by the crop: scores "
+        "of unlike protocols "
         "cannot be compared; set evaluation: native"
     )
 
@@ -78,8 +81,11 @@ def _why_twice(path: str, search: Collection[str]) -> str | None:
     return outer and f"lies inside '{outer}', which is searched too; keep one of them"
 
 
-def _why_refused(plain: Mapping[str, Any], path: str, space: Any, known: Collection[Key]) -> str | None:
-    """Say why the settings would not take one of the values; `known` is what was wrong without any."""
+def _why_refused(
+    plain: Mapping[str, Any], path: str, space: Any, known: Collection[Key]
+) -> str | None:
+    """Say why the settings would not take one of the values; `known` is what was wrong without
+    any."""
     key: Key = tuple(path.split("."))
     for value in parse_space(space).examples():
         changed = copy.deepcopy(dict(plain))
@@ -98,10 +104,10 @@ def _refusal(details: ErrorDetails, key: Key, value: Any, tree: Mapping[str, Any
     if details["type"] == "extra_forbidden" and loc == key[: len(loc)]:
         return f"no setting '{dotted(key)}': {text}"
     if loc[: len(key)] == key:
-        return f"{shown(value)} is refused: {text}"
+        return f"{as_yaml(value)} is refused: {text}"
     if loc == key[: len(loc)]:
         return f"no setting '{dotted(key)}': '{dotted(loc)}' is not a section"
-    return f"{shown(value)} is refused: {dotted(loc)}: {text}"
+    return f"{as_yaml(value)} is refused: {dotted(loc)}: {text}"
 
 
 def _is_inside(path: str, section: str) -> bool:

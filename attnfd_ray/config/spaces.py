@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, model_validator
 
 from attnfd_ray import registry
-from attnfd_ray.config.base import StrictModel, shown
+from attnfd_ray.config.base import StrictModel, as_yaml
 
 _MANY = 1000  # values; each is tried on the settings before a search begins
 
@@ -30,7 +30,7 @@ class Choice(Space):
     def _once(self) -> Choice:
         for k, value in enumerate(self.choice):
             if any(value == other and type(value) is type(other) for other in self.choice[:k]):
-                raise ValueError(f"choice: {shown(value)} stands there twice; keep one")
+                raise ValueError(f"choice: {as_yaml(value)} stands there twice; keep one")
         return self
 
     def examples(self) -> list[Any]:
@@ -44,7 +44,9 @@ class _Range(Space):
         if low > high:
             raise ValueError(f"{name}: [{low:g}, {high:g}] is empty; put the smaller end first")
         if self.log and low <= 0:
-            raise ValueError(f"{name}: [{low:g}, {high:g}] with log: true needs a smaller end above 0")
+            raise ValueError(
+                f"{name}: [{low:g}, {high:g}] with log: true needs a smaller end above 0"
+            )
 
 
 class FloatRange(_Range):
@@ -98,7 +100,9 @@ class Subset(Space):
             raise ValueError("subset: a value stands there twice; keep one")
         most = len(self.subset) if self.max is None else self.max
         if not self.min <= most <= len(self.subset):
-            raise ValueError(f"subset: no {self.min} to {most} of {len(self.subset)} values; change min or max")
+            raise ValueError(
+                f"subset: no {self.min} to {most} of {len(self.subset)} values; change min or max"
+            )
         return self
 
     def examples(self) -> list[Any]:
@@ -106,11 +110,17 @@ class Subset(Space):
         return none + ([[value] for value in self.subset] if self.min <= 1 else [list(self.subset)])
 
 
-KINDS: dict[str, type[Space]] = {"choice": Choice, "float": FloatRange, "int": IntRange, "subset": Subset}
+KINDS: dict[str, type[Space]] = {
+    "choice": Choice,
+    "float": FloatRange,
+    "int": IntRange,
+    "subset": Subset,
+}
 
 
 def kind_of(value: Any) -> type[Space] | None:
-    """Return the kind of space that an entry of `search:` names, None where it names none or several."""
+    """Return the kind of space that an entry of `search:` names, None where it names none or
+    several."""
     named = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
     return KINDS[named[0]] if len(named) == 1 else None
 
@@ -122,7 +132,7 @@ def parse_space(value: Any) -> Space:
     kind = kind_of(value)
     if kind is None:
         needed = f"needs one of {', '.join(KINDS)}, as in {{choice: [1, 2]}}"
-        raise ValueError(f"{needed}, got {shown(value)}{_meant(value)}")
+        raise ValueError(f"{needed}, got {as_yaml(value)}{_meant(value)}")
     return kind.model_validate(value)
 
 

@@ -1,4 +1,5 @@
-"""The YAML of settings files: YAML 1.1 as PyYAML has it, but `1e-3` is a number and a date is text."""
+"""The YAML of settings files: YAML 1.1 as PyYAML has it, but `1e-3` is a number and a date is
+text."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ class _Dumper(_Dialect, yaml.SafeDumper):
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         # PyYAML would write a next-line character as it is, and read a blank
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+        return self.represent_scalar(
+            "tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"'
+        )
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
@@ -58,19 +61,29 @@ def compose(text: str) -> yaml.Node | None:
         line = mark.line + 1 if mark else 1
         why = ": ".join(part for part in (error.context, error.problem) if part)
         quotes = (
-            '; inside {} and [] put "${NAME}" in quotes' if "${" in "".join(text.splitlines()[line - 1 : line]) else ""
+            '; inside {} and [] put "${NAME}" in quotes'
+            if "${" in "".join(text.splitlines()[line - 1 : line])
+            else ""
         )
         raise NotYAML(line, why + quotes) from None
     except yaml.reader.ReaderError as error:
-        raise NotYAML(text.count("\n", 0, error.position) + 1, f"{error.reason}: {chr(error.character)!r}") from None
+        raise NotYAML(
+            text.count("\n", 0, error.position) + 1, f"{error.reason}: {chr(error.character)!r}"
+        ) from None
     except RecursionError:
         raise NotYAML(1, "nested too deeply") from None
 
 
 def dump(tree: Any) -> str:
-    """Return data as YAML that is read back the same: sections as blocks, short lists in one line."""
+    """Return data as YAML that is read back the same: sections as blocks, short lists in one
+    line."""
     return yaml.dump(
-        _escaped(tree), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
+        _escaped(tree),
+        Dumper=_Dumper,
+        sort_keys=False,
+        default_flow_style=None,
+        width=110,
+        allow_unicode=True,
     )
 
 

@@ -1,4 +1,5 @@
-"""YAML nodes -> values that remember their lines, with `${ENV}` put in. No settings are known here."""
+"""YAML nodes -> values that remember their lines, with `${ENV}` put in. No settings are known
+here."""
 
 from __future__ import annotations
 
@@ -9,21 +10,25 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from attnfd_ray.config.base import shown
+from attnfd_ray.config.base import as_yaml
 from attnfd_ray.config.yaml_io import Loader
 from attnfd_ray.errors import ConfigError
 
 Key = tuple[str | int, ...]
 
 # `$${` stands for `${` itself; what looks like a variable and is none has no name
-_VARIABLE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?")
+_VARIABLE = re.compile(
+    r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?"
+)
 _MAP, _SEQUENCE, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "merge"))
-# More than any settings hold. An alias (*name) costs a file nothing, and can stand for any number of values.
+# More than any settings hold. An alias (*name) costs a file nothing, and can stand for any number
+# of values.
 _MAX_VALUES, _MAX_DEPTH = 10_000, 50
 
 
 class Place(NamedTuple):
-    """Where a value stands, in reading order: the file comes first, then one `--set` after the other."""
+    """Where a value stands, in reading order: the file comes first, then one `--set` after the
+    other."""
 
     source: int
     line: int
@@ -35,14 +40,15 @@ class Place(NamedTuple):
 
 @dataclass
 class Source:
-    """The data of a file, where each value stands, what was wrong already, and each `--set` that names no place."""
+    """The data of a file, where each value stands, what was wrong already, and each `--set` that
+    names no place."""
 
     places: dict[Key, Place]
     tree: dict[str, Any] = field(default_factory=dict)
     problems: dict[Key, str] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
-    def place(self, key: Key) -> Place:
+    def location(self, key: Key) -> Place:
         """Return where a value stands, or the nearest section around it."""
         while key not in self.places:
             key = key[:-1]
@@ -58,7 +64,9 @@ class Source:
 class NodeReader:
     """Turns nodes into values, noting places, doubled keys and unset variables on the way."""
 
-    def __init__(self, source: Source, environ: Mapping[str, str], place: Callable[[yaml.Node], Place]) -> None:
+    def __init__(
+        self, source: Source, environ: Mapping[str, str], place: Callable[[yaml.Node], Place]
+    ) -> None:
         self._source, self._environ, self._place = source, environ, place
         self._loader = Loader("")
         self._num_values = 0
@@ -86,7 +94,8 @@ class NodeReader:
         return values
 
     def _pairs(self, node: yaml.MappingNode, key: Key) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """Return the nodes by name; what `<<` merges in gives way to what stands in the mapping itself."""
+        """Return the nodes by name; what `<<` merges in gives way to what stands in the mapping
+        itself."""
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for name_node, child in node.value:
@@ -96,7 +105,9 @@ class NodeReader:
                     if isinstance(base, yaml.MappingNode):
                         merged = self._pairs(base, (*key, "<<")) | merged
                     else:
-                        self._problem(name_node, (*key, "<<"), "needs a section to merge in, as in <<: *name")
+                        self._problem(
+                            name_node, (*key, "<<"), "needs a section to merge in, as in <<: *name"
+                        )
             elif not isinstance(name_node, yaml.ScalarNode):
                 self._problem(name_node, (*key, "?"), "a key is a word, not a list or a section")
             elif name_node.value in own:
@@ -117,7 +128,9 @@ class NodeReader:
         try:
             return self._loader.construct_object(yaml.ScalarNode(tag, text))
         except (yaml.YAMLError, ValueError, LookupError, AttributeError):
-            self._source.problems[key] = f"{shown(text)} cannot be read as {tag.rpartition(':')[2]}"
+            self._source.problems[key] = (
+                f"{as_yaml(text)} cannot be read as {tag.rpartition(':')[2]}"
+            )
             return None
 
     def _substituted(self, text: str, key: Key) -> str:
@@ -126,11 +139,15 @@ class NodeReader:
             if match[0] == "$${":
                 return "${"
             if name is None:
-                self._source.problems[key] = f"a variable is written ${{NAME}} or ${{NAME:-default}}, got {shown(text)}"
+                self._source.problems[key] = (
+                    f"a variable is written ${{NAME}} or ${{NAME:-default}}, got {as_yaml(text)}"
+                )
                 return match[0]
             value = self._environ.get(name) or default
             if value is None:
-                self._source.problems[key] = f"the variable {name} is not set; export it, or write ${{{name}:-default}}"
+                self._source.problems[key] = (
+                    f"the variable {name} is not set; export it, or write ${{{name}:-default}}"
+                )
                 return match[0]
             return value
 

@@ -1,4 +1,5 @@
-"""A YAML file as data that remembers its lines; `${ENV}` and `--set` applied. No settings are known here."""
+"""A YAML file as data that remembers its lines; `${ENV}` and `--set` applied. No settings are known
+here."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def read(
     environ: Mapping[str, str] = os.environ,
     needs: str = "sections such as data:, student: and method:",
 ) -> Source:
-    """Read a YAML mapping. Raises ConfigError when there is none to read; smaller problems are gathered."""
+    """Read a YAML mapping. Raises ConfigError when there is none to read; smaller problems are
+    gathered."""
     text = _text(path)
     try:
         root = dialect.compose(text)
@@ -64,7 +66,9 @@ def _assign(source: Source, place: Place, assignment: str, environ: Mapping[str,
     key: Key = (section, rest) if section == "search" and rest else tuple(path.split("."))
     try:
         node = dialect.compose(text)
-        set_dotted(source.tree, path, None)  # before what it stands for is read, in case there is no such place
+        set_dotted(
+            source.tree, path, None
+        )  # before what it stands for is read, in case there is no such place
     except (dialect.NotYAML, TypeError) as error:
         source.refused.append(f"{place}: {error}")
         return

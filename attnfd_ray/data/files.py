@@ -1,4 +1,5 @@
-"""Reads single files: images, masks, lists. An unusable file is a DataError that names it. No torch."""
+"""Reads single files: images, masks, lists. An unusable file is a DataError that names it. No
+torch."""
 
 from __future__ import annotations
 
@@ -16,9 +17,18 @@ from attnfd_ray.errors import DataError
 
 Bytes = NDArray[np.uint8]
 
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
-# Pillow goes by a file's content, and other formats, such as PostScript, would start a program to draw them.
+# Pillow goes by a file's content, and other formats, such as PostScript, would start a program to
+# draw them.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
 _PLACES = np.array([1 << 16, 1 << 8, 1], dtype=np.int32)  # red, green and blue as one number
@@ -30,7 +40,8 @@ def read_image(path: Path) -> Bytes:
         with Image.open(path, formats=FORMATS) as image:
             if image.mode.startswith(("I", "F")):
                 raise DataError(
-                    f"{path}: the image has mode {image.mode}; needed are 8 bits a channel: convert it first"
+                    f"{path}: the image has mode {image.mode}; needed are 8 bits a channel: "
+                    "convert it first"
                 )
             return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except _DECODING_ERRORS as error:
@@ -43,7 +54,8 @@ def read_mask(path: Path) -> Bytes:
         with Image.open(path, formats=FORMATS) as mask:
             if mask.mode not in ("P", "L"):
                 raise DataError(
-                    f"{path}: the mask has mode {mask.mode}; needed is one class id a pixel, an 8-bit PNG with a "
+                    f"{path}: the mask has mode {mask.mode}; needed is one class id a pixel, an "
+                    "8-bit PNG with a "
                     "palette (P) or grey (L): convert it first"
                 )
             return np.array(mask)  # never convert(): a palette would become colours
@@ -60,7 +72,8 @@ def read_colours(path: Path, meanings: Mapping[Colour, int], *, remedy: str) -> 
         with Image.open(path, formats=FORMATS) as mask:
             if mask.mode not in ("RGB", "RGBA", "P"):
                 raise DataError(
-                    f"{path}: the mask has mode {mask.mode}; needed is one colour a pixel, an RGB PNG: convert it first"
+                    f"{path}: the mask has mode {mask.mode}; needed is one colour a pixel, an RGB "
+                    "PNG: convert it first"
                 )
             colours_HWC = np.asarray(mask.convert("RGB"), dtype=np.int32)
     except _DECODING_ERRORS as error:
@@ -73,23 +86,28 @@ def read_colours(path: Path, meanings: Mapping[Colour, int], *, remedy: str) -> 
     if len(wrong):
         colours = [(code >> 16, code >> 8 & 255, code & 255) for code in wrong.tolist()]
         raise DataError(
-            f"{path}: mask colours {few(colours)} are no class; needed are the {len(known)} of the dataset: {remedy}"
+            f"{path}: mask colours {few(colours)} are no class; needed are the {len(known)} of "
+            f"the dataset: {remedy}"
         )
     return np.array([known[code] for code in codes.tolist()], dtype=np.uint8)[nearest_HW]
 
 
 def read_list(path: Path, *, root: Path) -> list[str]:
-    """Return the lines of a split's list, blank ones left out; DataError names the lists there are."""
+    """Return the lines of a split's list, blank ones left out; DataError names the lists there
+    are."""
     if not path.is_file():
         there = sorted(found.stem for found in path.parent.glob("*.txt") if found.is_file())
         raise DataError(
-            f"{root}: there is no list {path.relative_to(root)}; there is: {', '.join(there) or 'none'}; "
+            f"{root}: there is no list {path.relative_to(root)}; there is: "
+            f"{', '.join(there) or 'none'}; "
             "set data.train_split and data.val_split"
         )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise DataError(f"{path}: cannot be read as text; needed is a list with one image a line") from None
+        raise DataError(
+            f"{path}: cannot be read as text; needed is a list with one image a line"
+        ) from None
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -100,4 +118,6 @@ def few(things: Sequence[object], shown: int = 5) -> str:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     reason = " ".join(str(error).split()).replace(f" {str(path)!r}", "")
-    return DataError(f"{path}: cannot be read ({reason}); needed is a whole image file: copy it again")
+    return DataError(
+        f"{path}: cannot be read ({reason}); needed is a whole image file: copy it again"
+    )

@@ -1,4 +1,5 @@
-"""What the student is asked to copy: one file per method, the attention gates, and the frozen teacher.
+"""What the student is asked to copy: one file per method, the attention gates, and the frozen
+teacher.
 
 Imports models, data, config, registry and errors; never train, search, store, report or runtime.
 """

@@ -1,4 +1,5 @@
-"""LAD, PAD, CAD: the direction of the student's features follows the teacher's; and naive, their length included.
+"""LAD, PAD, CAD: the direction of the student's features follows the teacher's; and naive, their
+length included.
 
 With S = connector(student) and T = teacher at each layer, and |.| a norm over
 
@@ -7,10 +8,9 @@ With S = connector(student) and T = teacher at each layer, and |.| a norm over
     CAD  the positions of a channel mean over channels and images of || s/|s| - t/|t| ||^2
     naive                           mean of (S - T)^2
 
-the loss added to the cross-entropy is loss_weight * the sum over layers ("Rethinking Knowledge Distillation with Raw
-Features for Semantic Segmentation", WACV 2024, as the authors of AttnFD state it). AttnFD with identity gates and
-`norm: batch` is LAD.
-"""
+the loss added to the cross-entropy is loss_weight * the sum over layers ("Rethinking Knowledge
+Distillation with Raw Features for Semantic Segmentation", WACV 2024, as the authors of AttnFD state
+it). AttnFD with identity gates and `norm: batch` is LAD."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class LAD(_Connected):
         """`method: {name: lad, ...}`."""
 
         name: Literal["lad"] = "lad"
-        loss_weight: Annotated[LossWeight, Field(description="10 in the code of AttnFD's authors")] = 10.0
+        loss_weight: Annotated[
+            LossWeight, Field(description="10 in the code of AttnFD's authors")
+        ] = 10.0
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
         return normalised_distance(student_NCHW, teacher_NCHW, norm="batch")
@@ -85,7 +87,9 @@ class Naive(_Connected):
         """`method: {name: naive, ...}`."""
 
         name: Literal["naive"] = "naive"
-        loss_weight: Annotated[LossWeight, Field(description="none was published; 10 is FitNet's")] = 10.0
+        loss_weight: Annotated[
+            LossWeight, Field(description="none was published; 10 is FitNet's")
+        ] = 10.0
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
         return squared_error(student_NCHW, teacher_NCHW)

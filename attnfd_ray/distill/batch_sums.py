@@ -1,8 +1,8 @@
 """Sums over the global batch, for losses that are not a mean over images.
 
-A worker holds a share of the global batch and may compute it in several parts. `batch_sum` returns a sum over all of
-it, with the gradient of the whole batch, so that cutting a batch changes neither the loss nor its gradient.
-"""
+A worker holds a share of the global batch and may compute it in several parts. `batch_sum` returns
+a sum over all of it, with the gradient of the whole batch, so that cutting a batch changes neither
+the loss nor its gradient."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ AllReduce = Callable[[Tensor], Tensor]
 
 
 def batch_sum(local: Tensor) -> Tensor:
-    """Return the sum of `local` over the global batch, as every worker and part of the batch sees it.
+    """Return the sum of `local` over the global batch, as every worker and part of the batch sees
+    it.
 
-    For the `forward` of a distillation method that sets `uses_batch_sums`. `local` is a sum over the images the method
-    was given and must not depend on the result of another `batch_sum`. Outside of a training step there is nothing to
-    add, and `local` is returned.
+    For the `forward` of a distillation method that sets `uses_batch_sums`. `local` is a sum over
+    the images the method was given and must not depend on the result of another `batch_sum`.
+    Outside of a training step there is nothing to add, and `local` is returned.
 
     Example: the squared Frobenius norm of the global batch's features.
 
@@ -38,10 +39,9 @@ def batch_sum(local: Tensor) -> Tensor:
 class BatchSums:
     """Makes `batch_sum` work within one optimiser step; the same calls are made on every worker.
 
-    `all_reduce` adds a tensor over `num_workers` workers in place. A batch that is computed in parts goes through
-    `collecting` first, part by part, since a sum is known only after the last part. Raises ConfigError where a method
-    asks for a sum that was not collected.
-    """
+    `all_reduce` adds a tensor over `num_workers` workers in place. A batch that is computed in
+    parts goes through `collecting` first, part by part, since a sum is known only after the last
+    part. Raises ConfigError where a method asks for a sum that was not collected."""
 
     all_reduce: AllReduce
     num_workers: int
@@ -64,17 +64,19 @@ class BatchSums:
 
     @contextmanager
     def part(self, image_share: float) -> Iterator[None]:
-        """Compute the loss terms of one part, which holds `image_share` (0..1] of this worker's images.
+        """Compute the loss terms of one part, which holds `image_share` (0..1] of this worker's
+        images.
 
-        Terms are weighted by `image_share` and gradients are averaged over workers afterwards. The gradient of a sum is
-        scaled up by as much, so that the gradients of all parts add up to that of the whole batch.
-        """
+        Terms are weighted by `image_share` and gradients are averaged over workers afterwards. The
+        gradient of a sum is scaled up by as much, so that the gradients of all parts add up to that
+        of the whole batch."""
         self._image_share = image_share
         with self._active():
             yield
 
     def add(self, local: Tensor) -> Tensor:
-        """Return the sum over the global batch for the next call of `batch_sum` in this forward pass."""
+        """Return the sum over the global batch for the next call of `batch_sum` in this forward
+        pass."""
         index, self._next = self._next, self._next + 1
         if self._collecting:
             if index == len(self._totals):
@@ -86,7 +88,9 @@ class BatchSums:
         elif index < len(self._totals):
             total = self._totals[index]
         else:
-            raise ConfigError("method: it calls batch_sum, so its class needs uses_batch_sums = True")
+            raise ConfigError(
+                "method: it calls batch_sum, so its class needs uses_batch_sums = True"
+            )
         # the value is the total's; adding zero with a gradient gives it the gradient of `local`
         return total + self.num_workers / self._image_share * (local - local.detach())
 

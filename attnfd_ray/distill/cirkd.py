@@ -1,9 +1,8 @@
 """Cross-image relational knowledge distillation (Yang et al., CVPR 2022).
 
-How the pixels of one image relate to those of another should be as in the teacher (mini-batch); with
-`memory: true` also how they relate to pixels and regions that the teacher saw before (memory). The paper adds the
-method `kd` at temperature 1.
-"""
+How the pixels of one image relate to those of another should be as in the teacher (mini-batch);
+with `memory: true` also how they relate to pixels and regions that the teacher saw before (memory).
+The paper adds the method `kd` at temperature 1."""
 
 from __future__ import annotations
 
@@ -25,17 +24,18 @@ _TINY = 1e-8  # keeps a feature that is all zero from dividing by zero
 _NEVER = -1e9  # similarity to what is not there: its probability is 0
 
 MemoryWeight = Annotated[
-    float, Field(ge=0, description="with memory: factor beside loss_weight; the authors take 0.01 on VOC")
+    float,
+    Field(ge=0, description="with memory: factor beside loss_weight; the authors take 0.01 on VOC"),
 ]
 
 
 class CIRKD(Method):
     """Cross-image relational distillation.
 
-    Images are compared with one another, so pairs that a cut of the batch separates are lost, and a memory depends on
-    the order in which images came: `depends_on_batch`. With several workers, images are paired within a worker, while the
-    memory takes in what all of them see and is the same on each, so that rank 0's checkpoint holds it for all.
-    """
+    Images are compared with one another, so pairs that a cut of the batch separates are lost, and a
+    memory depends on the order in which images came: `depends_on_batch`. With several workers,
+    images are paired within a worker, while the memory takes in what all of them see and is the
+    same on each, so that rank 0's checkpoint holds it for all."""
 
     depends_on_batch = True
 
@@ -44,24 +44,43 @@ class CIRKD(Method):
 
         name: Literal["cirkd"] = "cirkd"
         layers: Layers = ["decoder"]
-        temperature: Annotated[AboveZero, Field(description="of similarities within the batch")] = 0.1
+        temperature: Annotated[AboveZero, Field(description="of similarities within the batch")] = (
+            0.1
+        )
         max_size: Annotated[
             Positive,
             Field(
-                description="maps are average-pooled to this height and width at most, pixels; memory for the "
+                description="maps are average-pooled to this height and width at most, pixels; "
+                "memory for the "
                 "comparison: images^2 x pixels^2. The original pools 256 and above to 64"
             ),
         ] = 32
-        loss_weight: Annotated[LossWeight, Field(description="on every term; the paper adds KD of weight 1")] = 1.0
-        memory: Annotated[bool, Field(description="compare with what the teacher saw before, too")] = False
-        memory_temperature: Annotated[AboveZero, Field(description="with memory: of similarities to it")] = 0.1
+        loss_weight: Annotated[
+            LossWeight, Field(description="on every term; the paper adds KD of weight 1")
+        ] = 1.0
+        memory: Annotated[
+            bool, Field(description="compare with what the teacher saw before, too")
+        ] = False
+        memory_temperature: Annotated[
+            AboveZero, Field(description="with memory: of similarities to it")
+        ] = 0.1
         pixel_weight: MemoryWeight = 0.1
         region_weight: MemoryWeight = 0.1
-        pixel_queue: Annotated[Positive, Field(description="with memory: pixels kept of each class")] = 20_000
-        region_queue: Annotated[Positive, Field(description="with memory: regions kept of each class")] = 2_000
-        pixels_per_image: Annotated[Positive, Field(description="with memory: most pixels kept of a class")] = 16
-        pixel_samples: Annotated[Positive, Field(description="with memory: about so many pixels a step")] = 4096
-        region_samples: Annotated[Positive, Field(description="with memory: about so many regions a step")] = 1024
+        pixel_queue: Annotated[
+            Positive, Field(description="with memory: pixels kept of each class")
+        ] = 20_000
+        region_queue: Annotated[
+            Positive, Field(description="with memory: regions kept of each class")
+        ] = 2_000
+        pixels_per_image: Annotated[
+            Positive, Field(description="with memory: most pixels kept of a class")
+        ] = 16
+        pixel_samples: Annotated[
+            Positive, Field(description="with memory: about so many pixels a step")
+        ] = 4096
+        region_samples: Annotated[
+            Positive, Field(description="with memory: about so many regions a step")
+        ] = 1024
 
     def __init__(self, settings: Settings, networks: Networks) -> None:
         super().__init__()
@@ -69,7 +88,10 @@ class CIRKD(Method):
         self.memories = TapModuleDict()
         for layer in settings.layers if settings.memory else []:
             self.memories[layer] = TeacherMemory(
-                settings, networks.student_channels[layer], networks.teacher_channels[layer], networks.num_classes
+                settings,
+                networks.student_channels[layer],
+                networks.teacher_channels[layer],
+                networks.num_classes,
             )
 
     @classmethod
@@ -77,7 +99,9 @@ class CIRKD(Method):
         """Return the layers that are compared."""
         return tuple(settings.layers)
 
-    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor
+    ) -> dict[str, Tensor]:
         settings, terms = self.settings, {}
         for layer in settings.layers:
             target = pooled(teacher[layer].detach(), settings.max_size)
@@ -86,27 +110,35 @@ class CIRKD(Method):
             terms[f"cirkd/{layer}"] = settings.loss_weight * distance
             if settings.memory:
                 pixels, regions = self.memories[layer](guess, target, labels_at(labels_NHW, target))
-                terms[f"cirkd/{layer}/pixels"] = settings.loss_weight * settings.pixel_weight * pixels
-                terms[f"cirkd/{layer}/regions"] = settings.loss_weight * settings.region_weight * regions
+                terms[f"cirkd/{layer}/pixels"] = (
+                    settings.loss_weight * settings.pixel_weight * pixels
+                )
+                terms[f"cirkd/{layer}/regions"] = (
+                    settings.loss_weight * settings.region_weight * regions
+                )
         return terms
 
 
 class TeacherMemory(nn.Module):
-    """What the teacher saw of each class at one layer, and the head that brings the student's features there.
+    """What the teacher saw of each class at one layer, and the head that brings the student's
+    features there.
 
-    It takes in a batch in training mode only, and before it is drawn from, as in the released code. Unlike there, the
-    pixels kept of a class are pixels of that class (there the indices go astray), and nothing is drawn from a place
-    that was not filled yet (there it holds a random vector).
-    """
+    It takes in a batch in training mode only, and before it is drawn from, as in the released code.
+    Unlike there, the pixels kept of a class are pixels of that class (there the indices go astray),
+    and nothing is drawn from a place that was not filled yet (there it holds a random vector)."""
 
     def __init__(self, settings: CIRKD.Settings, narrow: int, wide: int, num_classes: int) -> None:
         super().__init__()
         self.settings, self.num_classes = settings, num_classes
-        self.head = nn.Sequential(*connector(narrow, wide), nn.ReLU(), nn.Conv2d(wide, wide, kernel_size=1, bias=False))
+        self.head = nn.Sequential(
+            *connector(narrow, wide), nn.ReLU(), nn.Conv2d(wide, wide, kernel_size=1, bias=False)
+        )
         self.pixels = ClassQueue(num_classes, settings.pixel_queue, wide)
         self.regions = ClassQueue(num_classes, settings.region_queue, wide)
 
-    def forward(self, student_NCHW: Tensor, teacher_NCHW: Tensor, labels_NHW: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, student_NCHW: Tensor, teacher_NCHW: Tensor, labels_NHW: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the distances with respect to pixels and to regions."""
         if self.training:
             self.remember(teacher_NCHW, labels_NHW)
@@ -119,7 +151,10 @@ class TeacherMemory(nn.Module):
                 labelled_NHW=labels_NHW != IGNORED,
                 temperature=settings.memory_temperature,
             )
-            for queue, samples in ((self.pixels, settings.pixel_samples), (self.regions, settings.region_samples))
+            for queue, samples in (
+                (self.pixels, settings.pixel_samples),
+                (self.regions, settings.region_samples),
+            )
         )
         return pixels, regions
 
@@ -127,7 +162,9 @@ class TeacherMemory(nn.Module):
     def remember(self, teacher_NCHW: Tensor, labels_NHW: Tensor) -> None:
         """Take in, of each image and class, some pixels at random and the mean of all."""
         units_NCHW = F.normalize(teacher_NCHW.to(self.pixels.entries.dtype), dim=1, eps=_TINY)
-        self.pixels.push(*some_pixels(units_NCHW, labels_NHW, self.num_classes, self.settings.pixels_per_image))
+        self.pixels.push(
+            *some_pixels(units_NCHW, labels_NHW, self.num_classes, self.settings.pixels_per_image)
+        )
         means_NKC, counts_NK = class_means(units_NCHW, labels_NHW, self.num_classes)
         self.regions.push(F.normalize(means_NKC, dim=2, eps=_TINY), counts_NK > 0)
 
@@ -141,12 +178,14 @@ def pooled(features_NCHW: Tensor, max_size: int) -> Tensor:
 
 
 @in_full_precision
-def cross_image_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, temperature: float) -> Tensor:
-    """Return KL(teacher || student) of a pixel's similarities to all pixels of an image, a mean over pixels and images.
+def cross_image_distance(
+    student_NCHW: Tensor, teacher_NCHW: Tensor, *, temperature: float
+) -> Tensor:
+    """Return KL(teacher || student) of a pixel's similarities to all pixels of an image, a mean
+    over pixels and images.
 
-    Over all pairs of images, each with itself included. Scaling either side by a positive number changes
-    nothing.
-    """
+    Over all pairs of images, each with itself included. Scaling either side by a positive number
+    changes nothing."""
     num_images = len(student_NCHW)
 
     def similarities(features_NCHW: Tensor) -> Tensor:
@@ -166,7 +205,8 @@ def memory_distance(
     labelled_NHW: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Return KL(teacher || student) of a pixel's similarities to the known entries, a mean over labelled pixels.
+    """Return KL(teacher || student) of a pixel's similarities to the known entries, a mean over
+    labelled pixels.
 
     Zero where nothing is labelled.
     """
@@ -182,16 +222,24 @@ def memory_distance(
 
 def _divergence(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Return KL(teacher || student) over the last axis."""
-    student_log, teacher_log = student_logits.log_softmax(dim=-1), teacher_logits.log_softmax(dim=-1)
+    student_log, teacher_log = (
+        student_logits.log_softmax(dim=-1),
+        teacher_logits.log_softmax(dim=-1),
+    )
     return F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(dim=-1)
 
 
-def some_pixels(features_NCHW: Tensor, labels_NHW: Tensor, num_classes: int, most: int) -> tuple[Tensor, Tensor]:
-    """Return, as entries_MKC and present_MK, up to `most` pixels of each class of each image, drawn at random."""
+def some_pixels(
+    features_NCHW: Tensor, labels_NHW: Tensor, num_classes: int, most: int
+) -> tuple[Tensor, Tensor]:
+    """Return, as entries_MKC and present_MK, up to `most` pixels of each class of each image, drawn
+    at random."""
     classes_K1 = torch.arange(num_classes, device=labels_NHW.device)[:, None]
     mine_NKP = labels_NHW.flatten(1)[:, None] == classes_K1
     lots_NP = torch.rand_like(labels_NHW.flatten(1), dtype=torch.float32)
     best = torch.where(mine_NKP, lots_NP[:, None], -1.0).topk(min(most, lots_NP.shape[1]), dim=2)
     image = torch.arange(len(labels_NHW), device=labels_NHW.device)[:, None, None]
     entries_NKSC = features_NCHW.flatten(2).mT[image, best.indices]
-    return entries_NKSC.transpose(1, 2).flatten(0, 1), (best.values >= 0).transpose(1, 2).flatten(0, 1)
+    return entries_NKSC.transpose(1, 2).flatten(0, 1), (best.values >= 0).transpose(1, 2).flatten(
+        0, 1
+    )

@@ -23,7 +23,8 @@ class ClassQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, entries_MKC: Tensor, present_MK: Tensor) -> None:
-        """Add the entries that are present, up to M for each class, in their order; of too many, the last stay.
+        """Add the entries that are present, up to M for each class, in their order; of too many,
+        the last stay.
 
         Everything that all workers push goes into the queue of each, in the order of their ranks.
         """
@@ -38,19 +39,25 @@ class ClassQueue(nn.Module):
 
     @torch.no_grad()
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return `count` entries_EC of each class, and known_E: False for those of classes that never came.
+        """Return `count` entries_EC of each class, and known_E: False for those of classes that
+        never came.
 
         They are drawn with replacement, by torch's global generator.
         """
         num_classes, size, _ = self.entries.shape
         filled_K1 = self.pushed.clamp(max=size)[:, None]
-        drawn = torch.randint(2**31, (num_classes, count), device=filled_K1.device) % filled_K1.clamp(min=1)
-        entries_EC = self.entries[torch.arange(num_classes, device=drawn.device)[:, None], drawn].flatten(0, 1)
+        drawn = torch.randint(
+            2**31, (num_classes, count), device=filled_K1.device
+        ) % filled_K1.clamp(min=1)
+        entries_EC = self.entries[
+            torch.arange(num_classes, device=drawn.device)[:, None], drawn
+        ].flatten(0, 1)
         return entries_EC, (filled_K1 > 0).expand_as(drawn).flatten()
 
 
 def _of_all_workers(tensor: Tensor) -> Tensor:
-    """Return the tensors of all processes of the run, one after the other; every one has the same shape."""
+    """Return the tensors of all processes of the run, one after the other; every one has the same
+    shape."""
     if not (dist.is_available() and dist.is_initialized()):
         return tensor
     # bytes, since not every backend gathers truth values

@@ -1,6 +1,8 @@
-"""CWD: in every channel the student looks at the places the teacher looks at (Shu et al., ICCV 2021).
+"""CWD: in every channel the student looks at the places the teacher looks at (Shu et al., ICCV
+2021).
 
-With p = softmax(channel / T) over the positions of one channel of one image, the loss added to the cross-entropy is
+With p = softmax(channel / T) over the positions of one channel of one image, the loss added to the
+cross-entropy is
 
     loss_weight * T^2 * mean over channels and images of KL(p_teacher || p_student)
 """
@@ -40,10 +42,13 @@ class FeatureCWD(LayerwiseMethod):
         name: Literal["cwd_feature"] = "cwd_feature"
         layers: Layers = ["decoder"]
         temperature: Annotated[AboveZero, Field(description="4 in TorchDistiller's script")] = 4.0
-        loss_weight: Annotated[LossWeight, Field(description="50 in TorchDistiller's script")] = 50.0
+        loss_weight: Annotated[LossWeight, Field(description="50 in TorchDistiller's script")] = (
+            50.0
+        )
 
     def connector(self, student_channels: int, teacher_channels: int) -> nn.Module:
-        """Return a 1x1 convolution where channels differ, without a bias: the softmax would take it out again."""
+        """Return a 1x1 convolution where channels differ, without a bias: the softmax would take it
+        out again."""
         if student_channels == teacher_channels:
             return nn.Identity()
         return nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False)
@@ -53,5 +58,8 @@ class FeatureCWD(LayerwiseMethod):
 
 
 def channel_divergence(student_NCHW: Tensor, teacher_NCHW: Tensor, *, temperature: float) -> Tensor:
-    """Return T^2 * KL over the positions of a channel, a mean over channels and images; 0 or more."""
-    return softened_divergence(student_NCHW.flatten(2), teacher_NCHW.flatten(2), dim=2, temperature=temperature)
+    """Return T^2 * KL over the positions of a channel, a mean over channels and images; 0 or
+    more."""
+    return softened_divergence(
+        student_NCHW.flatten(2), teacher_NCHW.flatten(2), dim=2, temperature=temperature
+    )

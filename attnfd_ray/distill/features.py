@@ -1,4 +1,5 @@
-"""What most methods do to a pair of features before they compare them: same channels, same size, full precision."""
+"""What most methods do to a pair of features before they compare them: same channels, same size,
+full precision."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ Distance = Callable[Concatenate[Tensor, Tensor, Options], Tensor]
 
 
 class TapModuleDict(nn.ModuleDict):
-    """A module for each tap. A tap may be a module's path, and torch forbids dots in names, so they are kept as `/`."""
+    """A module for each tap. A tap may be a module's path, and torch forbids dots in names, so they
+    are kept as `/`."""
 
     def __setitem__(self, tap: str, module: nn.Module) -> None:
         super().__setitem__(tap.replace(".", "/"), module)
@@ -29,7 +31,8 @@ class TapModuleDict(nn.ModuleDict):
 
 
 def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
-    """Return a 1x1 convolution with BatchNorm that brings the student's channels to the teacher's."""
+    """Return a 1x1 convolution with BatchNorm that brings the student's channels to the
+    teacher's."""
     conv = nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False)
     nn.init.normal_(conv.weight, std=(2.0 / teacher_channels) ** 0.5)
     return nn.Sequential(conv, nn.BatchNorm2d(teacher_channels))
@@ -44,10 +47,13 @@ def resized(student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
 
 
 def in_full_precision(distance: Distance[Options]) -> Distance[Options]:
-    """Let a distance of two features compute in fp32 at least: squares and exponentials of half precision overflow."""
+    """Let a distance of two features compute in fp32 at least: squares and exponentials of half
+    precision overflow."""
 
     @wraps(distance)
-    def computed(student: Tensor, teacher: Tensor, /, *args: Options.args, **kwargs: Options.kwargs) -> Tensor:
+    def computed(
+        student: Tensor, teacher: Tensor, /, *args: Options.args, **kwargs: Options.kwargs
+    ) -> Tensor:
         with torch.autocast(student.device.type, enabled=False):
             return distance(_at_least_fp32(student), _at_least_fp32(teacher), *args, **kwargs)
 

@@ -25,7 +25,8 @@ class FitNet(LayerwiseMethod):
         name: Literal["fitnet"] = "fitnet"
         layers: Layers = ["decoder"]
         loss_weight: Annotated[
-            LossWeight, Field(description="10 in CIRKD's experiments (CVPR 2022), which add KD of weight 1")
+            LossWeight,
+            Field(description="10 in CIRKD's experiments (CVPR 2022), which add KD of weight 1"),
         ] = 10.0
 
     def connector(self, student_channels: int, teacher_channels: int) -> nn.Module:

@@ -26,7 +26,9 @@ _RELEASED_NAMES = {
 }
 
 
-def student_gate(kind: StudentGate, channels: int, form: Form, *, train_channel_mlp: bool = True) -> nn.Module:
+def student_gate(
+    kind: StudentGate, channels: int, form: Form, *, train_channel_mlp: bool = True
+) -> nn.Module:
     """Return a gate for the student's features of `channels` channels."""
     if kind != "learned":
         return _weightless(kind, form)
@@ -48,8 +50,8 @@ def teacher_gate(
 ) -> FrozenGate:
     """Return a gate for the teacher's features that never learns.
 
-    Raises CheckpointError when the gate should come from the teacher's file and that holds none for `layer`.
-    """
+    Raises CheckpointError when the gate should come from the teacher's file and that holds none for
+    `layer`."""
     if kind == "random_frozen":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -63,8 +65,11 @@ def _weightless(kind: StudentGate | TeacherGate, form: Form) -> nn.Module:
     return ParameterFreeGate(form) if kind == "parameter_free" else nn.Identity()
 
 
-def _stored_gate(channels: int, form: Form, layer: str, file: Path | None, batch_statistics: bool) -> CBAM:
-    """Return the parts of the stored gate that `form` names; how many hidden channels it has, the file says."""
+def _stored_gate(
+    channels: int, form: Form, layer: str, file: Path | None, batch_statistics: bool
+) -> CBAM:
+    """Return the parts of the stored gate that `form` names; how many hidden channels it has, the
+    file says."""
     place = _RELEASED_PLACES.get(layer)
     stored = cbam_state(file).get(place) if file and place else None
     if not stored:
@@ -74,7 +79,14 @@ def _stored_gate(channels: int, form: Form, layer: str, file: Path | None, batch
         )
     state = {}
     for name, tensor in stored.items():
-        ours = next((name.replace(old, new) for old, new in _RELEASED_NAMES.items() if name.startswith(old)), name)
+        ours = next(
+            (
+                name.replace(old, new)
+                for old, new in _RELEASED_NAMES.items()
+                if name.startswith(old)
+            ),
+            name,
+        )
         moves = "running_" in ours or "num_batches" in ours
         known = ours.startswith(("channel.", "spatial."))
         if not (batch_statistics and moves) and not (known and not ours.startswith(form.parts)):
@@ -89,5 +101,7 @@ def _stored_gate(channels: int, form: Form, layer: str, file: Path | None, batch
     try:
         gate.load_state_dict(state)
     except RuntimeError:
-        raise CheckpointError(f"{file}: its attention gate for '{layer}' does not fit {channels} channels") from None
+        raise CheckpointError(
+            f"{file}: its attention gate for '{layer}' does not fit {channels} channels"
+        ) from None
     return gate

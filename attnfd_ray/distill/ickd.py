@@ -1,8 +1,8 @@
 """Inter-channel correlation for knowledge distillation (Liu et al., ICCV 2021).
 
-With F = connector(student) or the teacher's features as a matrix of D channels by N pixels, G = F F^T holds how each
-channel goes with each other. For segmentation the paper takes G of each patch of a grid, which keeps what is where.
-"""
+With F = connector(student) or the teacher's features as a matrix of D channels by N pixels, G = F
+F^T holds how each channel goes with each other. For segmentation the paper takes G of each patch of
+a grid, which keeps what is where."""
 
 from __future__ import annotations
 
@@ -32,10 +32,14 @@ class ICKD(LayerwiseMethod):
         layers: Layers = ["decoder"]
         grid: Annotated[
             tuple[Positive, Positive],
-            Field(description="patches down, across; the paper's best on VOC is 32, 32; memory: patches x channels^2"),
+            Field(
+                description="patches down, across; the paper's best on VOC is 32, 32; memory: "
+                "patches x channels^2"
+            ),
         ] = (1, 1)
         loss_weight: Annotated[
-            LossWeight, Field(description="none was published for segmentation; 1 to 10 is where to begin")
+            LossWeight,
+            Field(description="none was published for segmentation; 1 to 10 is where to begin"),
         ] = 1.0
 
     def connector(self, student_channels: int, teacher_channels: int) -> nn.Module:
@@ -47,15 +51,19 @@ class ICKD(LayerwiseMethod):
         (down, across), (height, width) = self.settings.grid, teacher_NCHW.shape[-2:]
         if down > height or across > width:
             raise ConfigError(
-                f"method.grid: [{down}, {across}] patches of a feature of {height} x {width} pixels; needs a pixel a "
+                f"method.grid: [{down}, {across}] patches of a feature of {height} x {width} "
+                "pixels; needs a pixel a "
                 "patch: lower method.grid or raise data.crop"
             )
         return correlation_distance(student_NCHW, teacher_NCHW, grid=self.settings.grid)
 
 
 @in_full_precision
-def correlation_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, grid: tuple[int, int]) -> Tensor:
-    """Return || G^s - G^t ||^2 / D, rows of G normalised, as a mean over patches and images, in [0, 4].
+def correlation_distance(
+    student_NCHW: Tensor, teacher_NCHW: Tensor, *, grid: tuple[int, int]
+) -> Tensor:
+    """Return || G^s - G^t ||^2 / D, rows of G normalised, as a mean over patches and images, in [0,
+    4].
 
     Scaling either side changes nothing.
     """
@@ -66,11 +74,12 @@ def correlation_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, grid: tu
 def correlations(features_NCHW: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return G, [images, patches down, patches across, D, D], each row of length 1.
 
-    Where a side cannot be cut evenly, patches differ by a pixel; the smaller ones are filled up with zeros, which add
-    nothing to G.
-    """
+    Where a side cannot be cut evenly, patches differ by a pixel; the smaller ones are filled up
+    with zeros, which add nothing to G."""
     down, across = grid
-    rows_MHNCW = pad_sequence(list(features_NCHW.movedim(2, 0).tensor_split(down)), batch_first=True)
+    rows_MHNCW = pad_sequence(
+        list(features_NCHW.movedim(2, 0).tensor_split(down)), batch_first=True
+    )
     patches = pad_sequence(list(rows_MHNCW.movedim(4, 0).tensor_split(across)), batch_first=True)
     channels_by_pixels = patches.permute(4, 2, 0, 5, 3, 1).flatten(4)
     return F.normalize(channels_by_pixels @ channels_by_pixels.mT, dim=-1, eps=_TINY)

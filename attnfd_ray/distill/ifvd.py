@@ -1,8 +1,7 @@
 """Intra-class feature variation distillation (Wang et al., ECCV 2020).
 
-How alike a pixel's feature is to the mean feature of its class should be as in the teacher. The paper adds the methods
-`kd` and an adversarial term, which is left out.
-"""
+How alike a pixel's feature is to the mean feature of its class should be as in the teacher. The
+paper adds the methods `kd` and an adversarial term, which is left out."""
 
 from __future__ import annotations
 
@@ -31,7 +30,10 @@ class IFVD(Method):
         layers: Layers = ["decoder"]
         loss_weight: Annotated[
             LossWeight,
-            Field(description="200 in the original, with KD of weight 10; 20 in CIRKD's experiments (CVPR 2022)"),
+            Field(
+                description="200 in the original, with KD of weight 10; 20 in CIRKD's experiments "
+                "(CVPR 2022)"
+            ),
         ] = 200.0
 
     def __init__(self, settings: Settings, networks: Networks) -> None:
@@ -44,7 +46,9 @@ class IFVD(Method):
         """Return the layers that are compared."""
         return tuple(settings.layers)
 
-    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor
+    ) -> dict[str, Tensor]:
         terms = {}
         for layer in self.settings.layers:
             target, labels = teacher[layer].detach(), labels_at(labels_NHW, teacher[layer])
@@ -55,20 +59,27 @@ class IFVD(Method):
 
 
 @in_full_precision
-def variation_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, labels_NHW: Tensor, *, num_classes: int) -> Tensor:
-    """Return (m^s - m^t)^2 as a mean over all pixels, in [0, 4]; labels are at the size of the features.
+def variation_distance(
+    student_NCHW: Tensor, teacher_NCHW: Tensor, labels_NHW: Tensor, *, num_classes: int
+) -> Tensor:
+    """Return (m^s - m^t)^2 as a mean over all pixels, in [0, 4]; labels are at the size of the
+    features.
 
-    An ignored pixel counts in the mean with no error, as in the original. Scaling either side by a positive number
-    changes nothing.
-    """
-    difference_NHW = variation(student_NCHW, labels_NHW, num_classes) - variation(teacher_NCHW, labels_NHW, num_classes)
+    An ignored pixel counts in the mean with no error, as in the original. Scaling either side by a
+    positive number changes nothing."""
+    difference_NHW = variation(student_NCHW, labels_NHW, num_classes) - variation(
+        teacher_NCHW, labels_NHW, num_classes
+    )
     return (difference_NHW.square() * (labels_NHW != IGNORED)).mean()
 
 
 def variation(features_NCHW: Tensor, labels_NHW: Tensor, num_classes: int) -> Tensor:
-    """Return m_NHW, the cosine of each feature with the mean of its class in its image; of ignored pixels, anything."""
+    """Return m_NHW, the cosine of each feature with the mean of its class in its image; of ignored
+    pixels, anything."""
     means_NKC, _ = class_means(features_NCHW, labels_NHW, num_classes)
     units_NCP = F.normalize(features_NCHW.flatten(2), dim=1, eps=_TINY)
     cosines_NKP = F.normalize(means_NKC, dim=2, eps=_TINY) @ units_NCP
-    own_class = labels_NHW.long().flatten(1).clamp(max=num_classes - 1)  # ignored pixels have to look somewhere
+    own_class = (
+        labels_NHW.long().flatten(1).clamp(max=num_classes - 1)
+    )  # ignored pixels have to look somewhere
     return cosines_NKP.gather(1, own_class[:, None])[:, 0].view(labels_NHW.shape)

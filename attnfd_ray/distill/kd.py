@@ -1,4 +1,5 @@
-"""KD: at every pixel the student's class probabilities follow the teacher's (Hinton et al., 2015, arXiv 1503.02531).
+"""KD: at every pixel the student's class probabilities follow the teacher's (Hinton et al., 2015,
+arXiv 1503.02531).
 
 With p = softmax(logits / T) at a pixel, the loss added to the cross-entropy is
 
@@ -25,19 +26,30 @@ class KD(LogitMethod):
         """`method: {name: kd, ...}`."""
 
         name: Literal["kd"] = "kd"
-        temperature: Annotated[AboveZero, Field(description="1 in CIRKD's experiments (CVPR 2022)")] = 1.0
-        loss_weight: Annotated[LossWeight, Field(description="1 in CIRKD's experiments (CVPR 2022)")] = 1.0
+        temperature: Annotated[
+            AboveZero, Field(description="1 in CIRKD's experiments (CVPR 2022)")
+        ] = 1.0
+        loss_weight: Annotated[
+            LossWeight, Field(description="1 in CIRKD's experiments (CVPR 2022)")
+        ] = 1.0
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
-        return softened_divergence(student_NCHW, teacher_NCHW, dim=1, temperature=self.settings.temperature)
+        return softened_divergence(
+            student_NCHW, teacher_NCHW, dim=1, temperature=self.settings.temperature
+        )
 
 
 @in_full_precision
-def softened_divergence(student: Tensor, teacher: Tensor, *, dim: int, temperature: float) -> Tensor:
-    """Return T^2 * KL(softmax(teacher/T) || softmax(student/T)) over `dim`, a mean over the others; 0 or more.
+def softened_divergence(
+    student: Tensor, teacher: Tensor, *, dim: int, temperature: float
+) -> Tensor:
+    """Return T^2 * KL(softmax(teacher/T) || softmax(student/T)) over `dim`, a mean over the others;
+    0 or more.
 
     Adding to either side what is constant along `dim` changes nothing.
     """
-    log_student, log_teacher = (F.log_softmax(side / temperature, dim=dim) for side in (student, teacher))
+    log_student, log_teacher = (
+        F.log_softmax(side / temperature, dim=dim) for side in (student, teacher)
+    )
     divergence = F.kl_div(log_student, log_teacher, log_target=True, reduction="none").sum(dim)
     return temperature**2 * divergence.mean()

@@ -1,4 +1,5 @@
-"""What methods share that compare the two networks one feature at a time: settings, connectors, one term a layer."""
+"""What methods share that compare the two networks one feature at a time: settings, connectors, one
+term a layer."""
 
 from __future__ import annotations
 
@@ -28,16 +29,17 @@ class LayerSettings(MethodSettings):
 class LayerwiseMethod(Method):
     """At each layer, `loss_weight` x the distance between the student's feature and the teacher's.
 
-    The student's feature goes through the layer's connector, then to the teacher's height and width. A subclass says
-    what `distance` is, and what the `connector` is if there is one.
-    """
+    The student's feature goes through the layer's connector, then to the teacher's height and
+    width. A subclass says what `distance` is, and what the `connector` is if there is one."""
 
     def __init__(self, settings: Any, networks: Networks) -> None:
         super().__init__()
         self.settings = settings
         self.connectors = TapModuleDict(
             {
-                layer: self.connector(networks.student_channels[layer], networks.teacher_channels[layer])
+                layer: self.connector(
+                    networks.student_channels[layer], networks.teacher_channels[layer]
+                )
                 for layer in self.taps(settings)
             }
         )
@@ -55,7 +57,9 @@ class LayerwiseMethod(Method):
         """Return a scalar, a mean over images; heights and widths are equal."""
         raise NotImplementedError
 
-    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor
+    ) -> dict[str, Tensor]:
         terms = {}
         for layer, connect in self.connectors.items():
             target = teacher[layer].detach()
@@ -65,7 +69,8 @@ class LayerwiseMethod(Method):
 
 
 class LogitMethod(LayerwiseMethod):
-    """The same for the logits before their last up-sampling; both networks have a channel a class."""
+    """The same for the logits before their last up-sampling; both networks have a channel a
+    class."""
 
     @classmethod
     def taps(cls, settings: Any) -> tuple[str, ...]:

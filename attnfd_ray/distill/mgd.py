@@ -1,8 +1,7 @@
 """Masked generative distillation (Yang et al., ECCV 2022).
 
-From the student's features with most pixels hidden, a generator makes up the teacher's. The paper's segmentation runs
-add the method `cwd` on the logits.
-"""
+From the student's features with most pixels hidden, a generator makes up the teacher's. The paper's
+segmentation runs add the method `cwd` on the logits."""
 
 from __future__ import annotations
 
@@ -20,10 +19,9 @@ from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
 class MGD(LayerwiseMethod):
     """Masked generative distillation.
 
-    The pixels to hide are drawn from torch's global generator, so another cut of a batch hides other pixels:
-    `depends_on_batch`. A generator has 18 D^2 weights for a teacher of D channels, 75 million at the stage4 of a ResNet-101;
-    it is gone once the student is trained.
-    """
+    The pixels to hide are drawn from torch's global generator, so another cut of a batch hides
+    other pixels: `depends_on_batch`. A generator has 18 D^2 weights for a teacher of D channels, 75
+    million at the stage4 of a ResNet-101; it is gone once the student is trained."""
 
     depends_on_batch = True
 
@@ -32,9 +30,15 @@ class MGD(LayerwiseMethod):
 
         name: Literal["mgd"] = "mgd"
         layers: Layers = ["stage4"]
-        masked: Annotated[Probability, Field(description="chance of a pixel to be hidden; the paper's")] = 0.75
+        masked: Annotated[
+            Probability, Field(description="chance of a pixel to be hidden; the paper's")
+        ] = 0.75
         loss_weight: Annotated[
-            LossWeight, Field(description="the paper's, on a sum over channels and pixels; it adds CWD of weight 3")
+            LossWeight,
+            Field(
+                description="the paper's, on a sum over channels and pixels; it adds CWD of "
+                "weight 3"
+            ),
         ] = 2e-5
 
     def connector(self, student_channels: int, teacher_channels: int) -> nn.Module:
@@ -46,7 +50,8 @@ class MGD(LayerwiseMethod):
 
 
 class MaskedGenerator(nn.Module):
-    """conv3x3(ReLU(conv3x3(M conv1x1(S)))): M_N1HW hides a pixel, all its channels, with probability `masked`.
+    """conv3x3(ReLU(conv3x3(M conv1x1(S)))): M_N1HW hides a pixel, all its channels, with
+    probability `masked`.
 
     At the student's height and width; what it makes up is brought to the teacher's.
     """

@@ -28,5 +28,7 @@ class NoDistillation(Method):
         """Return no taps."""
         return ()
 
-    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor
+    ) -> dict[str, Tensor]:
         return {}

@@ -1,7 +1,9 @@
-"""OFD: the overhaul of feature distillation (Heo et al., ICCV 2019, arXiv 1904.01866), as its segmentation code has it.
+"""OFD: the overhaul of feature distillation (Heo et al., ICCV 2019, arXiv 1904.01866), as its
+segmentation code has it.
 
-With S = connector(student) and T' = max(teacher, m) before a ReLU, where m = E[x | x < 0] of a channel whose values are
-N(shift, scale^2) by the teacher's BatchNorm, the loss added to the cross-entropy is
+With S = connector(student) and T' = max(teacher, m) before a ReLU, where m = E[x | x < 0] of a
+channel whose values are N(shift, scale^2) by the teacher's BatchNorm, the loss added to the
+cross-entropy is
 
     loss_weight * sum over layers of mean over images of  sum of (S - T')^2 where S > T' or T' > 0  / divisor
 
@@ -21,7 +23,7 @@ from attnfd_ray.config.types import Layers, LossWeight
 from attnfd_ray.distill import features
 from attnfd_ray.distill.features import in_full_precision, resized
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
-from attnfd_ray.distill.method import Networks, Norm
+from attnfd_ray.distill.method import BatchNormStats, Networks
 from attnfd_ray.distill.teacher import TeacherMode
 from attnfd_ray.errors import ConfigError
 
@@ -32,12 +34,15 @@ DIVISORS = {"stage1": 8, "stage2": 4, "stage3": 2, "stage4": 1, "aspp_pre": 1, "
 def _defined(layers: list[str]) -> list[str]:
     unknown = [layer for layer in layers if layer not in DIVISORS]
     if unknown:
-        raise ValueError(f"OFD compares features before a ReLU: {', '.join(DIVISORS)}; not '{unknown[0]}'")
+        raise ValueError(
+            f"OFD compares features before a ReLU: {', '.join(DIVISORS)}; not '{unknown[0]}'"
+        )
     return layers
 
 
 class OFD(LayerwiseMethod):
-    """Pre-ReLU features with a margin and a partial distance; the teacher normalises by the batch."""
+    """Pre-ReLU features with a margin and a partial distance; the teacher normalises by the
+    batch."""
 
     teacher_mode: TeacherMode = "batch_statistics"
 
@@ -47,11 +52,15 @@ class OFD(LayerwiseMethod):
         name: Literal["ofd"] = "ofd"
         layers: Annotated[Layers, AfterValidator(_defined)] = list(DIVISORS)
         connector_epochs: Annotated[
-            Literal[0, 1], Field(description="1: in the first epoch only the connectors learn, as published")
+            Literal[0, 1],
+            Field(description="1: in the first epoch only the connectors learn, as published"),
         ] = 1
         loss_weight: Annotated[
             LossWeight,
-            Field(description="published: 1e-5 x the sum over a batch of 6, which is 6e-5 x the mean over its images"),
+            Field(
+                description="published: 1e-5 x the sum over a batch of 6, which is 6e-5 x the "
+                "mean over its images"
+            ),
         ] = 6e-5
 
     def __init__(self, settings: Settings, networks: Networks) -> None:
@@ -59,7 +68,8 @@ class OFD(LayerwiseMethod):
         for layer in settings.layers:
             if layer not in networks.teacher_norms:
                 raise ConfigError(
-                    f"method.layers: '{layer}' comes from no BatchNorm of the teacher, which OFD needs for its margin; "
+                    f"method.layers: '{layer}' comes from no BatchNorm of the teacher, which OFD "
+                    "needs for its margin; "
                     "leave it out"
                 )
             self.register_buffer(f"margin_{layer}", margin(networks.teacher_norms[layer]))
@@ -72,18 +82,24 @@ class OFD(LayerwiseMethod):
         """Let the student rest while only the connectors learn."""
         return ("student",) if epoch <= self.settings.connector_epochs else ()
 
-    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor
+    ) -> dict[str, Tensor]:
         terms = {}
         for layer, connect in self.connectors.items():
             target = teacher[layer].detach()
             guess = resized(connect(student[layer]), target)
-            distance = partial_distance(guess, target, margin_C=self.get_buffer(f"margin_{layer}")) / DIVISORS[layer]
+            distance = (
+                partial_distance(guess, target, margin_C=self.get_buffer(f"margin_{layer}"))
+                / DIVISORS[layer]
+            )
             terms[f"ofd/{layer}"] = self.settings.loss_weight * distance
         return terms
 
 
-def margin(norm: Norm) -> Tensor:
-    """Return E[x | x < 0] for x ~ N(shift, scale^2) of each channel, [C]; -3 scale where hardly any x is below 0."""
+def margin(norm: BatchNormStats) -> Tensor:
+    """Return E[x | x < 0] for x ~ N(shift, scale^2) of each channel, [C]; -3 scale where hardly any
+    x is below 0."""
     scale, shift = norm.scale.abs().clamp(min=torch.finfo(norm.scale.dtype).tiny), norm.shift
     below = torch.special.ndtr(-shift / scale)
     density = torch.exp(-(shift / scale).square() / 2) / math.sqrt(2 * math.pi)

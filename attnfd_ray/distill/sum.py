@@ -1,7 +1,7 @@
 """Several methods at once: the sum of their terms, each method with its own settings and weight.
 
-method: {name: sum, terms: [{name: kd, weight: 1}, {name: cwd_feature, weight: 50, layers: [decoder]}]}
-"""
+method: {name: sum, terms: [{name: kd, weight: 1}, {name: cwd_feature, weight: 50, layers:
+[decoder]}]}"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import Field, WrapValidator, field_validator
 from torch import Tensor, nn
 
 from attnfd_ray import registry
-from attnfd_ray.config.base import StrictModel, broken
+from attnfd_ray.config.base import StrictModel, rule_error
 from attnfd_ray.config.schema import AnyMethod, MethodSettings
 from attnfd_ray.config.types import LossWeight
 from attnfd_ray.distill.method import Method, Networks
@@ -31,20 +31,25 @@ def _weighted(value: Any, validate: Callable[[Any], MethodSettings]) -> MethodSe
         return validate(value)
     own = {name: each for name, each in value.items() if name != "weight"}
     if "loss_weight" in own:
-        raise broken([(("weight",), "stands beside loss_weight, which is the same; keep one of them")])
+        raise rule_error(
+            [(("weight",), "stands beside loss_weight, which is the same; keep one of them")]
+        )
     settings = validate(own)
     if "loss_weight" not in type(settings).model_fields:
-        raise broken([(("weight",), f"method '{settings.name}' has no loss_weight that it could set")])
+        raise rule_error(
+            [(("weight",), f"method '{settings.name}' has no loss_weight that it could set")]
+        )
     weight = _Weight.model_validate({"weight": value["weight"]}).weight
     return validate(own | {"loss_weight": weight})
 
 
 class Sum(Method):
-    """The terms of its methods, each of which may be in it more than once; one of weight 0 is left out.
+    """The terms of its methods, each of which may be in it more than once; one of weight 0 is left
+    out.
 
-    There is one teacher: methods that ask for it in other than eval mode must agree on which, and those content with
-    eval give way. They must agree on whether the loss is divided by the batch, too.
-    """
+    There is one teacher: methods that ask for it in other than eval mode must agree on which, and
+    those content with eval give way. They must agree on whether the loss is divided by the batch,
+    too."""
 
     class Settings(MethodSettings):
         """`method: {name: sum, ...}`."""
@@ -65,9 +70,13 @@ class Sum(Method):
     def __init__(self, settings: Settings, networks: Networks) -> None:
         super().__init__()
         self.settings = settings
-        parts = [registry.load("method", term.name)(term, networks) for term in _live(settings.terms)]
+        parts = [
+            registry.load("method", term.name)(term, networks) for term in _live(settings.terms)
+        ]
         self.parts: Any = nn.ModuleList(parts)
-        self.teacher_mode, self.loss_over_batch_size = _shared((part.teacher_mode, part.loss_over_batch_size) for part in parts)
+        self.teacher_mode, self.loss_over_batch_size = _shared(
+            (part.teacher_mode, part.loss_over_batch_size) for part in parts
+        )
         self.depends_on_batch = any(part.depends_on_batch for part in parts)
         self.uses_batch_sums = any(part.uses_batch_sums for part in parts)
 
@@ -86,7 +95,9 @@ class Sum(Method):
             for owner, _, inside in [prefix.partition(".")]
         )
 
-    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor
+    ) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for part in self.parts:
             terms |= _apart(part(student, teacher, labels_NHW), terms)
@@ -98,7 +109,8 @@ def _live(terms: Iterable[MethodSettings]) -> list[MethodSettings]:
 
 
 def _wishes(term: MethodSettings) -> tuple[TeacherMode, bool]:
-    """Return what a method wants of the whole run, as far as its settings say: its own, else those of its class."""
+    """Return what a method wants of the whole run, as far as its settings say: its own, else those
+    of its class."""
     kind = registry.load("method", term.name)
     return (
         getattr(term, "teacher_mode", kind.teacher_mode),
@@ -107,16 +119,22 @@ def _wishes(term: MethodSettings) -> tuple[TeacherMode, bool]:
 
 
 def _shared(wishes: Iterable[tuple[TeacherMode, bool]]) -> tuple[TeacherMode, bool]:
-    """Return how the teacher runs and whether the loss is divided by the batch; ConfigError where wishes contradict."""
+    """Return how the teacher runs and whether the loss is divided by the batch; ConfigError where
+    wishes contradict."""
     modes, divides = set(), set()
     for mode, divide in wishes:
         modes.add(mode)
         divides.add(divide)
     modes.discard("eval")
     if len(modes) > 1:
-        raise ConfigError(f"its methods want the teacher in unlike modes, {' and '.join(sorted(modes))}; keep one mode")
+        raise ConfigError(
+            f"its methods want the teacher in unlike modes, {' and '.join(sorted(modes))}; keep "
+            "one mode"
+        )
     if len(divides) > 1:
-        raise ConfigError("some of its methods divide the loss by the batch and some do not; keep one kind")
+        raise ConfigError(
+            "some of its methods divide the loss by the batch and some do not; keep one kind"
+        )
     return (modes.pop() if modes else "eval"), divides == {True}
 
 

@@ -1,4 +1,5 @@
-"""The taps that a method compares, on both networks: that they are there, and what there is if one is not."""
+"""The taps that a method compares, on both networks: that they are there, and what there is if one
+is not."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from attnfd_ray.models import SegmentationModel, TapShape, locate, tap_shapes
 
 
 def check_taps(networks: Mapping[str, SegmentationModel], taps: Sequence[str]) -> None:
-    """Raise ConfigError if a network lacks a tap; `networks` are by what they are called, `student` and `teacher`.
+    """Raise ConfigError if a network lacks a tap; `networks` are by what they are called, `student`
+    and `teacher`.
 
     It says which, and then lists the taps of every network: name, channels and stride, a line each.
     """
@@ -25,10 +27,13 @@ def check_taps(networks: Mapping[str, SegmentationModel], taps: Sequence[str]) -
 
 
 def channels_of(network: SegmentationModel, taps: Sequence[str]) -> dict[str, int]:
-    """Return the channels of every tap that the network names, and of those of `taps` that are modules' paths."""
+    """Return the channels of every tap that the network names, and of those of `taps` that are
+    modules' paths."""
     named = network.tap_channels()
     paths = [tap for tap in taps if tap not in named]
-    return named | {tap: shape.channels for tap, shape in (tap_shapes(network, paths) if paths else {}).items()}
+    return named | {
+        tap: shape.channels for tap, shape in (tap_shapes(network, paths) if paths else {}).items()
+    }
 
 
 def _table(networks: Mapping[str, SegmentationModel]) -> list[str]:
@@ -37,7 +42,10 @@ def _table(networks: Mapping[str, SegmentationModel]) -> list[str]:
     head = ["tap", *(f"{side}: channels, stride" for side in networks)]
     rows = [head, *([name, *(_cell(side.get(name)) for side in shapes)] for name in names)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def _cell(shape: TapShape | None) -> str:

@@ -17,8 +17,8 @@ TeacherMode = Literal["eval", "batch_statistics", "train"]
 class FrozenTeacher(nn.Module):
     """Features of a network that never learns and never moves, whatever mode its parent is put in.
 
-    `teacher(images_NCHW)` returns `{tap: features_NCHW}` without gradient, for the taps last given to `set_taps`.
-    """
+    `teacher(images_NCHW)` returns `{tap: features_NCHW}` without gradient, for the taps last given
+    to `set_taps`."""
 
     def __init__(self, network: SegmentationModel) -> None:
         super().__init__()
@@ -33,7 +33,8 @@ class FrozenTeacher(nn.Module):
         return self.set_mode(self._mode)
 
     def set_mode(self, mode: TeacherMode) -> FrozenTeacher:
-        """Run from now on with its own statistics (eval), with the batch's (batch_statistics), or also with dropout.
+        """Run from now on with its own statistics (eval), with the batch's (batch_statistics), or
+        also with dropout.
 
         Whatever the mode, no running statistic moves.
         """
@@ -41,13 +42,16 @@ class FrozenTeacher(nn.Module):
         for module in self.network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.training = mode != "eval"
-                module.track_running_stats = mode == "eval"  # with it, a BatchNorm in training would move
+                module.track_running_stats = (
+                    mode == "eval"
+                )  # with it, a BatchNorm in training would move
             elif isinstance(module, nn.modules.dropout._DropoutNd):
                 module.training = mode == "train"
         return self
 
     def pack(self) -> FrozenTeacher:
-        """Make it faster in fp32 on the CPU it is on; its answers change by rounding only. Comes before `set_taps`."""
+        """Make it faster in fp32 on the CPU it is on; its answers change by rounding only. Comes
+        before `set_taps`."""
         pack_convolutions(self.network)
         return self
 

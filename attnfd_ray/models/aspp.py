@@ -1,4 +1,5 @@
-"""Atrous spatial pyramid pooling: the same feature seen at four dilations and as a whole. Names as released."""
+"""Atrous spatial pyramid pooling: the same feature seen at four dilations and as a whole. Names as
+released."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ class AtrousBranch(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, rate: int) -> None:
         super().__init__()
         size, padding = (1, 0) if rate == 1 else (3, rate)
-        self.atrous_conv = nn.Conv2d(in_channels, out_channels, size, padding=padding, dilation=rate, bias=False)
+        self.atrous_conv = nn.Conv2d(
+            in_channels, out_channels, size, padding=padding, dilation=rate, bias=False
+        )
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
@@ -26,13 +29,14 @@ class AtrousBranch(nn.Module):
 class ASPP(nn.Module):
     """Four atrous branches and the image's mean, joined and projected.
 
-    In train mode a batch needs two images or more: the pooled branch has one value per channel and image, and
-    BatchNorm has no variance of a single one.
-    """
+    In train mode a batch needs two images or more: the pooled branch has one value per channel and
+    image, and BatchNorm has no variance of a single one."""
 
     def __init__(self, in_channels: int, out_channels: int, *, output_stride: int) -> None:
         super().__init__()
-        branches = [AtrousBranch(in_channels, out_channels, rate=rate) for rate in RATES[output_stride]]
+        branches = [
+            AtrousBranch(in_channels, out_channels, rate=rate) for rate in RATES[output_stride]
+        ]
         self.aspp1, self.aspp2, self.aspp3, self.aspp4 = branches
         self.global_avg_pool = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),

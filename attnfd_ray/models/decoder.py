@@ -1,4 +1,5 @@
-"""The decoder: the pyramid's output sharpened by low-level features, then classified. Names as released."""
+"""The decoder: the pyramid's output sharpened by low-level features, then classified. Names as
+released."""
 
 from __future__ import annotations
 
@@ -10,9 +11,12 @@ from attnfd_ray.models.layers import scaled
 
 
 class Decoder(nn.Module):
-    """Joins [pyramid, reduced low level] at stride 4; two 3x3 convolutions and a 1x1 classifier with bias."""
+    """Joins [pyramid, reduced low level] at stride 4; two 3x3 convolutions and a 1x1 classifier
+    with bias."""
 
-    def __init__(self, in_channels: int, low_channels: int, *, width: float, num_classes: int) -> None:
+    def __init__(
+        self, in_channels: int, low_channels: int, *, width: float, num_classes: int
+    ) -> None:
         super().__init__()
         reduced, self.channels = scaled(48, width), scaled(256, width)
         self.conv1 = nn.Conv2d(low_channels, reduced, 1, bias=False)

@@ -1,7 +1,8 @@
-"""DeepLabV3+ (Chen et al., ECCV 2018) as AttnFD released it, CBAM left out: backbone, pyramid, decoder, one forward.
+"""DeepLabV3+ (Chen et al., ECCV 2018) as AttnFD released it, CBAM left out: backbone, pyramid,
+decoder, one forward.
 
-The attention gates of a distillation belong to the method (`distill`), so a trained student is a plain DeepLabV3+.
-"""
+The attention gates of a distillation belong to the method (`distill`), so a trained student is a
+plain DeepLabV3+."""
 
 from __future__ import annotations
 
@@ -19,16 +20,26 @@ from attnfd_ray.models.layers import initialise, scaled
 
 
 class DeepLabV3Plus(SegmentationModel):
-    """Images to logits at the input's size, whatever that is; freshly initialised from torch's global generator.
+    """Images to logits at the input's size, whatever that is; freshly initialised from torch's
+    global generator.
 
-    Taps: stage1..stage4 before their ReLU (MobileNet's are linear anyway), aspp after ReLU and before dropout, decoder
-    after the second 3x3 convolution's ReLU, both also before it (aspp_pre, decoder_pre), logits before the last
-    up-sampling.
-    In train mode a batch needs two images or more (see `ASPP`).
-    """
+    Taps: stage1..stage4 before their ReLU (MobileNet's are linear anyway), aspp after ReLU and
+    before dropout, decoder after the second 3x3 convolution's ReLU, both also before it (aspp_pre,
+    decoder_pre), logits before the last up-sampling. In train mode a batch needs two images or more
+    (see `ASPP`)."""
 
     tap_names: ClassVar[tuple[str, ...]] = (
-        *("stage1", "stage2", "stage3", "stage4", "aspp_pre", "aspp", "decoder_pre", "decoder", "logits"),
+        *(
+            "stage1",
+            "stage2",
+            "stage3",
+            "stage4",
+            "aspp_pre",
+            "aspp",
+            "decoder_pre",
+            "decoder",
+            "logits",
+        ),
     )
 
     def __init__(self, settings: ModelSettings, *, num_classes: int) -> None:
@@ -37,9 +48,14 @@ class DeepLabV3Plus(SegmentationModel):
         self.num_classes = num_classes
         self.backbone = make_backbone(width=settings.width, output_stride=settings.output_stride)
         pyramid_channels = scaled(256, settings.width)
-        self.aspp = ASPP(self.backbone.channels, pyramid_channels, output_stride=settings.output_stride)
+        self.aspp = ASPP(
+            self.backbone.channels, pyramid_channels, output_stride=settings.output_stride
+        )
         self.decoder = Decoder(
-            pyramid_channels, self.backbone.low_channels, width=settings.width, num_classes=num_classes
+            pyramid_channels,
+            self.backbone.low_channels,
+            width=settings.width,
+            num_classes=num_classes,
         )
         self.taps = {name: f"backbone.{tap.path}" for name, tap in self.backbone.stages.items()} | {
             "aspp_pre": "aspp.bn1",
@@ -54,20 +70,30 @@ class DeepLabV3Plus(SegmentationModel):
         """Return logits_NCHW at the height and width of the images."""
         low_level, high_level = self.backbone(images_NCHW)
         logits = self.decoder(self.aspp(high_level), low_level)
-        return F.interpolate(logits, size=images_NCHW.shape[-2:], mode="bilinear", align_corners=True)
+        return F.interpolate(
+            logits, size=images_NCHW.shape[-2:], mode="bilinear", align_corners=True
+        )
 
     def tap_channels(self) -> dict[str, int]:
         """Return the channel count of every tap in `taps`."""
         stages = {name: tap.channels for name, tap in self.backbone.stages.items()}
         pyramid, sharpened = self.aspp.bn1.num_features, self.decoder.channels
-        heads = {"aspp_pre": pyramid, "aspp": pyramid, "decoder_pre": sharpened, "decoder": sharpened}
+        heads = {
+            "aspp_pre": pyramid,
+            "aspp": pyramid,
+            "decoder_pre": sharpened,
+            "decoder": sharpened,
+        }
         return stages | heads | {"logits": self.num_classes}
 
     def last_norm(self, tap: str) -> nn.BatchNorm2d | None:
-        """Return the last BatchNorm of a stage (of its last block's branch, where blocks are residual) or a head."""
+        """Return the last BatchNorm of a stage (of its last block's branch, where blocks are
+        residual) or a head."""
         if tap not in (*self.backbone.stages, "aspp_pre", "decoder_pre"):
             return None
         norms = [
-            module for module in self.get_submodule(self.taps[tap]).modules() if isinstance(module, nn.BatchNorm2d)
+            module
+            for module in self.get_submodule(self.taps[tap]).modules()
+            if isinstance(module, nn.BatchNorm2d)
         ]
         return norms[-1] if norms else None

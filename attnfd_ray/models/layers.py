@@ -1,4 +1,5 @@
-"""The few things every network here is made with: channel counts by width, and first weights. No settings, no files."""
+"""The few things every network here is made with: channel counts by width, and first weights. No
+settings, no files."""
 
 from __future__ import annotations
 
@@ -13,11 +14,12 @@ def scaled(channels: int, width: float) -> int:
 
 
 def initialise(network: nn.Module) -> None:
-    """Give `network` its first weights: Kaiming normal convolutions (fan in), zero biases, BatchNorm 1 and 0.
+    """Give `network` its first weights: Kaiming normal convolutions (fan in), zero biases,
+    BatchNorm 1 and 0.
 
-    Draws from torch's global generator only, module by module in order of definition: the same seed, the same weights.
-    Fan in, because a depthwise convolution's fan out counts channels that it never mixes.
-    """
+    Draws from torch's global generator only, module by module in order of definition: the same
+    seed, the same weights. Fan in, because a depthwise convolution's fan out counts channels that
+    it never mixes."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,9 +1,10 @@
-"""MobileNetV2 backbone of the released DeepLabV3+, under the released tensor names. Knows nothing of heads.
+"""MobileNetV2 backbone of the released DeepLabV3+, under the released tensor names. Knows nothing
+of heads.
 
-One oddity is kept because released weights were trained with it: a block pads its input *before* the 1x1 expansion, so
-the border that the depthwise convolution sees has been through BatchNorm and ReLU6 and is not zero. torchvision pads
-the depthwise convolution; with equal weights the two differ near the border.
-"""
+One oddity is kept because released weights were trained with it: a block pads its input *before*
+the 1x1 expansion, so the border that the depthwise convolution sees has been through BatchNorm and
+ReLU6 and is not zero. torchvision pads the depthwise convolution; with equal weights the two differ
+near the border."""
 
 from __future__ import annotations
 
@@ -18,7 +19,15 @@ from attnfd_ray.models.layers import scaled
 from attnfd_ray.models.tensors import in_order
 
 # expansion, channels, blocks, stride of the first block
-PLAN = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+PLAN = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 # the last block of 24, 32, 96 and 320 channels: strides 4, 8, 16 and 16 (output stride 16)
 STAGES = {"stage1": 3, "stage2": 6, "stage3": 13, "stage4": 17}
 
@@ -28,12 +37,18 @@ _NESTED = re.compile(r"features\.\d+\.conv\.\d+\.\d+\.")  # as torchvision numbe
 class InvertedResidual(nn.Module):
     """1x1 expansion, 3x3 depthwise and 1x1 linear projection; a shortcut where the shape stays."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, expansion: int, stride: int, dilation: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, expansion: int, stride: int, dilation: int
+    ) -> None:
         super().__init__()
         hidden = in_channels * expansion
         expand: list[nn.Module] = []
         if expansion != 1:
-            expand = [nn.Conv2d(in_channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6()]
+            expand = [
+                nn.Conv2d(in_channels, hidden, 1, bias=False),
+                nn.BatchNorm2d(hidden),
+                nn.ReLU6(),
+            ]
         self.conv = nn.Sequential(
             *expand,
             nn.Conv2d(hidden, hidden, 3, stride, dilation=dilation, groups=hidden, bias=False),
@@ -53,7 +68,8 @@ class InvertedResidual(nn.Module):
 
 
 def _blocks(in_channels: int, *, width: float, output_stride: int) -> list[InvertedResidual]:
-    """Return the 17 blocks after the stem; once at the output stride, a stride becomes a dilation of what follows."""
+    """Return the 17 blocks after the stem; once at the output stride, a stride becomes a dilation
+    of what follows."""
     blocks: list[InvertedResidual] = []
     reached, dilation = 2, 1
     for expansion, channels, repeats, stride in PLAN:
@@ -63,7 +79,9 @@ def _blocks(in_channels: int, *, width: float, output_stride: int) -> list[Inver
             current, following, reached = stride, dilation, reached * stride
         for _ in range(repeats):
             out_channels = scaled(channels, width)
-            block = InvertedResidual(in_channels, out_channels, expansion=expansion, stride=current, dilation=dilation)
+            block = InvertedResidual(
+                in_channels, out_channels, expansion=expansion, stride=current, dilation=dilation
+            )
             blocks.append(block)
             in_channels, current = out_channels, 1
         dilation = following
@@ -83,12 +101,16 @@ class MobileNetV2(Backbone):
         )
         blocks = _blocks(stem_channels, width=width, output_stride=output_stride)
         self.features = nn.Sequential(stem, *blocks)
-        self.stages = {name: Tap(f"features.{index}", blocks[index - 1].out_channels) for name, index in STAGES.items()}
+        self.stages = {
+            name: Tap(f"features.{index}", blocks[index - 1].out_channels)
+            for name, index in STAGES.items()
+        }
         self.low_channels = self.stages["stage1"].channels
         self.channels = self.stages["stage4"].channels
 
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (low level at stride 4, high level at the output stride): linear outputs, no activation."""
+        """Return (low level at stride 4, high level at the output stride): linear outputs, no
+        activation."""
         low_level = features = images_NCHW
         for index, block in enumerate(self.features):
             features = block(features)
@@ -97,7 +119,8 @@ class MobileNetV2(Backbone):
         return low_level, features
 
     def from_torchvision(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of torchvision's or timm's MobileNetV2 under ours, less its last convolution and head."""
+        """Return the tensors of torchvision's or timm's MobileNetV2 under ours, less its last
+        convolution and head."""
         dropped = ("features.18.", "classifier.", "conv_head.", "bn2.")
         kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
         if "conv_stem.weight" in kept:
@@ -108,7 +131,8 @@ class MobileNetV2(Backbone):
 
 
 def _released_name(name: str) -> str:
-    """Number a block's parts flat, as in `conv.4.bias`, where torchvision nests conv, BN, ReLU6: `conv.1.1.bias`."""
+    """Number a block's parts flat, as in `conv.4.bias`, where torchvision nests conv, BN, ReLU6:
+    `conv.1.1.bias`."""
     match = re.fullmatch(r"features\.(\d+)\.conv\.(\d+)\.(?:(\d+)\.)?(\w+)", name)
     if match is None:
         return name

@@ -1,8 +1,8 @@
-"""Convolutions of a network that no longer learns, their weights laid out for oneDNN once and not at every call.
+"""Convolutions of a network that no longer learns, their weights laid out for oneDNN once and not
+at every call.
 
-oneDNN wants weights in blocks that depend on the sizes it meets. torch lays them out anew each time; for a large
-network on small images that is a tenth to a quarter of the forward.
-"""
+oneDNN wants weights in blocks that depend on the sizes it meets. torch lays them out anew each
+time; for a large network on small images that is a tenth to a quarter of the forward."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _reorder: Any = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None)
 class PackedConv2d(nn.Module):
     """A frozen `nn.Conv2d` on a CPU; its weights are packed for the size of features it met last.
 
-    So it suits features of one size: at every change it packs anew, and in half precision it does not pack at all.
-    """
+    So it suits features of one size: at every change it packs anew, and in half precision it does
+    not pack at all."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -34,11 +34,17 @@ class PackedConv2d(nn.Module):
         padding, stride, dilation, groups = self._arguments
         if features_NCHW.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             self._weight, self._packed_for = self._dense(), None
-            return F.conv2d(features_NCHW, self._weight, self._bias, stride, padding, dilation, groups)
+            return F.conv2d(
+                features_NCHW, self._weight, self._bias, stride, padding, dilation, groups
+            )
         if self._packed_for != features_NCHW.shape:
-            self._weight = _reorder(self._dense().to_mkldnn(), *self._arguments, features_NCHW.shape)
+            self._weight = _reorder(
+                self._dense().to_mkldnn(), *self._arguments, features_NCHW.shape
+            )
             self._packed_for = features_NCHW.shape
-        out: Tensor = _pointwise(features_NCHW, self._weight, self._bias, *self._arguments, "none", [], "")
+        out: Tensor = _pointwise(
+            features_NCHW, self._weight, self._bias, *self._arguments, "none", [], ""
+        )
         return out
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedConv2d:
@@ -53,7 +59,8 @@ class PackedConv2d(nn.Module):
 
 
 def pack_convolutions(network: nn.Module) -> None:
-    """Replace every convolution that a packed one can stand for; nothing happens where torch cannot pack.
+    """Replace every convolution that a packed one can stand for; nothing happens where torch cannot
+    pack.
 
     The network must be frozen and on the CPU. Its convolutions' weights leave its state dict.
     Convolutions that something listens to, or whose weight is computed, stay as they are.

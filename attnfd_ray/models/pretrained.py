@@ -26,11 +26,12 @@ log = logging.getLogger(__name__)
 
 
 def load_first_weights(model: SegmentationModel, settings: ModelSettings) -> None:
-    """Fill `model` with the weights that `settings.pretrained` stands for, and say what was taken (`first_weights`).
+    """Fill `model` with the weights that `settings.pretrained` stands for, and say what was taken
+    (`first_weights`).
 
-    Raises ConfigError where there are no ImageNet weights; CheckpointError, in one line, for a file that is out of
-    reach, of another network or width, a pickle that runs code, or not the file of `pretrained_sha256`.
-    """
+    Raises ConfigError where there are no ImageNet weights; CheckpointError, in one line, for a file
+    that is out of reach, of another network or width, a pickle that runs code, or not the file of
+    `pretrained_sha256`."""
     path = weights_file(settings)
     check_hash(settings, path)
     content = read_content(path)
@@ -39,7 +40,8 @@ def load_first_weights(model: SegmentationModel, settings: ModelSettings) -> Non
     except Misfit as error:
         width = "" if settings.width == 1 else f" at width {settings.width:g}"
         raise CheckpointError(
-            f"{error}; needed are weights of {settings.backbone}{width}, or of the whole {settings.arch}; "
+            f"{error}; needed are weights of {settings.backbone}{width}, or of the whole "
+            f"{settings.arch}; "
             "give another file, or set pretrained: none"
         ) from None
     model.load_state_dict(found.tensors, strict=False)
@@ -52,14 +54,16 @@ def load_first_weights(model: SegmentationModel, settings: ModelSettings) -> Non
 
 
 def weights_file(settings: ModelSettings) -> Path:
-    """Return the file that `settings.pretrained` stands for, downloaded if need be; raises as `load_first_weights`."""
+    """Return the file that `settings.pretrained` stands for, downloaded if need be; raises as
+    `load_first_weights`."""
     if settings.pretrained == "imagenet":
         return _wanted(settings, _source(settings).obtain())
     return _readable(Path(settings.pretrained))
 
 
 def check_within_reach(settings: ModelSettings) -> None:
-    """Raise, as `load_first_weights` would on this machine, unless the weights are here or can be downloaded."""
+    """Raise, as `load_first_weights` would on this machine, unless the weights are here or can be
+    downloaded."""
     if settings.pretrained != "imagenet":
         path: Path | None = _readable(Path(settings.pretrained))
     else:
@@ -72,24 +76,28 @@ def check_within_reach(settings: ModelSettings) -> None:
 
 
 def pinned(settings: ModelSettings) -> ModelSettings:
-    """Return the settings with the hash of the file that `pretrained` stands for, unless they name one already."""
+    """Return the settings with the hash of the file that `pretrained` stands for, unless they name
+    one already."""
     if settings.pretrained == "none" or settings.pretrained_sha256:
         return settings
     return settings.model_copy(update={"pretrained_sha256": file_hash(weights_file(settings))})
 
 
 def check_hash(settings: ModelSettings, path: Path) -> None:
-    """Raise CheckpointError unless the file has the hash that the settings name, if they name one."""
+    """Raise CheckpointError unless the file has the hash that the settings name, if they name
+    one."""
     wanted = settings.pretrained_sha256
     if wanted and (here := file_hash(path)) != wanted:
         raise CheckpointError(
-            f"{path} on {socket.gethostname()}: its SHA-256 begins with {here}, pretrained_sha256 is {wanted}: not the "
+            f"{path} on {socket.gethostname()}: its SHA-256 begins with {here}, pretrained_sha256 "
+            f"is {wanted}: not the "
             "file that the experiment began with; put that one back, or begin another experiment"
         )
 
 
 def file_hash(path: Path) -> str:
-    """Return the first 16 hex digits of a file's SHA-256, read again only if its size or time have changed."""
+    """Return the first 16 hex digits of a file's SHA-256, read again only if its size or time have
+    changed."""
     status = path.stat()
     return _hash(path, status.st_size, status.st_mtime_ns)
 
@@ -117,6 +125,7 @@ def _readable(path: Path) -> Path:
             return path
     except OSError as error:
         raise CheckpointError(
-            f"pretrained: {path} cannot be read on {socket.gethostname()} ({error.strerror}); put it there, on every "
+            f"pretrained: {path} cannot be read on {socket.gethostname()} ({error.strerror}); put "
+            "it there, on every "
             "node or on a disk that all share, or set pretrained: none"
         ) from None

@@ -1,9 +1,9 @@
-"""ResNet backbones with atrous last stages, under torchvision's tensor names. Knows nothing of segmentation heads.
+"""ResNet backbones with atrous last stages, under torchvision's tensor names. Knows nothing of
+segmentation heads.
 
-The same function as torchvision's network, cut differently: a block applies ReLU to its *input* and returns the sum
-without one, so that the output of `layerN` is the stage's feature before its ReLU, where a distillation tap wants it.
-No ReLU is in place: it would overwrite what a tap has read.
-"""
+The same function as torchvision's network, cut differently: a block applies ReLU to its *input* and
+returns the sum without one, so that the output of `layerN` is the stage's feature before its ReLU,
+where a distillation tap wants it. No ReLU is in place: it would overwrite what a tap has read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ MULTI_GRID = (1, 2, 4)
 
 
 def _conv3x3(in_channels: int, out_channels: int, *, stride: int, dilation: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=False)
+    return nn.Conv2d(
+        in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=False
+    )
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
@@ -87,7 +89,9 @@ class Bottleneck(nn.Module):
 Block = type[BasicBlock] | type[Bottleneck]
 
 
-def _stage(block: Block, in_channels: int, planes: int, *, stride: int, dilations: Sequence[int]) -> nn.Sequential:
+def _stage(
+    block: Block, in_channels: int, planes: int, *, stride: int, dilations: Sequence[int]
+) -> nn.Sequential:
     """Chain one block per dilation; the first takes the stride and the change of channels."""
     blocks: list[nn.Module] = []
     for dilation in dilations:
@@ -99,28 +103,48 @@ def _stage(block: Block, in_channels: int, planes: int, *, stride: int, dilation
 class ResNet(Backbone):
     """Stem and four stages; stages past the output stride dilate instead of striding."""
 
-    def __init__(self, block: Block, depths: Sequence[int], *, width: float, output_stride: int) -> None:
+    def __init__(
+        self, block: Block, depths: Sequence[int], *, width: float, output_stride: int
+    ) -> None:
         super().__init__()
         planes = [scaled(channels, width) for channels in (64, 128, 256, 512)]
         outputs = [channels * block.expansion for channels in planes]
         inputs = [planes[0], *outputs[:-1]]
-        dilations = [[dilation] * depth for dilation, depth in zip(DILATIONS[output_stride], depths, strict=True)]
+        dilations = [
+            [dilation] * depth
+            for dilation, depth in zip(DILATIONS[output_stride], depths, strict=True)
+        ]
         if block.multi_grid:
-            dilations[-1] = [dilation * grid for dilation, grid in zip(dilations[-1], MULTI_GRID, strict=True)]
+            dilations[-1] = [
+                dilation * grid for dilation, grid in zip(dilations[-1], MULTI_GRID, strict=True)
+            ]
         self.conv1 = nn.Conv2d(3, planes[0], 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(planes[0])
         stages = [
-            _stage(block, inputs[i], planes[i], stride=STRIDES[output_stride][i], dilations=dilations[i])
+            _stage(
+                block,
+                inputs[i],
+                planes[i],
+                stride=STRIDES[output_stride][i],
+                dilations=dilations[i],
+            )
             for i in range(4)
         ]
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.stages = {f"stage{i}": Tap(f"layer{i}", channels) for i, channels in enumerate(outputs, start=1)}
+        self.stages = {
+            f"stage{i}": Tap(f"layer{i}", channels) for i, channels in enumerate(outputs, start=1)
+        }
         self.low_channels, self.channels = outputs[0], outputs[-1]
 
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (low level at stride 4, high level at the output stride), both after their ReLU."""
-        stem = F.max_pool2d(F.relu(self.bn1(self.conv1(images_NCHW))), kernel_size=3, stride=2, padding=1)
-        stage1 = self.layer1(stem)  # its first block applies ReLU once more, to values that are not negative
+        """Return (low level at stride 4, high level at the output stride), both after their
+        ReLU."""
+        stem = F.max_pool2d(
+            F.relu(self.bn1(self.conv1(images_NCHW))), kernel_size=3, stride=2, padding=1
+        )
+        stage1 = self.layer1(
+            stem
+        )  # its first block applies ReLU once more, to values that are not negative
         stage4 = self.layer4(self.layer3(self.layer2(stage1)))
         return F.relu(stage1), F.relu(stage4)
 

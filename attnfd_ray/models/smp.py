@@ -1,4 +1,5 @@
-"""Networks of segmentation_models.pytorch: `arch: smp/Unet` and so on, on any encoder it knows. Imports it late.
+"""Networks of segmentation_models.pytorch: `arch: smp/Unet` and so on, on any encoder it knows.
+Imports it late.
 
 Their tensors keep its names (encoder, decoder, segmentation_head), so its state dicts fit.
 """
@@ -20,7 +21,8 @@ from attnfd_ray.errors import ConfigError
 from attnfd_ray.models.base import Architecture, SegmentationModel
 from attnfd_ray.models.smp_encoders import own_names, source
 
-# path of each tap of a head, where it is not `decoder` and the head's first convolution; before dropout if that can be
+# path of each tap of a head, where it is not `decoder` and the head's first convolution; before
+# dropout if that can be
 HEADS = {
     "DeepLabV3": {"aspp": "decoder.aspp.project.2"},
     "DeepLabV3Plus": {"aspp": "decoder.aspp.0.project.2"},
@@ -30,7 +32,8 @@ HEADS = {
 
 
 def architecture(name: str) -> Architecture:
-    """Return what is to know of the class `name`; ConfigError if there is none, or no segmentation_models.pytorch."""
+    """Return what is to know of the class `name`; ConfigError if there is none, or no
+    segmentation_models.pytorch."""
     smp = _library(name)
     known = [kind.__name__ for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()]
     if name not in known:
@@ -40,18 +43,22 @@ def architecture(name: str) -> Architecture:
     return Architecture(
         make=partial(SmpModel, kind),
         imagenet=lambda settings: source(settings.backbone),
-        choices={"backbone": _encoders(smp, kind), "width": (1.0,), "output_stride": _strides(kind)},
+        choices={
+            "backbone": _encoders(smp, kind),
+            "width": (1.0,),
+            "output_stride": _strides(kind),
+        },
     )
 
 
 class SmpModel(SegmentationModel):
     """A network of segmentation_models.pytorch as its defaults make it.
 
-    Taps: stage1 (stride 4) to stage4 as the encoder hands them on, after their last activation; PSPNet's encoder ends
-    with stage2. aspp where there is one, decoder before the classifier, logits before the last up-sampling. Images
-    whose sides are no multiple of the encoder's stride are padded with zeros, right and below, for the features; crops
-    to distil on are better a multiple, so that features of both networks show the same.
-    """
+    Taps: stage1 (stride 4) to stage4 as the encoder hands them on, after their last activation;
+    PSPNet's encoder ends with stage2. aspp where there is one, decoder before the classifier,
+    logits before the last up-sampling. Images whose sides are no multiple of the encoder's stride
+    are padded with zeros, right and below, for the features; crops to distil on are better a
+    multiple, so that features of both networks show the same."""
 
     backbone_path = "encoder"
 
@@ -68,7 +75,9 @@ class SmpModel(SegmentationModel):
         try:
             _freeze_unused(self)
         except (RuntimeError, ValueError, AssertionError) as error:
-            raise ConfigError(f"{settings.arch} cannot run on {settings.backbone}: {_first_line(error)}") from None
+            raise ConfigError(
+                f"{settings.arch} cannot run on {settings.backbone}: {_first_line(error)}"
+            ) from None
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return logits_NCHW at the height and width of the images."""
@@ -85,7 +94,8 @@ class SmpModel(SegmentationModel):
         return self.encoder.parameters()
 
     def from_classifier(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of a classifier of smp, timm or a package of weights under the encoder's names."""
+        """Return the tensors of a classifier of smp, timm or a package of weights under the
+        encoder's names."""
         return own_names(self.encoder, self._encoder_name, tensors)
 
 
@@ -94,7 +104,8 @@ def _library(name: str) -> Any:
         import segmentation_models_pytorch
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"arch 'smp/{name}' needs the package '{error.name}', not installed: pip install attnfd-ray[smp]"
+            f"arch 'smp/{name}' needs the package '{error.name}', not installed: pip install "
+            "attnfd-ray[smp]"
         ) from None
     return segmentation_models_pytorch
 
@@ -104,7 +115,8 @@ def _default(kind: Any, argument: str) -> Any:
 
 
 def _encoders(smp: Any, kind: Any) -> Collection[str]:
-    """Return the names of encoders: of smp itself, and with `tu-` all of timm; DPT takes only the latter."""
+    """Return the names of encoders: of smp itself, and with `tu-` all of timm; DPT takes only the
+    latter."""
     import timm
 
     of_timm = [f"tu-{name}" for name in (*timm.list_models(), *timm.list_pretrained())]
@@ -117,18 +129,24 @@ def _strides(kind: Any) -> Collection[int]:
     """Return the output strides a class can have, the default first."""
     argument = inspect.signature(kind).parameters.get("encoder_output_stride")
     if argument is not None:
-        return sorted(get_args(argument.annotation), key=lambda stride: stride != ModelSettings().output_stride)
+        return sorted(
+            get_args(argument.annotation),
+            key=lambda stride: stride != ModelSettings().output_stride,
+        )
     return (2 ** _default(kind, "encoder_depth"),)
 
 
 def _taps(kind: Any) -> dict[str, str]:
-    """Return name -> path for a class; an encoder returns the image and a feature of stride 2 before stage1."""
+    """Return name -> path for a class; an encoder returns the image and a feature of stride 2
+    before stage1."""
     depth, is_dpt = _default(kind, "encoder_depth"), kind.__name__ == "DPT"
     stages = [f"encoder[0][{index}]" for index in range(depth)] if is_dpt else []
     stages = stages or [f"encoder[{index}]" for index in range(2, depth + 1)]
     heads = {"decoder": "decoder", "logits": "segmentation_head.0"} | HEADS.get(kind.__name__, {})
     order = [name for name in ("aspp", "decoder", "logits") if name in heads]
-    return {f"stage{number}": path for number, path in enumerate(stages, 1)} | {name: heads[name] for name in order}
+    return {f"stage{number}": path for number, path in enumerate(stages, 1)} | {
+        name: heads[name] for name in order
+    }
 
 
 def _made(kind: Any, settings: ModelSettings, num_classes: int) -> Any:
@@ -141,11 +159,15 @@ def _made(kind: Any, settings: ModelSettings, num_classes: int) -> Any:
     try:
         return kind(settings.backbone, encoder_weights=None, classes=num_classes, **options)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
-        raise ConfigError(f"{settings.arch} cannot be made on {settings.backbone}: {_first_line(error)}") from None
+        raise ConfigError(
+            f"{settings.arch} cannot be made on {settings.backbone}: {_first_line(error)}"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error.args[0] if error.args else error).strip() or type(error).__name__).splitlines()[0]
+    return (
+        str(error.args[0] if error.args else error).strip() or type(error).__name__
+    ).splitlines()[0]
 
 
 def _freeze_unused(model: SmpModel) -> None:

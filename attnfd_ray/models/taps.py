@@ -1,8 +1,9 @@
-"""Reading features out of a running network, by the name of a tap. One forward, listened to; never a second one.
+"""Reading features out of a running network, by the name of a tap. One forward, listened to; never
+a second one.
 
-A tap is one of the names that a network gives (`stage4`), or the path of any module in it (`encoder.layer2`), whose
-output it is; where that is several tensors, brackets say which (`encoder[3]`, `backbone[out]`).
-"""
+A tap is one of the names that a network gives (`stage4`), or the path of any module in it
+(`encoder.layer2`), whose output it is; where that is several tensors, brackets say which
+(`encoder[3]`, `backbone[out]`)."""
 
 from __future__ import annotations
 
@@ -24,19 +25,21 @@ _PATH = re.compile(r"(?P<module>\w+(\.\w+)*)(?P<picks>(\[\w+\])*)")
 
 
 class TapShape(NamedTuple):
-    """How deep a feature is, and how many pixels of the image one of its own stands for, in height."""
+    """How deep a feature is, and how many pixels of the image one of its own stands for, in
+    height."""
 
     channels: int
     stride: int
 
 
 class TapRecorder:
-    """Keeps what passed the named taps of `model` in its last forward, in `features`: name -> features_NCHW.
+    """Keeps what passed the named taps of `model` in its last forward, in `features`: name ->
+    features_NCHW.
 
-    Listens on the model itself, so a wrapper around it (DistributedDataParallel, a task) makes no difference. A feature
-    is the tensor that the forward went on with, gradient and all; `clear` lets go of it, `close` stops listening.
-    An unknown name is a ConfigError; so is, once the model runs, a module whose output is no such tensor.
-    """
+    Listens on the model itself, so a wrapper around it (DistributedDataParallel, a task) makes no
+    difference. A feature is the tensor that the forward went on with, gradient and all; `clear`
+    lets go of it, `close` stops listening. An unknown name is a ConfigError; so is, once the model
+    runs, a module whose output is no such tensor."""
 
     def __init__(self, model: SegmentationModel, names: Iterable[str]) -> None:
         self.names = tuple(names)
@@ -49,7 +52,9 @@ class TapRecorder:
     def _start(self, _module: nn.Module, _inputs: Any) -> None:
         self.clear()
 
-    def _keep(self, name: str, picks: tuple[str, ...], _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def _keep(
+        self, name: str, picks: tuple[str, ...], _module: nn.Module, _inputs: Any, output: Any
+    ) -> None:
         self.features[name] = _picked(name, picks, output)
 
     def clear(self) -> None:
@@ -65,13 +70,16 @@ class TapRecorder:
 
 
 def locate(model: SegmentationModel, name: str) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return the module that a tap listens to, and the part of its output; ConfigError for an unknown one."""
+    """Return the module that a tap listens to, and the part of its output; ConfigError for an
+    unknown one."""
     match = _PATH.fullmatch(model.taps.get(name, name))
     try:
         module = model.get_submodule(match["module"] if match else ".")
     except AttributeError:
         paths = [path for path, _ in model.named_modules() if path] if "." in name else []
-        raise ConfigError(f"unknown tap '{name}'{registry.suggestion(name, [*model.taps, *paths])}") from None
+        raise ConfigError(
+            f"unknown tap '{name}'{registry.suggestion(name, [*model.taps, *paths])}"
+        ) from None
     return module, tuple(re.findall(r"\w+", match["picks"])) if match else ()
 
 
@@ -80,9 +88,14 @@ def _picked(name: str, picks: tuple[str, ...], output: Any) -> Tensor:
         try:
             output = output[pick] if isinstance(output, Mapping) else output[int(pick)]
         except (KeyError, IndexError, TypeError, ValueError):
-            raise ConfigError(f"tap '{name}': there is no [{pick}] in {_described(output)}") from None
+            raise ConfigError(
+                f"tap '{name}': there is no [{pick}] in {_described(output)}"
+            ) from None
     if not isinstance(output, Tensor) or output.ndim != 4:
-        raise ConfigError(f"tap '{name}': needs one feature map [N, C, H, W], its module gives {_described(output)}")
+        raise ConfigError(
+            f"tap '{name}': needs one feature map [N, C, H, W], its module gives "
+            f"{_described(output)}"
+        )
     return output
 
 
@@ -98,7 +111,8 @@ def _described(output: Any) -> str:
 
 
 def tap_shapes(model: SegmentationModel, names: Iterable[str]) -> dict[str, TapShape]:
-    """Return the channels and the stride of taps, as one forward of a small image finds them; the model stays as it is.
+    """Return the channels and the stride of taps, as one forward of a small image finds them; the
+    model stays as it is.
 
     Raises ConfigError for an unknown tap.
     """

@@ -1,7 +1,8 @@
-"""torchvision's segmentation networks: `arch: torchvision/deeplabv3_resnet50` and so on. Imports them late.
+"""torchvision's segmentation networks: `arch: torchvision/deeplabv3_resnet50` and so on. Imports
+them late.
 
-Their tensors keep torchvision's names, so its checkpoints fit, the auxiliary head aside, which is never built.
-"""
+Their tensors keep torchvision's names, so its checkpoints fit, the auxiliary head aside, which is
+never built."""
 
 from __future__ import annotations
 
@@ -21,7 +22,11 @@ from attnfd_ray.models.imagenet import of_torchvision
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 # path of each tap of a head: the pyramid and the decoder after their ReLU and before dropout
 HEADS = {
-    "deeplabv3": {"aspp": "classifier.0.project.2", "decoder": "classifier.3", "logits": "classifier.4"},
+    "deeplabv3": {
+        "aspp": "classifier.0.project.2",
+        "decoder": "classifier.3",
+        "logits": "classifier.4",
+    },
     "fcn": {"decoder": "classifier.2", "logits": "classifier.4"},
     # its decoder is a gated feature that no module returns; this is it before the gate
     "lraspp": {"decoder": "classifier.cbr", "logits": "classifier"},
@@ -29,13 +34,16 @@ HEADS = {
 
 
 def architecture(name: str) -> Architecture:
-    """Return what is to know of torchvision's network `name`; ConfigError if it has none of that name."""
+    """Return what is to know of torchvision's network `name`; ConfigError if it has none of that
+    name."""
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models.segmentation)
     if name not in known:
         words = [f"torchvision/{each}" for each in known]
-        raise ConfigError(f"unknown arch 'torchvision/{name}'{registry.suggestion(f'torchvision/{name}', words)}")
+        raise ConfigError(
+            f"unknown arch 'torchvision/{name}'{registry.suggestion(f'torchvision/{name}', words)}"
+        )
     backbone = name.partition("_")[2]
     return Architecture(
         make=partial(TorchvisionModel, name),
@@ -67,17 +75,26 @@ class TorchvisionModel(SegmentationModel):
         self.backbone = network.backbone
         self.classifier = network.classifier
         self._reads_all_features = head == "lraspp"
-        ends = [f"layer{stage}" for stage in (1, 2, 3, 4)] if backbone.startswith("resnet") else _ends(self.backbone)
-        self.taps = {name: f"backbone.{end}" for name, end in zip(STAGES, ends, strict=True)} | HEADS[head]
+        ends = (
+            [f"layer{stage}" for stage in (1, 2, 3, 4)]
+            if backbone.startswith("resnet")
+            else _ends(self.backbone)
+        )
+        self.taps = {
+            name: f"backbone.{end}" for name, end in zip(STAGES, ends, strict=True)
+        } | HEADS[head]
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return logits_NCHW at the height and width of the images."""
         features: Any = self.backbone(images_NCHW)
         logits: Tensor = self.classifier(features if self._reads_all_features else features["out"])
-        return F.interpolate(logits, size=images_NCHW.shape[-2:], mode="bilinear", align_corners=False)
+        return F.interpolate(
+            logits, size=images_NCHW.shape[-2:], mode="bilinear", align_corners=False
+        )
 
     def from_classifier(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of torchvision's classifier under the backbone's names, without `fc` and `classifier`."""
+        """Return the tensors of torchvision's classifier under the backbone's names, without `fc`
+        and `classifier`."""
         return {
             name.removeprefix("features."): tensor
             for name, tensor in tensors.items()
@@ -86,7 +103,10 @@ class TorchvisionModel(SegmentationModel):
 
 
 def _ends(features: nn.Module) -> list[str]:
-    """Return the last block of each of MobileNetV3's stages from stride 4 on, the closing convolution in the last."""
+    """Return the last block of each of MobileNetV3's stages from stride 4 on, the closing
+    convolution in the last."""
     names = [name for name, _ in features.named_children()]
-    starts = [index for index, block in enumerate(features.children()) if getattr(block, "_is_cn", False)]
+    starts = [
+        index for index, block in enumerate(features.children()) if getattr(block, "_is_cn", False)
+    ]
     return [names[index - 1] for index in [*starts[1:], len(names)]]

@@ -1,1 +1,2 @@
-"""What happened: summaries of a results store, as text, JSON and the best settings. No torch, no ray, no pandas."""
+"""What happened: summaries of a results store, as text, JSON and the best settings. No torch, no
+ray, no pandas."""

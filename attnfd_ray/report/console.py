@@ -17,7 +17,9 @@ def new_table(*columns: Sequence[str]) -> Table:
     for group, names in enumerate(columns):
         for name in names:
             number = group == 1
-            table.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
+            table.add_column(
+                name, justify="right" if number else "left", no_wrap=number, overflow="fold"
+            )
     return table
 
 

@@ -13,13 +13,15 @@ from attnfd_ray.report.console import add_row, new_table, print_table, print_tex
 
 _HOW_TO_READ = (
     "First, median and last epoch: the gradient of distillation / that of cross-entropy; above "
-    f"{MAX_RATIO:g} (!) distillation can take over the training: try a lower method.loss_weight. In the last epoch: "
+    f"{MAX_RATIO:g} (!) distillation can take over the training: try a lower method.loss_weight. "
+    "In the last epoch: "
     "the cosine of these two gradients, and each term's share of the sum of all terms' norms."
 )
 
 
 def show_gradients(lines: Iterable[GradientLine], console: Console) -> None:
-    """Print the ratio of distillation to cross-entropy over the epochs, and what each loss term has of the gradient."""
+    """Print the ratio of distillation to cross-entropy over the epochs, and what each loss term has
+    of the gradient."""
     print_title(console, "Gradients of the loss terms with respect to the student (L2 norms)")
     table = new_table(["Trial"], ["First", "Median", "Last", "Cosine"], ["Shares"])
     for line in lines:

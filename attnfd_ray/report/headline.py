@@ -1,4 +1,5 @@
-"""What a search came to, in a few sentences: how much was gained, over what, and how sure that is."""
+"""What a search came to, in a few sentences: how much was gained, over what, and how sure that
+is."""
 
 from __future__ import annotations
 
@@ -6,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attnfd_ray.analysis import numbers
-from attnfd_ray.analysis.records import Confirmation, ConfirmedLine, ExperimentReport, Gain, ProtocolReport, TrialLine
+from attnfd_ray.analysis.records import (
+    Confirmation,
+    ConfirmedLine,
+    ExperimentReport,
+    Gain,
+    ProtocolReport,
+    TrialLine,
+)
 from attnfd_ray.analysis.seeds import shown_values
 
 _VERDICTS = {
@@ -18,7 +26,8 @@ _VERDICTS = {
 
 
 def headline(shown: ExperimentReport) -> str | None:
-    """Return the sentences on the best config of an experiment; None where there is no gain to speak of."""
+    """Return the sentences on the best config of an experiment; None where there is no gain to
+    speak of."""
     protocol = next((protocol for protocol in shown.protocols if protocol.best), None)
     if protocol is None or protocol.gain is None:
         return None
@@ -33,7 +42,10 @@ def config_name(method: str, values: Mapping[str, Any]) -> str:
     rest = dict(values)
     chosen = rest.pop("method", None) or {}
     return " ".join(
-        filter(None, [method, numbers.assignments(rest | {k: v for k, v in chosen.items() if k != "name"})])
+        filter(
+            None,
+            [method, numbers.assignments(rest | {k: v for k, v in chosen.items() if k != "name"})],
+        )
     )
 
 
@@ -44,13 +56,18 @@ def _name_of(line: TrialLine) -> str:
 def _confirmed(
     protocol: ProtocolReport, confirmations: Iterable[Confirmation]
 ) -> tuple[Confirmation, ConfirmedLine, ConfirmedLine] | None:
-    """Return the latest confirmation of the best config, with that config's line and the baseline's."""
+    """Return the latest confirmation of the best config, with that config's line and the
+    baseline's."""
     assert protocol.best is not None
     best = _name_of(protocol.best)
     for confirmation in confirmations:
         baseline = next((line for line in confirmation.lines if line.is_baseline), None)
-        others = (line for line in confirmation.lines if not line.is_baseline and line.gain is not None)
-        ours = next((line for line in others if config_name(line.method, line.values) == best), None)
+        others = (
+            line for line in confirmation.lines if not line.is_baseline and line.gain is not None
+        )
+        ours = next(
+            (line for line in others if config_name(line.method, line.values) == best), None
+        )
         if baseline and ours:
             return confirmation, ours, baseline
     return None
@@ -62,10 +79,13 @@ def _over_seeds(confirmation: Confirmation, ours: ConfirmedLine, baseline: Confi
     means = [numbers.percent(line.best_val_miou.mean) for line in (ours, baseline)]
     difference = numbers.interval(numbers.points(gain.mean), gain.half_width)
     seeds = numbers.counted(gain.num, "seed")
-    interval = f" ({100 * confirmation.confidence:.4g} % interval)" if gain.half_width is not None else ""
+    interval = (
+        f" ({100 * confirmation.confidence:.4g} % interval)" if gain.half_width is not None else ""
+    )
     return (
         f"Over {seeds} that the search never used, the student has mIoU {means[0]} % with "
-        f"{config_name(ours.method, ours.values)} and {means[1]} % alone (baseline): {difference} points{interval}. "
+        f"{config_name(ours.method, ours.values)} and {means[1]} % alone (baseline): {difference} "
+        f"points{interval}. "
         f"{_VERDICTS[ours.verdict]}"
     )
 
@@ -78,6 +98,7 @@ def _unconfirmed(protocol: ProtocolReport, gain: Gain) -> str:
     if protocol.best.role == "run":
         return sentence
     return (
-        f"{sentence} How sure that is, a search cannot say, since its best is lucky too: `attnfd-ray confirm FILE` "
+        f"{sentence} How sure that is, a search cannot say, since its best is lucky too: "
+        "`attnfd-ray confirm FILE` "
         "runs both over fresh seeds."
     )

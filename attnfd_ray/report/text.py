@@ -1,4 +1,5 @@
-"""A report on a console, at 80 columns and in pipes too. Prints nothing but what it is handed a console for."""
+"""A report on a console, at 80 columns and in pipes too. Prints nothing but what it is handed a
+console for."""
 
 from __future__ import annotations
 
@@ -43,7 +44,11 @@ _LABELS = {
 def show(report: Report, console: Console) -> None:
     """Print a report."""
     if report.shown is None:
-        print_text(console, f"{report.store}: no trials yet; `attnfd-ray train` or `tune` with this store adds some")
+        print_text(
+            console,
+            f"{report.store}: no trials yet; `attnfd-ray train` or `tune` with this store adds "
+            "some",
+        )
         return
     _experiment(report.shown, console)
     if report.others:
@@ -74,7 +79,11 @@ def _experiment(shown: ExperimentReport, console: Console) -> None:
 
 def _protocol(report: ProtocolReport, console: Console) -> None:
     print_title(console, f"Protocol: {report.protocol}" if report.protocol else "No score yet")
-    heads = [("teacher", report.teacher), ("baseline", report.baseline), ("best config", report.best)]
+    heads = [
+        ("teacher", report.teacher),
+        ("baseline", report.baseline),
+        ("best config", report.best),
+    ]
     if any(line for _, line in heads):
         print_table(console, _heads([(name, line) for name, line in heads if line]))
     if report.gain:
@@ -87,7 +96,9 @@ def _protocol(report: ProtocolReport, console: Console) -> None:
         print_title(console, "IoU % of each class, at the best epoch")
         print_table(console, _classes(report.classes))
     if report.configs:
-        print_title(console, "Over seeds of complete trials (mean, 95 % interval; gains seed by seed)")
+        print_title(
+            console, "Over seeds of complete trials (mean, 95 % interval; gains seed by seed)"
+        )
         print_table(console, _configs(report.configs))
     several = repeated([*report.ranked, *report.others])
     for front in report.fronts:
@@ -121,28 +132,48 @@ def _what_it_is_worth(confirmation: Confirmation) -> str:
     together = f", so that all {confirmation.num_leaders} hold with 95 % (Bonferroni)"
     interval = f"{100 * confirmation.confidence:.4g} % interval{together if confirmation.num_leaders > 1 else ''}"
     parts = [
-        f"{confirmation.search_id} tried {tried}, so its best was lucky too; only seeds that it never used count here.",
-        f"Gains are seed by seed, each with a {interval}; tie: it contains 0. mIoU with 95 % intervals.",
+        (
+            f"{confirmation.search_id} tried {tried}, so its best was lucky too; only seeds that it "
+            "never used count here."
+        ),
+        (
+            f"Gains are seed by seed, each with a {interval}; tie: it contains 0. mIoU with 95 % "
+            "intervals."
+        ),
     ]
     if confirmation.num_missing:
-        parts.append(f"Left out, failed or not ended: {numbers.counted(confirmation.num_missing, 'run')}.")
+        parts.append(
+            f"Left out, failed or not ended: {numbers.counted(confirmation.num_missing, 'run')}."
+        )
     return " ".join(parts)
 
 
 def _heads(heads: Sequence[tuple[str, TrialLine]]) -> Table:
     tested = any(line.test_miou is not None for _, line in heads)
-    table = new_table(["", "Trial"], ["mIoU %", "Best at", "Last %", *(["Test %"] if tested else [])])
+    table = new_table(
+        ["", "Trial"], ["mIoU %", "Best at", "Last %", *(["Test %"] if tested else [])]
+    )
     for name, line in heads:
         at = numbers.of(line.best_epoch, line.epochs_total)
         cells = [numbers.percent(line.best_val_miou), at, numbers.percent(line.last_val_miou)]
-        add_row(table, name, line.trial_id, *cells, *([numbers.percent(line.test_miou)] if tested else []))
+        add_row(
+            table,
+            name,
+            line.trial_id,
+            *cells,
+            *([numbers.percent(line.test_miou)] if tested else []),
+        )
     return table
 
 
 def _classes(lines: Iterable[ClassLine]) -> Table:
     table = new_table(["Class"], ["teacher", "baseline", "best config"])
     for line in lines:
-        add_row(table, line.name, *(numbers.percent(iou) for iou in (line.teacher, line.baseline, line.best)))
+        add_row(
+            table,
+            line.name,
+            *(numbers.percent(iou) for iou in (line.teacher, line.baseline, line.best)),
+        )
     return table
 
 
@@ -164,8 +195,17 @@ def _over_seeds(line: ConfigLine | ConfirmedLine) -> list[str]:
     """Return a config's name, number of seeds, score and gain."""
     name = config_name("none (baseline)" if line.is_baseline else line.method, line.values)
     score, gain = line.best_val_miou, line.gain
-    gained = numbers.NONE if gain is None else numbers.interval(numbers.points(gain.mean), gain.half_width)
-    return [name, str(score.num), numbers.interval(numbers.percent(score.mean), score.half_width), gained]
+    gained = (
+        numbers.NONE
+        if gain is None
+        else numbers.interval(numbers.points(gain.mean), gain.half_width)
+    )
+    return [
+        name,
+        str(score.num),
+        numbers.interval(numbers.percent(score.mean), score.half_width),
+        gained,
+    ]
 
 
 def _ranking(ranked: Iterable[TrialLine], several: Set[str]) -> Table:
@@ -186,7 +226,12 @@ def _front(front: Front) -> Table:
     timed, repeated = front.latency_protocol is not None, max(front.num_seeds) > 1
     table = new_table(
         ["#", "Trial"],
-        [*(["Seeds"] if repeated else []), "mIoU %", "Params, M", *(["Latency, ms"] if timed else [])],
+        [
+            *(["Seeds"] if repeated else []),
+            "mIoU %",
+            "Params, M",
+            *(["Latency, ms"] if timed else []),
+        ],
         ["Values"],
     )
     for line, num_seeds in zip(front.lines, front.num_seeds, strict=True):
@@ -202,10 +247,15 @@ def _how_to_use(front: Front) -> str:
     timed = ""
     if front.latency_protocol:
         timed = (
-            f"Latency of one image, {front.latency_protocol}; trials that ran beside it on the same machine slow it: "
+            f"Latency of one image, {front.latency_protocol}; trials that ran beside it on the "
+            "same machine slow it: "
             "compare those of tune.concurrent: 1. "
         )
-    means = "Means over the seeds of a config, of which the best is named. " if max(front.num_seeds) > 1 else ""
+    means = (
+        "Means over the seeds of a config, of which the best is named. "
+        if max(front.num_seeds) > 1
+        else ""
+    )
     return f"{means}{timed}Settings of any: attnfd-ray report --best-config FILE --trial TRIAL."
 
 
@@ -232,7 +282,9 @@ def _values(line: TrialLine, several: Set[str]) -> str:
     """Return role, values, the seed where the config has several, and why the trial was stopped."""
     values = shown_values(line.values, as_written=line.role == "as_written")
     values |= {SEED: line.seed} if config_of(line) in several or SEED in line.values else {}
-    what = " ".join(part for part in (_LABELS.get(line.role, ""), numbers.assignments(values)) if part)
+    what = " ".join(
+        part for part in (_LABELS.get(line.role, ""), numbers.assignments(values)) if part
+    )
     return "; ".join(part for part in (what, line.stop_reason) if part)
 
 

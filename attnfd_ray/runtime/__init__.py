@@ -1,1 +1,2 @@
-"""Where things run: the only home of ray. May import train, search, store, report and all below them."""
+"""Where things run: the only home of ray. May import train, search, store, report and all below
+them."""

@@ -1,4 +1,5 @@
-"""What the networks of an experiment predict, drawn beside images and labels of its val split. No ray."""
+"""What the networks of an experiment predict, drawn beside images and labels of its val split. No
+ray."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from attnfd_ray.data.loading.transforms import eval_transform, normalised
 from attnfd_ray.errors import DataError, StoreError
 from attnfd_ray.runtime.stored_networks import NAMES, NotAvailable, StoredNetwork, StoredNetworks
 from attnfd_ray.store.store import Store
-from attnfd_ray.train.inference import votes
+from attnfd_ray.train.inference import class_scores
 
 _MOST_CANDIDATES = 100  # images whose labels are read to choose among
 
@@ -42,15 +43,18 @@ def draw(
     data_root: str | None = None,
     own_code: bool = False,
 ) -> Picture:
-    """Draw images, labels, baseline, best config and teacher of an experiment: the one named, else the latest.
+    """Draw images, labels, baseline, best config and teacher of an experiment: the one named, else
+    the latest.
 
-    `teacher_file` is a teacher that was not trained in the store, `data_root` where the dataset lies now, and
-    `own_code` allows to import `package.module:Attribute` that the store names. Raises StoreError where there is
-    nothing to draw, DataError and CheckpointError for files that do not fit.
-    """
+    `teacher_file` is a teacher that was not trained in the store, `data_root` where the dataset
+    lies now, and `own_code` allows to import `package.module:Attribute` that the store names.
+    Raises StoreError where there is nothing to draw, DataError and CheckpointError for files that
+    do not fit."""
     shown = summarise(store, experiment=experiment).shown
     if shown is None:
-        raise StoreError(f"{store.name}: no trials yet; `attnfd-ray train` or `tune` with this store adds some")
+        raise StoreError(
+            f"{store.name}: no trials yet; `attnfd-ray train` or `tune` with this store adds some"
+        )
     stored = StoredNetworks(store, shown.protocols[0], own_code=own_code)
     data = stored.section("data", DataSettings)
     data = data.model_copy(update={"cache": "none"} | ({"root": data_root} if data_root else {}))
@@ -58,7 +62,9 @@ def draw(
     networks, missing = [], []
     for name in NAMES:
         try:
-            networks.append(stored.load(name, num_classes=dataset.num_classes, teacher_file=teacher_file))
+            networks.append(
+                stored.load(name, num_classes=dataset.num_classes, teacher_file=teacher_file)
+            )
         except NotAvailable as error:
             missing.append(f"{name}: {error}")
     if not networks:
@@ -73,23 +79,30 @@ def draw(
         note=f"{note} mIoU is of the whole split.",
     )
     names = [network.name for network in networks]
-    return Picture(png=encoded(picture, "PNG"), num_images=len(indices), shown=names, missing=missing)
+    return Picture(
+        png=encoded(picture, "PNG"), num_images=len(indices), shown=names, missing=missing
+    )
 
 
 def _val_split(data: DataSettings, stored: StoredNetworks) -> SegmentationDataset:
     """Return the split that the networks were scored on; DataError if the files are others now."""
-    train_set, val_set = open_dataset(data, split=data.train_split), open_dataset(data, split=data.val_split)
+    train_set, val_set = (
+        open_dataset(data, split=data.train_split),
+        open_dataset(data, split=data.val_split),
+    )
     here, there = data_hash((train_set, val_set)), stored.row["data_hash"]
     if there not in (None, here):
         raise DataError(
-            f"{data.root}: holds other files than trial {stored.row['trial_id']} was scored on (data_hash {here}, "
+            f"{data.root}: holds other files than trial {stored.row['trial_id']} was scored on "
+            f"(data_hash {here}, "
             f"there {there}); give the dataset of that time with --data-root DIR"
         )
     return val_set
 
 
 def _choose(dataset: SegmentationDataset, data: DataSettings, count: int) -> list[int]:
-    """Return the images to draw: of candidates spread evenly over the scored ones, those that show most classes."""
+    """Return the images to draw: of candidates spread evenly over the scored ones, those that show
+    most classes."""
     limit = min(len(dataset), data.val_limit or len(dataset))
     step = max(1.0, limit / max(count, _MOST_CANDIDATES))
     candidates = [int(place * step) for place in range(int(limit / step))]
@@ -105,12 +118,19 @@ def _compare(
     image_CHW, label_HW = dataset.read(index)
     input_CHW, scored_HW = eval_transform(image_CHW, label_HW, data)
     images_NCHW = normalised(input_CHW[None])
-    predicted = (votes(network.model, images_NCHW, data, size=scored_HW.shape)[0].argmax(dim=0) for network in networks)
+    predicted = (
+        class_scores(network.model, images_NCHW, data, size=scored_HW.shape)[0].argmax(dim=0)
+        for network in networks
+    )
     labels_HW = [scored_HW.numpy(), *(predicted_HW.byte().numpy() for predicted_HW in predicted)]
     return ComparisonRow(image_CHW.permute(1, 2, 0).numpy(), labels_HW)
 
 
 def _title(network: StoredNetwork) -> list[str]:
     what = {"baseline": "student alone"}.get(network.name, network.method)
-    score = "mIoU not in the store" if network.miou is None else f"mIoU {numbers.percent(network.miou)} %"
+    score = (
+        "mIoU not in the store"
+        if network.miou is None
+        else f"mIoU {numbers.percent(network.miou)} %"
+    )
     return [f"{network.name} ({what})" if what else network.name, score]

@@ -1,4 +1,5 @@
-"""What every command that runs jobs does around them: checks, a lock, worker groups and the teacher."""
+"""What every command that runs jobs does around them: checks, a lock, worker groups and the
+teacher."""
 
 from __future__ import annotations
 
@@ -48,8 +49,11 @@ from attnfd_ray.store.store import Store
 
 
 @contextmanager
-def claimed(settings: ExperimentSettings, command: str, *, fresh: bool, say: Say) -> Iterator[tuple[str, Job, Sizes]]:
-    """Check what can be checked without workers, then hold the experiment; yield its id, a job to fill in, sizes.
+def open_experiment(
+    settings: ExperimentSettings, command: str, *, fresh: bool, say: Say
+) -> Iterator[tuple[str, Job, Sizes]]:
+    """Check what can be checked without workers, then hold the experiment; yield its id, a job to
+    fill in, sizes.
 
     The job's settings know the hashes of the files that networks start from.
     """
@@ -78,10 +82,16 @@ def claimed(settings: ExperimentSettings, command: str, *, fresh: bool, say: Say
 
 
 @contextmanager
-def worker_groups(
-    settings: ExperimentSettings, template: Job, find: Callable[[], Capacity], say: Say, *, verbose: bool
+def start_worker_groups(
+    settings: ExperimentSettings,
+    template: Job,
+    find: Callable[[], Capacity],
+    say: Say,
+    *,
+    verbose: bool,
 ) -> Iterator[WorkerGroups]:
-    """Start as many worker groups as fit, tell of nodes that go, and take their traces away at the end."""
+    """Start as many worker groups as fit, tell of nodes that go, and take their traces away at the
+    end."""
     name = f"{template.trial_id}-{uuid.uuid4().hex[:8]}"
     # Ray wants a directory that every node sees; nothing in it is needed once the command is over
     storage = Path(settings.store) / "ray" / name
@@ -91,10 +101,17 @@ def worker_groups(
     try:
         with connected(verbose=verbose):
             room = find()
-            local = on_loopback() and all(node["NodeManagerAddress"] == LOOPBACK for node in room.nodes)
+            local = on_loopback() and all(
+                node["NodeManagerAddress"] == LOOPBACK for node in room.nodes
+            )
             with (
                 WorkerGroups(
-                    room.shape, count=room.groups, name=name, storage=storage, verbose=verbose, local=local
+                    room.shape,
+                    count=room.groups,
+                    name=name,
+                    storage=storage,
+                    verbose=verbose,
+                    local=local,
                 ) as groups,
                 interrupt.stoppable(groups.interrupt),
                 watched(say),
@@ -104,17 +121,28 @@ def worker_groups(
         raise broker_lost(error) from None
     finally:
         shutil.rmtree(storage, ignore_errors=True)
-        # after Ctrl-C workers may live, and hold images, until this process is gone; nobody will look at them then
+        # after Ctrl-C workers may live, and hold images, until this process is gone; nobody will
+        # look at them then
         forget_memory(in_use_too=ray_in_use())
 
 
 def checked_capacity(
-    settings: ExperimentSettings, sizes: Sizes, *, asked: int | str, trials: int, patience: WaitPolicy, say: Say
+    settings: ExperimentSettings,
+    sizes: Sizes,
+    *,
+    asked: int | str,
+    trials: int,
+    patience: WaitPolicy,
+    say: Say,
 ) -> Capacity:
-    """Return the room there is; raises what is wrong with any node that would be part of it, or with the disk."""
+    """Return the room there is; raises what is wrong with any node that would be part of it, or
+    with the disk."""
     while True:
         room = wait_for_capacity(settings, asked=asked, trials=trials, patience=patience, say=say)
-        problems = [*problems_of_nodes(settings, room), *lacking_disk(settings, room, sizes, trials=trials)]
+        problems = [
+            *problems_of_nodes(settings, room),
+            *lacking_disk(settings, room, sizes, trials=trials),
+        ]
         if not problems:
             return room
         asked_ids = {node["NodeID"] for node in room.nodes if node["Alive"]}
@@ -124,9 +152,15 @@ def checked_capacity(
 
 
 def with_teacher(
-    settings: ExperimentSettings, groups: WorkerGroups, job: Job, listener: Callback, *, searching: bool = False
+    settings: ExperimentSettings,
+    groups: WorkerGroups,
+    job: Job,
+    listener: Callback,
+    *,
+    searching: bool = False,
 ) -> Job:
-    """Return the job with the teacher it learns from, if its method, or one that is searched, learns from one."""
+    """Return the job with the teacher it learns from, if its method, or one that is searched,
+    learns from one."""
     other_methods = searching and not settings.search.keys().isdisjoint({"method", "method.name"})
     if settings.teacher is None or not (other_methods or method_class(settings).needs_teacher):
         return job
@@ -135,13 +169,17 @@ def with_teacher(
 
 
 def check_networks(
-    settings: ExperimentSettings, num_classes: int, *, searching: bool = True, say: Say | None = None
+    settings: ExperimentSettings,
+    num_classes: int,
+    *,
+    searching: bool = True,
+    say: Say | None = None,
 ) -> Sizes:
-    """Build both networks and the method once, so that weights or gates that do not fit end the command at its start.
+    """Build both networks and the method once, so that weights or gates that do not fit end the
+    command at its start.
 
-    `say` hears what was taken from files of first weights. A search that varies the student may draw the largest there
-    is, and the sizes are that one's.
-    """
+    `say` hears what was taken from files of first weights. A search that varies the student may
+    draw the largest there is, and the sizes are that one's."""
     student = build_model(settings.student, num_classes=num_classes)
     first_weights_of = {"student": student.first_weights}
     teacher = None
@@ -157,16 +195,25 @@ def check_networks(
     sizes = [_sizes(settings, student, teacher)]
     for other in searched_students(settings) if searching else ():
         with contextlib.suppress(AttnFDError):  # what cannot be built is told when its trial comes
-            sizes.append(_sizes(other, build_model(other.student, num_classes=num_classes), teacher))
-    return Sizes(student=max(size.student for size in sizes), learned=max(size.learned for size in sizes))
+            sizes.append(
+                _sizes(other, build_model(other.student, num_classes=num_classes), teacher)
+            )
+    return Sizes(
+        student=max(size.student for size in sizes), learned=max(size.learned for size in sizes)
+    )
 
 
 def searched_students(settings: ExperimentSettings) -> Iterator[ExperimentSettings]:
-    """Yield the settings with every student that is searched, of a range of widths the widest; no first weights."""
+    """Yield the settings with every student that is searched, of a range of widths the widest; no
+    first weights."""
     paths = [path for path in CHANGED_BY[PARAMS] if path in settings.search]
-    for values in itertools.product(*(_largest(settings.search[path]) for path in paths)) if paths else ():
+    for values in (
+        itertools.product(*(_largest(settings.search[path]) for path in paths)) if paths else ()
+    ):
         try:
-            other = with_values(settings, dict(zip(paths, values, strict=True)) | {"student.pretrained": "none"})
+            other = with_values(
+                settings, dict(zip(paths, values, strict=True)) | {"student.pretrained": "none"}
+            )
         except ValueError:  # pydantic's: these do not go together, and no trial has them
             continue
         yield other
@@ -178,16 +225,22 @@ def _largest(space: Space) -> list[Any]:
     return [max(values)] if all(isinstance(value, int | float) for value in values) else values
 
 
-def _sizes(settings: ExperimentSettings, student: SegmentationModel, teacher: FrozenTeacher | None) -> Sizes:
+def _sizes(
+    settings: ExperimentSettings, student: SegmentationModel, teacher: FrozenTeacher | None
+) -> Sizes:
     method, _ = build_method(settings, student, teacher)
-    counts = [sum(parameter.numel() for parameter in module.parameters()) for module in (student, method)]
+    counts = [
+        sum(parameter.numel() for parameter in module.parameters()) for module in (student, method)
+    ]
     return Sizes(student=counts[0], learned=sum(counts))
 
 
 def check_store_is_permanent(settings: ExperimentSettings) -> None:
-    """Refuse a store inside the copy of the working directory that a Ray job runs in, and that ends with it."""
+    """Refuse a store inside the copy of the working directory that a Ray job runs in, and that ends
+    with it."""
     if "/runtime_resources/working_dir_files/" in settings.store:
         raise ConfigError(
-            f"store: {settings.store} is thrown away when the job ends; give an absolute path that lasts, "
+            f"store: {settings.store} is thrown away when the job ends; give an absolute path "
+            "that lasts, "
             "with --set store=/shared/results or ATTNFD_STORE"
         )

@@ -1,8 +1,8 @@
-"""From a results store back to networks: baseline, best config and teacher with the weights of their best epochs.
+"""From a results store back to networks: baseline, best config and teacher with the weights of
+their best epochs.
 
-A store may come from someone else. So weights are read from inside it only, and code that it names is imported only if
-the user allows it. No ray.
-"""
+A store may come from someone else. So weights are read from inside it only, and code that it names
+is imported only if the user allows it. No ray."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _Section = TypeVar("_Section", bound=StrictModel)
 
 
 class StoredNetwork(NamedTuple):
-    """A network in eval mode; `miou` is its score on the whole val split, None where the store does not say."""
+    """A network in eval mode; `miou` is its score on the whole val split, None where the store does
+    not say."""
 
     name: str
     method: str | None
@@ -38,8 +39,8 @@ class NotAvailable(Exception):
 class StoredNetworks:
     """The networks that a report names, by `NAMES`.
 
-    StoreError where none of them has a row, or where a row names code of someone's own and `own_code` is off.
-    """
+    StoreError where none of them has a row, or where a row names code of someone's own and
+    `own_code` is off."""
 
     def __init__(self, store: Store, protocol: ProtocolReport, *, own_code: bool) -> None:
         self._store, self._own_code = store, own_code
@@ -62,16 +63,20 @@ class StoredNetworks:
         return self.rows[self._first]
 
     def section(self, name: str, kind: type[_Section]) -> _Section:
-        """Return a section of the settings that the networks were trained with. Raises StoreError."""
+        """Return a section of the settings that the networks were trained with. Raises
+        StoreError."""
         try:
             return kind.model_validate(self._configs[self._first].get(name))
         except ValueError as error:  # pydantic's
             text = " ".join(str(error).split())[:200]
             raise StoreError(
-                f"{self._store.name}: the settings of trial {self.row['trial_id']} cannot be used: {text}"
+                f"{self._store.name}: the settings of trial {self.row['trial_id']} cannot be "
+                f"used: {text}"
             ) from None
 
-    def load(self, name: str, *, num_classes: int, teacher_file: Path | None = None) -> StoredNetwork:
+    def load(
+        self, name: str, *, num_classes: int, teacher_file: Path | None = None
+    ) -> StoredNetwork:
         """Return a network; `teacher_file` is the teacher where it was not trained in the store.
 
         Raises NotAvailable, and CheckpointError for a file that does not fit.
@@ -85,7 +90,9 @@ class StoredNetworks:
         if header is None:
             raise CheckpointError(f"{file}: is no file of weights that attnfd-ray wrote")
         method = line.method if name == "best config" else None
-        return StoredNetwork(name, method, line.best_val_miou, _loaded(header.settings, file, num_classes))
+        return StoredNetwork(
+            name, method, line.best_val_miou, _loaded(header.settings, file, num_classes)
+        )
 
     def _teacher_of_file(self, file: Path | None, num_classes: int) -> StoredNetwork:
         teacher_hash = self.row["teacher_hash"]
@@ -95,7 +102,8 @@ class StoredNetworks:
             raise NotAvailable("its file is not part of the store; give it with --teacher FILE")
         if (found := model_hash(file)[: len(teacher_hash)]) != teacher_hash:
             raise CheckpointError(
-                f"{file}: is not the teacher of trial {self.row['trial_id']} (hash {found}, there {teacher_hash})"
+                f"{file}: is not the teacher of trial {self.row['trial_id']} (hash {found}, there "
+                f"{teacher_hash})"
             )
         settings = self.section("teacher", TeacherSettings)
         return StoredNetwork("teacher", None, None, _loaded(settings, file, num_classes))
@@ -107,9 +115,13 @@ class StoredNetworks:
             raise NotAvailable(f"trial {row['trial_id']} has no weights")
         file: Path = (root / row["checkpoint"]).resolve()
         if not file.is_relative_to(root):
-            raise NotAvailable(f"the weights of trial {row['trial_id']} are outside the store and are not read")
+            raise NotAvailable(
+                f"the weights of trial {row['trial_id']} are outside the store and are not read"
+            )
         if not file.is_file():
-            raise NotAvailable(f"the weights of trial {row['trial_id']} were not kept (see tune.keep_weights)")
+            raise NotAvailable(
+                f"the weights of trial {row['trial_id']} were not kept (see tune.keep_weights)"
+            )
         return file
 
     def _config(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,13 +129,18 @@ class StoredNetworks:
         try:
             config: dict[str, Any] = json.loads(row["config_json"] or "{}")
             sections = [config.get(name) or {} for name in ("data", "student", "teacher")]
-            values = [section.get(key) for section in sections for key in ("name", "arch", "backbone")]
+            values = [
+                section.get(key) for section in sections for key in ("name", "arch", "backbone")
+            ]
         except (ValueError, AttributeError):
-            raise StoreError(f"{self._store.name}: the settings of trial {row['trial_id']} cannot be read") from None
+            raise StoreError(
+                f"{self._store.name}: the settings of trial {row['trial_id']} cannot be read"
+            ) from None
         named = sorted({value for value in values if isinstance(value, str) and ":" in value})
         if named and not self._own_code:
             raise StoreError(
-                f"{self._store.name}: trial {row['trial_id']} names code of someone's own ({', '.join(named)[:200]}), "
+                f"{self._store.name}: trial {row['trial_id']} names code of someone's own "
+                f"({', '.join(named)[:200]}), "
                 "which is not imported on a store's word; give --own-code if you trust it"
             )
         return config

@@ -1,1 +1,2 @@
-"""What a search tries next, rebuilt from what it tried. Imports config, registry, errors, optuna; no torch, no ray."""
+"""What a search tries next, rebuilt from what it tried. Imports config, registry, errors, optuna;
+no torch, no ray."""

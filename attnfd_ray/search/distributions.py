@@ -1,8 +1,8 @@
 """The spaces of `search:` as Optuna's distributions, and values there and back. No torch, no ray.
 
-Values are what the settings take, by dotted path: {"method.layers": ["aspp"], "optim.lr": 0.01}. Params are what Optuna
-sees: a subset is one yes/no a member, named `path[member]`; choices it could not store or tell apart are JSON texts.
-"""
+Values are what the settings take, by dotted path: {"method.layers": ["aspp"], "optim.lr": 0.01}.
+Params are what Optuna sees: a subset is one yes/no a member, named `path[member]`; choices it could
+not store or tell apart are JSON texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from attnfd_ray.config.spaces import Choice, FloatRange, IntRange, Space, Subset
 
@@ -32,19 +37,24 @@ def to_distributions(search: Mapping[str, Space]) -> dict[str, BaseDistribution]
             case IntRange(ends=(low, high), step=step, log=log):
                 found[path] = IntDistribution(low, high - (high - low) % step, log=log, step=step)
             case Subset(subset=members):
-                found |= {f"{path}[{member}]": CategoricalDistribution([False, True]) for member in members}
+                found |= {
+                    f"{path}[{member}]": CategoricalDistribution([False, True])
+                    for member in members
+                }
             case _:
                 raise TypeError(f"no distribution for {space!r}")
     return found
 
 
 def decode(params: Mapping[str, Any], search: Mapping[str, Space]) -> dict[str, Any]:
-    """Return the values of Optuna's params; a subset may come out with too few or too many members."""
+    """Return the values of Optuna's params; a subset may come out with too few or too many
+    members."""
     return {path: _decode(params, path, space) for path, space in search.items()}
 
 
 def encode(values: Mapping[str, Any], search: Mapping[str, Space]) -> dict[str, Any] | None:
-    """Return Optuna's params of these values, or None where one is outside its space, missing or not searched."""
+    """Return Optuna's params of these values, or None where one is outside its space, missing or
+    not searched."""
     if values.keys() != search.keys():
         return None
     params: dict[str, Any] = {}
@@ -69,9 +79,12 @@ def num_values(distribution: BaseDistribution) -> int | None:
 
 
 def walk(
-    distributions: Mapping[str, BaseDistribution], start: int = 0, others: Mapping[str, Any] | None = None
+    distributions: Mapping[str, BaseDistribution],
+    start: int = 0,
+    others: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield every combination once, from number `start` round to it again; real numbers stay as `others` says."""
+    """Yield every combination once, from number `start` round to it again; real numbers stay as
+    `others` says."""
     counts = {name: num_values(distribution) or 1 for name, distribution in distributions.items()}
     total = math.prod(counts.values())
     for number in range(total):
@@ -118,12 +131,18 @@ def _encode(value: Any, path: str, space: Space) -> dict[str, Any] | None:
             if step is None:
                 return {path: float(value)}
             k = round((value - low) / step)
-            return {path: _float_at(low, step, k)} if abs((value - low) / step - k) < _NEAR else None
+            return (
+                {path: _float_at(low, step, k)} if abs((value - low) / step - k) < _NEAR else None
+            )
         case IntRange(ends=(low, high), step=step):
             fits = _is_number(value) and low <= value <= high and (value - low) % step == 0
             return {path: int(value)} if fits else None
         case Subset(subset=members, min=least, max=most):
-            if not isinstance(value, list | tuple) or not set(value) <= set(members) or len(set(value)) != len(value):
+            if (
+                not isinstance(value, list | tuple)
+                or not set(value) <= set(members)
+                or len(set(value)) != len(value)
+            ):
                 return None
             fits = least <= len(value) <= (most or len(members))
             return {f"{path}[{member}]": member in value for member in members} if fits else None
@@ -131,14 +150,18 @@ def _encode(value: Any, path: str, space: Space) -> dict[str, Any] | None:
 
 
 def _labels(choices: Sequence[Any]) -> list[Any]:
-    """Return what stands for each choice: itself, unless it is a list or Optuna would take two for one (1 and true)."""
+    """Return what stands for each choice: itself, unless it is a list or Optuna would take two for
+    one (1 and true)."""
     texts = [_text(choice) for choice in choices]
-    plain = all(choice is None or isinstance(choice, bool | int | float | str) for choice in choices)
+    plain = all(
+        choice is None or isinstance(choice, bool | int | float | str) for choice in choices
+    )
     return list(choices) if plain and len(set(choices)) == len(set(texts)) else texts
 
 
 def _position(value: Any, choices: Sequence[Any]) -> int | None:
-    """Return where `value` stands: as the very same text if it does, else as an equal (8 for 8.0)."""
+    """Return where `value` stands: as the very same text if it does, else as an equal (8 for
+    8.0)."""
     texts = [_text(choice) for choice in choices]
     if _text(value) in texts:
         return texts.index(_text(value))

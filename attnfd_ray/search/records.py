@@ -15,11 +15,11 @@ State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED", "INFEASIBLE"]
 
 @dataclass(frozen=True, kw_only=True)
 class PastTrial:
-    """A trial of an earlier session, as the store tells it; epochs count from 1, val_miou is a fraction.
+    """A trial of an earlier session, as the store tells it; epochs count from 1, val_miou is a
+    fraction.
 
-    `seed` is the train.seed it ran with; None: the file's. `measures` are what else a metric may ask for:
-    `student_params`, `latency_ms`.
-    """
+    `seed` is the train.seed it ran with; None: the file's. `measures` are what else a metric may
+    ask for: `student_params`, `latency_ms`."""
 
     trial_id: str
     role: Role
@@ -32,7 +32,8 @@ class PastTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """What to run next; `values` are the searched ones by dotted path, and `settings` has them applied."""
+    """What to run next; `values` are the searched ones by dotted path, and `settings` has them
+    applied."""
 
     trial_id: str
     index: int
@@ -43,7 +44,8 @@ class Suggestion:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStartSummary:
-    """How many trials of an earlier search the sampler knows, and how many were left out as outside this space."""
+    """How many trials of an earlier search the sampler knows, and how many were left out as outside
+    this space."""
 
     taken: int = 0
     outside: int = 0
@@ -65,7 +67,8 @@ CONTINUE = Decision(stop=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Where a search stands; scores are best val_miou so far, and those of baselines are not among `best_value`."""
+    """Where a search stands; scores are best val_miou so far, and those of baselines are not among
+    `best_value`."""
 
     planned: int = 0
     complete: int = 0

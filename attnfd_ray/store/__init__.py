@@ -1,1 +1,2 @@
-"""The results store: write-once Parquet parts that anyone's pyarrow, pandas or duckdb can read. No torch, no ray."""
+"""The results store: write-once Parquet parts that anyone's pyarrow, pandas or duckdb can read. No
+torch, no ray."""

@@ -8,10 +8,11 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file that no reader ever sees half of, and that is on the disk when this returns. Raises OSError.
+    """Write a file that no reader ever sees half of, and that is on the disk when this returns.
+    Raises OSError.
 
-    Until it is whole it has a name with a dot in front, which pyarrow, pandas, duckdb and shell patterns pass over.
-    """
+    Until it is whole it has a name with a dot in front, which pyarrow, pandas, duckdb and shell
+    patterns pass over."""
     aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with aside.open("xb") as file:

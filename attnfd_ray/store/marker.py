@@ -1,4 +1,5 @@
-"""The file that says "this directory is a store", so that nothing else is ever mistaken for one or written into."""
+"""The file that says "this directory is a store", so that nothing else is ever mistaken for one or
+written into."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ FORMAT = "attnfd-ray store"
 def check(root: Path) -> None:
     """Raise StoreError unless `root` is a store that this version can read."""
     if not root.exists():
-        raise StoreError(f"{root}: there is no such directory; `attnfd-ray train` or `tune` makes a store")
+        raise StoreError(
+            f"{root}: there is no such directory; `attnfd-ray train` or `tune` makes a store"
+        )
     if not root.is_dir():
         raise StoreError(f"{root}: is a file; a store is a directory")
     try:
@@ -26,22 +29,27 @@ def check(root: Path) -> None:
         version = int(marker["schema_version"])
     except FileNotFoundError:
         raise StoreError(
-            f"{root}: not an attnfd-ray store: no {NAME} there; name a store, or a new or empty directory to make one"
+            f"{root}: not an attnfd-ray store: no {NAME} there; name a store, or a new or empty "
+            "directory to make one"
         ) from None
     except OSError as error:
         raise StoreError(f"{root / NAME}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         known, version = False, 0
     if not known:
-        raise StoreError(f"{root / NAME}: does not say what an attnfd-ray store says; restore it from a copy")
+        raise StoreError(
+            f"{root / NAME}: does not say what an attnfd-ray store says; restore it from a copy"
+        )
     if version > SCHEMA_VERSION:
         raise StoreError(
-            f"{root}: written by a newer attnfd-ray: schema {version}, this one knows {SCHEMA_VERSION}; upgrade it"
+            f"{root}: written by a newer attnfd-ray: schema {version}, this one knows "
+            f"{SCHEMA_VERSION}; upgrade it"
         )
 
 
 def create(root: Path, tables: list[str]) -> None:
-    """Make `root` a store unless it is one; raise StoreError where it is something else or cannot be written.
+    """Make `root` a store unless it is one; raise StoreError where it is something else or cannot
+    be written.
 
     Several processes may do so at once: the marker comes first, and is the same whoever writes it.
     """
@@ -61,4 +69,6 @@ def create(root: Path, tables: list[str]) -> None:
         raise StoreError(f"{root}: cannot be written: {error.strerror}") from None
     for directory in (root, *(root / table for table in tables)):
         if not os.access(directory, os.W_OK | os.X_OK):
-            raise StoreError(f"{directory}: cannot be written: no permission, or the file system is read-only")
+            raise StoreError(
+                f"{directory}: cannot be written: no permission, or the file system is read-only"
+            )

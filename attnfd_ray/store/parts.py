@@ -24,7 +24,10 @@ _PART = re.compile(r"(?P<trial_id>.+)\.a\d+\.\w+-[0-9a-f]{8}\.parquet")
 def check_trial_id(trial_id: str) -> None:
     """Raise StoreError for a trial id that cannot be a file name everywhere."""
     if not _TRIAL_ID.fullmatch(trial_id):
-        raise StoreError(f"trial id {trial_id!r}: needs letters, digits, '.', '_' or '-', at most 150, no dot first")
+        raise StoreError(
+            f"trial id {trial_id!r}: needs letters, digits, '.', '_' or '-', at most 150, no dot "
+            "first"
+        )
 
 
 def write(directory: Path, table: pa.Table, *, trial_id: str, attempt: int, what: str) -> Path:
@@ -45,7 +48,9 @@ def find(directory: Path) -> list[Path]:
     """Return the parts there, in order of name."""
     if not directory.is_dir():
         return []  # copying tools and git leave empty directories behind
-    return sorted(path for path in directory.iterdir() if path.suffix == ".parquet" and path.name[0] != ".")
+    return sorted(
+        path for path in directory.iterdir() if path.suffix == ".parquet" and path.name[0] != "."
+    )
 
 
 def trial_of(part: Path) -> str | None:
@@ -78,6 +83,7 @@ def _read_one(path: Path, columns: list[str] | None) -> pa.Table:
 
 
 def join(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
-    """Return all rows with exactly the columns of `schema`: null where a part lacks one, its further ones left out."""
+    """Return all rows with exactly the columns of `schema`: null where a part lacks one, its
+    further ones left out."""
     table = pa.concat_tables([schema.empty_table(), *tables], promote_options="permissive")
     return table.select(schema.names).cast(schema).combine_chunks()

@@ -13,7 +13,10 @@ from typing import Any, Literal, get_args
 from attnfd_ray.store.schema import SCHEMA_VERSION
 
 Role = Literal["teacher", "baseline", "as_written", "baseline_trial", "trial", "run", "confirm"]
-BASELINES: tuple[Role, ...] = ("baseline", "baseline_trial")  # a search's student alone: as the file has it, and tuned
+BASELINES: tuple[Role, ...] = (
+    "baseline",
+    "baseline_trial",
+)  # a search's student alone: as the file has it, and tuned
 
 
 class TrialState(StrEnum):
@@ -56,7 +59,8 @@ class _Row:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRow(_Row):
-    """One finished epoch, 1-based; mIoU and accuracies are fractions, `wall_s` is of this epoch alone."""
+    """One finished epoch, 1-based; mIoU and accuracies are fractions, `wall_s` is of this epoch
+    alone."""
 
     epoch: int
     epochs_total: int
@@ -76,15 +80,17 @@ class EpochRow(_Row):
     def __post_init__(self) -> None:
         super().__post_init__()
         assert 1 <= self.epoch <= self.epochs_total, (self.epoch, self.epochs_total)
-        _check_fractions(self.val_miou, self.val_pixel_acc, self.val_class_acc, *(self.class_iou or ()))
+        _check_fractions(
+            self.val_miou, self.val_pixel_acc, self.val_class_acc, *(self.class_iou or ())
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow(_Row):
     """How a trial stands: written once when an attempt starts (RUNNING) and once when it ends.
 
-    `wall_s` counts all attempts together. `checkpoint` may be any path: the store keeps it relative where it can.
-    """
+    `wall_s` counts all attempts together. `checkpoint` may be any path: the store keeps it relative
+    where it can."""
 
     state: TrialState
     stop_reason: str | None = None
@@ -122,10 +128,15 @@ class TrialRow(_Row):
         super().__post_init__()
         assert self.stop_reason is None or self.state is TrialState.PRUNED, self.state
         _check_fractions(self.best_val_miou, self.last_val_miou)
-        _check_fractions(self.test_miou, self.test_pixel_acc, self.test_class_acc, *(self.test_class_iou or ()))
+        _check_fractions(
+            self.test_miou, self.test_pixel_acc, self.test_class_acc, *(self.test_class_iou or ())
+        )
 
 
 def _check_fractions(*values: float | None) -> None:
-    """A percentage here would be off by 100 in every report; NaN is what a diverged run measures."""
+    """A percentage here would be off by 100 in every report; NaN is what a diverged run
+    measures."""
     for value in values:
-        assert value is None or math.isnan(value) or 0 <= value <= 1, f"{value} is not a fraction 0..1"
+        assert value is None or math.isnan(value) or 0 <= value <= 1, (
+            f"{value} is not a fraction 0..1"
+        )

@@ -1,8 +1,9 @@
-"""The columns of the two tables, with units in the names. Imports pyarrow and nothing of the package.
+"""The columns of the two tables, with units in the names. Imports pyarrow and nothing of the
+package.
 
-mIoU and accuracies are fractions 0..1. A column, once released, keeps its name, type and meaning: parts written by any
-version stay readable, and readers see null where an old part has no such column.
-"""
+mIoU and accuracies are fractions 0..1. A column, once released, keeps its name, type and meaning:
+parts written by any version stay readable, and readers see null where an old part has no such
+column."""
 
 from __future__ import annotations
 
@@ -39,10 +40,13 @@ EPOCHS = pa.schema(
         ("lr", _FLOAT),
         ("images_per_s", _FLOAT),
         ("wall_s", _FLOAT),  # of this epoch
-        # loss term -> L2 norm of its gradient by the student's parameters, of the first accumulated part of a batch;
-        # null: not measured
+        # loss term -> L2 norm of its gradient by the student's parameters, of the first accumulated
+        # part of a batch; null: not measured
         ("gradient_norms", pa.map_(_TEXT, _FLOAT)),
-        ("gradient_cosines", pa.map_(_TEXT, _FLOAT)),  # loss term -> cosine with the gradient of cross_entropy
+        (
+            "gradient_cosines",
+            pa.map_(_TEXT, _FLOAT),
+        ),  # loss term -> cosine with the gradient of cross_entropy
     ]
 )
 
@@ -59,7 +63,10 @@ TRIALS = pa.schema(
         ("best_val_miou", _FLOAT),
         ("best_epoch", _INT),
         ("last_val_miou", _FLOAT),
-        ("test_miou", _FLOAT),  # of the best epoch's weights, once, at the end; null without a test split
+        (
+            "test_miou",
+            _FLOAT,
+        ),  # of the best epoch's weights, once, at the end; null without a test split
         ("test_pixel_acc", _FLOAT),
         ("test_class_acc", _FLOAT),
         ("test_class_iou", pa.list_(_FLOAT)),
@@ -68,8 +75,14 @@ TRIALS = pa.schema(
         ("epochs_total", _INT),
         ("protocol", _TEXT),
         ("student_params", _INT),
-        ("latency_ms", _FLOAT),  # median forward of the student, one image; null unless a search aims at it
-        ("latency_protocol", _TEXT),  # size, precision, device and threads; unlike ones are never compared
+        (
+            "latency_ms",
+            _FLOAT,
+        ),  # median forward of the student, one image; null unless a search aims at it
+        (
+            "latency_protocol",
+            _TEXT,
+        ),  # size, precision, device and threads; unlike ones are never compared
         ("teacher_hash", _TEXT),  # of the teacher learnt from; a teacher's row carries its own
         ("data_hash", _TEXT),
         ("class_names", pa.list_(_TEXT)),  # in the order of class_iou

@@ -1,8 +1,9 @@
-"""The whole state of a run on disk, so that a run killed at any moment goes on as if nothing had happened.
+"""The whole state of a run on disk, so that a run killed at any moment goes on as if nothing had
+happened.
 
-`<run>/checkpoints/epoch-0003/` holds `state.pt` and, written last, `manifest.json` with its checksum; the directory is
-filled under another name and renamed. What has no manifest, or one that does not fit, was never there.
-"""
+`<run>/checkpoints/epoch-0003/` holds `state.pt` and, written last, `manifest.json` with its
+checksum; the directory is filled under another name and renamed. What has no manifest, or one that
+does not fit, was never there."""
 
 from __future__ import annotations
 
@@ -32,19 +33,24 @@ class Checkpoint:
     directory: Path
 
     def load(self) -> dict[str, Any]:
-        """Return the state, tensors on the CPU. Runs no code from the file: one that asks for it is refused."""
+        """Return the state, tensors on the CPU. Runs no code from the file: one that asks for it is
+        refused."""
         try:
-            state: dict[str, Any] = torch.load(self.directory / _STATE, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(
+                self.directory / _STATE, map_location="cpu", weights_only=True
+            )
         except (OSError, RuntimeError, pickle.UnpicklingError):
             raise CheckpointError(
-                f"{self.directory}: cannot be read as tensors and numbers; start over with --fresh, "
+                f"{self.directory}: cannot be read as tensors and numbers; start over with "
+                "--fresh, "
                 f"or delete {self.directory.parents[1]}"
             ) from None
         return state
 
 
 def save(root: Path, *, epoch: int, state: dict[str, Any], record: dict[str, Any]) -> None:
-    """Write the checkpoint of an epoch, then delete the ones before it. Raises StoreError on a full disk."""
+    """Write the checkpoint of an epoch, then delete the ones before it. Raises StoreError on a full
+    disk."""
     final, aside = root / f"epoch-{epoch:04d}", root / f"epoch-{epoch:04d}{_ASIDE}"
     try:
         for stale in (aside, final):
@@ -60,7 +66,9 @@ def save(root: Path, *, epoch: int, state: dict[str, Any], record: dict[str, Any
         aside.rename(final)
         _flush_directory(root)
     except (OSError, RuntimeError) as error:  # torch wraps what the disk says in a RuntimeError
-        full = root.is_dir() and shutil.disk_usage(root).free < _FULL_BYTES  # before what was written is removed
+        full = (
+            root.is_dir() and shutil.disk_usage(root).free < _FULL_BYTES
+        )  # before what was written is removed
         shutil.rmtree(aside, ignore_errors=True)
         reason = str(getattr(error, "strerror", None) or error).splitlines()[0]
         reason = "No space left on device" if full else reason
@@ -72,7 +80,9 @@ def save(root: Path, *, epoch: int, state: dict[str, Any], record: dict[str, Any
 
 def latest(root: Path) -> Checkpoint | None:
     """Return the newest complete checkpoint, or None."""
-    found = [checkpoint for directory in root.glob("epoch-*") if (checkpoint := _complete(directory))]
+    found = [
+        checkpoint for directory in root.glob("epoch-*") if (checkpoint := _complete(directory))
+    ]
     return max(found, key=lambda checkpoint: checkpoint.epoch, default=None)
 
 

@@ -58,10 +58,12 @@ def broadcast_buffers(module: nn.Module) -> None:
 
 
 def wrap_ddp(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return `module` as something that leaves every process the mean of all gradients after a backward pass."""
+    """Return `module` as something that leaves every process the mean of all gradients after a
+    backward pass."""
     if world_size() == 1:
         return module
-    # running statistics are not looked at in training, and `broadcast_buffers` comes before they are
+    # running statistics are not looked at in training, and `broadcast_buffers` comes before they
+    # are
     devices = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
@@ -69,8 +71,8 @@ def wrap_ddp(module: nn.Module, device: torch.device) -> nn.Module:
 def convert_sync_batchnorm(module: AnyModule, device: torch.device) -> AnyModule:
     """Return `module` with BatchNorm statistics taken over all processes, where the device can.
 
-    It replaces the BatchNorm modules, so it comes before anything listens to them or holds their parameters.
-    """
+    It replaces the BatchNorm modules, so it comes before anything listens to them or holds their
+    parameters."""
     if world_size() == 1 or device.type != "cuda":
         return module
     shared: AnyModule = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
@@ -80,9 +82,8 @@ def convert_sync_batchnorm(module: AnyModule, device: torch.device) -> AnyModule
 def seed_everything(seed: int, *, epoch: int, rank: int) -> None:
     """Seed every random generator for one epoch of one process.
 
-    Generators are never stored: seeding them anew each epoch makes a resumed run equal to one never stopped, on any
-    number of processes.
-    """
+    Generators are never stored: seeding them anew each epoch makes a resumed run equal to one never
+    stopped, on any number of processes."""
     entropy = np.random.SeedSequence([seed, epoch, rank]).generate_state(2)
     torch.manual_seed(int(entropy[0]))
     random.seed(int(entropy[1]))

@@ -1,7 +1,8 @@
-"""What a network says of whole images: at once or window by window, at one scale or several, mirrored or not.
+"""What a network says of whole images: at once or window by window, at one scale or several,
+mirrored or not.
 
-Averages over scales and mirror images are of probabilities; windows that overlap are averaged before, as logits.
-"""
+Averages over scales and mirror images are of probabilities; windows that overlap are averaged
+before, as logits."""
 
 from __future__ import annotations
 
@@ -14,8 +15,11 @@ from torch.nn import functional as F
 from attnfd_ray.config.schema import DataSettings
 
 
-def votes(network: nn.Module, images_NCHW: Tensor, data: DataSettings, *, size: Sequence[int]) -> Tensor:
-    """Return votes_NCHW of height and width `size`, whose largest channel is the class the network says.
+def class_scores(
+    network: nn.Module, images_NCHW: Tensor, data: DataSettings, *, size: Sequence[int]
+) -> Tensor:
+    """Return votes_NCHW of height and width `size`, whose largest channel is the class the network
+    says.
 
     One view gives its logits, several the sum of their probabilities.
     """
@@ -23,7 +27,9 @@ def votes(network: nn.Module, images_NCHW: Tensor, data: DataSettings, *, size: 
         return _at_size(_logits(network, images_NCHW, data), size)
     total = torch.zeros((), device=images_NCHW.device)
     for scale in data.eval_scales:
-        view_NCHW = _at_size(images_NCHW, [max(1, round(side * scale)) for side in images_NCHW.shape[-2:]])
+        view_NCHW = _at_size(
+            images_NCHW, [max(1, round(side * scale)) for side in images_NCHW.shape[-2:]]
+        )
         total = total + _probabilities(_logits(network, view_NCHW, data), size)
         if data.eval_flip:
             mirrored = _logits(network, view_NCHW.flip(-1), data).flip(-1)

@@ -1,10 +1,11 @@
-"""How long a student takes for one image: the exported network, as it is scored, on the device it was trained on.
+"""How long a student takes for one image: the exported network, as it is scored, on the device it
+was trained on.
 
-Batch 1, the first image of the val split in the size the network sees it in when scored (whole, or a window of it), the
-precision and memory layout of training. Twice the same network differs by some per cent, by more where other trials
-share the processor; unlike sizes, precisions, devices and numbers of threads, which `Latency.protocol` names, tell
-nothing of each other. A report keeps them apart; a sampler takes them as they come, so give a search like devices.
-"""
+Batch 1, the first image of the val split in the size the network sees it in when scored (whole, or
+a window of it), the precision and memory layout of training. Twice the same network differs by some
+per cent, by more where other trials share the processor; unlike sizes, precisions, devices and
+numbers of threads, which `Latency.protocol` names, tell nothing of each other. A report keeps them
+apart; a sampler takes them as they come, so give a search like devices."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def measure(
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
-    """Time the student in a file of weights on an image of `dataset`. DataError where that cannot be read."""
+    """Time the student in a file of weights on an image of `dataset`. DataError where that cannot
+    be read."""
     plain = settings.student.model_copy(update={"pretrained": "none"})
     network: nn.Module = build_model(plain, num_classes=dataset.num_classes)
     load_weights(network, weights, num_classes=dataset.num_classes)
@@ -75,7 +77,8 @@ def measure(
 
 
 def where(device: torch.device) -> str:
-    """Return what makes two latencies comparable: the kind of the device, of a CPU the number of threads too."""
+    """Return what makes two latencies comparable: the kind of the device, of a CPU the number of
+    threads too."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -92,7 +95,9 @@ def _processor() -> str:
     return next(names, platform.machine())
 
 
-def _image(dataset: SegmentationDataset, data: DataSettings, readers: ReaderPool, device: torch.device) -> Tensor:
+def _image(
+    dataset: SegmentationDataset, data: DataSettings, readers: ReaderPool, device: torch.device
+) -> Tensor:
     first = data.model_copy(update={"val_limit": 1})
     image_1CHW, _ = next(val_batches(dataset, first, readers=readers, device=device))
     if data.evaluation == "sliding":

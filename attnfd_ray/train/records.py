@@ -10,12 +10,12 @@ from attnfd_ray.train.metrics import Scores
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One finished epoch. `epoch` counts from 1; scores are fractions 0..1; `loss_terms` are weighted and sum to
-    `train_loss`; `lr` is the backbone's at the epoch's last step; `wall_s` covers training and evaluation.
+    """One finished epoch. `epoch` counts from 1; scores are fractions 0..1; `loss_terms` are
+    weighted and sum to `train_loss`; `lr` is the backbone's at the epoch's last step; `wall_s`
+    covers training and evaluation.
 
-    `gradient_norms` and `gradient_cosines` are those of `train.gradients.GradientMeter`; empty: nothing was measured,
-    as in checkpoints of versions that did not measure.
-    """
+    `gradient_norms` and `gradient_cosines` are those of `train.gradients.GradientMeter`; empty:
+    nothing was measured, as in checkpoints of versions that did not measure."""
 
     epoch: int
     epochs_total: int
@@ -36,8 +36,8 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended; `best_weights` is a file of the best epoch's student, `test` what that scores on
-    `data.test_split`: None without one, or for a run that was stopped."""
+    """How a run ended; `best_weights` is a file of the best epoch's student, `test` what that
+    scores on `data.test_split`: None without one, or for a run that was stopped."""
 
     last: EpochRecord
     stopped_early: bool

@@ -33,8 +33,8 @@ def ignore_step(step: int | None) -> None:
 class StepRunner:
     """Takes optimiser steps on a task, together with the other workers of the run.
 
-    `on_step` hears the number of each step before its batch is waited for, and None when an epoch's are over.
-    """
+    `on_step` hears the number of each step before its batch is waited for, and None when an epoch's
+    are over."""
 
     def __init__(
         self,
@@ -53,22 +53,29 @@ class StepRunner:
         self.settings, self.device, self.total, self.on_step = settings, device, total, on_step
 
     def epoch(
-        self, batches: Iterable[tuple[Tensor, Tensor]], *, first_step: int, gradients: GradientMeter | None = None
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        *,
+        first_step: int,
+        gradients: GradientMeter | None = None,
     ) -> tuple[dict[str, float], float]:
-        """Step through one epoch's local batches; return the mean of each loss term over all workers, and the lr.
+        """Step through one epoch's local batches; return the mean of each loss term over all
+        workers, and the lr.
 
-        `gradients` measures at the steps where it is due. Raises Diverged, on every worker at once, when the loss stops
-        being finite.
-        """
-        # Wrapped anew: after its first step DistributedDataParallel regroups gradients, and so adds them up in another
-        # order. An epoch must begin alike whether or not the run was stopped before it.
+        `gradients` measures at the steps where it is due. Raises Diverged, on every worker at once,
+        when the loss stops being finite."""
+        # Wrapped anew: after its first step DistributedDataParallel regroups gradients, and so adds
+        # them up in another order. An epoch must begin alike whether or not the run was stopped
+        # before it.
         self.module = self.task  # lets go of the last wrapper, which holds a copy of every gradient
         self.module = wrap_ddp(self.task, self.device)
         sums: dict[str, Tensor] = {}
         lr, count = 0.0, 0
         self.on_step(first_step + 1)
         for images_NCHW, labels_NHW in batches:
-            lr = set_learning_rate(self.optimizer, self.settings.optim, step=first_step + count, total=self.total)
+            lr = set_learning_rate(
+                self.optimizer, self.settings.optim, step=first_step + count, total=self.total
+            )
             due = gradients is not None and count + 1 in gradients.due_steps
             terms = self.step(images_NCHW, labels_NHW, gradients=gradients if due else None)
             for name, term in terms.items():
@@ -84,11 +91,12 @@ class StepRunner:
     def step(
         self, images_NCHW: Tensor, labels_NHW: Tensor, *, gradients: GradientMeter | None = None
     ) -> dict[str, Tensor]:
-        """Take one optimiser step on this worker's share of a global batch; return its detached loss terms.
+        """Take one optimiser step on this worker's share of a global batch; return its detached
+        loss terms.
 
-        DistributedDataParallel averages gradients over workers, so the divisor of the summed cross-entropy is the
-        number of labelled pixels of the global batch / workers. `gradients` measures the terms of the first part.
-        """
+        DistributedDataParallel averages gradients over workers, so the divisor of the summed
+        cross-entropy is the number of labelled pixels of the global batch / workers. `gradients`
+        measures the terms of the first part."""
         labelled = all_reduce_sum((labels_NHW != IGNORED).sum().float())
         labelled = (labelled / world_size()).clamp(min=1.0 / world_size())
         num_parts = self.settings.train.accumulate
@@ -103,7 +111,9 @@ class StepRunner:
                 image_share = len(images) / len(images_NCHW)
                 with autocast(self.device, self.settings.train), sums.part(image_share):
                     features = self.teacher(images) if self.teacher is not None else {}
-                    terms = self.module(images, labels, features, labelled_pixels=labelled, image_share=image_share)
+                    terms = self.module(
+                        images, labels, features, labelled_pixels=labelled, image_share=image_share
+                    )
                 if gradients is not None and index == 1:
                     gradients.measure(terms, self.scaler)
                 self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
@@ -115,29 +125,42 @@ class StepRunner:
         return total
 
     @torch.no_grad()
-    def _collect(self, parts: Sequence[tuple[Tensor, Tensor]], sums: BatchSums, *, labelled_pixels: Tensor) -> None:
-        """Run the forward passes of all parts once for their sums; the state and the random numbers stay as they were.
+    def _collect(
+        self, parts: Sequence[tuple[Tensor, Tensor]], sums: BatchSums, *, labelled_pixels: Tensor
+    ) -> None:
+        """Run the forward passes of all parts once for their sums; the state and the random numbers
+        stay as they were.
 
-        The pass that follows draws the same random numbers (dropout) again, so the sums are its own.
-        """
+        The pass that follows draws the same random numbers (dropout) again, so the sums are its
+        own."""
         buffers = {name: buffer.clone() for name, buffer in self.task.named_buffers()}
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             for images, labels in parts:
                 with autocast(self.device, self.settings.train), sums.collecting():
                     features = self.teacher(images) if self.teacher is not None else {}
-                    self.task(images, labels, features, labelled_pixels=labelled_pixels, image_share=1 / len(parts))
+                    self.task(
+                        images,
+                        labels,
+                        features,
+                        labelled_pixels=labelled_pixels,
+                        image_share=1 / len(parts),
+                    )
         for name, buffer in self.task.named_buffers():
             buffer.copy_(buffers[name])
         sums.all_collected()
 
     def _mean_terms(self, sums: dict[str, Tensor], count: int, first_step: int) -> dict[str, float]:
-        """Return each term's mean over steps and workers; the same numbers everywhere, so all workers agree."""
+        """Return each term's mean over steps and workers; the same numbers everywhere, so all
+        workers agree."""
         means = all_reduce_sum(torch.stack(list(sums.values())) / (count * world_size()))
         terms = dict(zip(sums, means.tolist(), strict=True))
         if not torch.isfinite(means).all():
-            bad = ", ".join(name for name, value in terms.items() if not -float("inf") < value < float("inf"))
+            bad = ", ".join(
+                name for name, value in terms.items() if not -float("inf") < value < float("inf")
+            )
             raise Diverged(
-                f"the loss is not finite after step {first_step + count} of {self.total} ({bad}); lower optim.lr"
+                f"the loss is not finite after step {first_step + count} of {self.total} ({bad}); "
+                "lower optim.lr"
             )
         return terms

@@ -21,7 +21,13 @@ from attnfd_ray.errors import CheckpointError, NoMetric
 from attnfd_ray.models import SegmentationModel, build_model
 from attnfd_ray.models.files import load_weights, save_model
 from attnfd_ray.train import checkpoint
-from attnfd_ray.train.distributed import broadcast_object, convert_sync_batchnorm, rank, seed_everything, world_size
+from attnfd_ray.train.distributed import (
+    broadcast_object,
+    convert_sync_batchnorm,
+    rank,
+    seed_everything,
+    world_size,
+)
 from attnfd_ray.train.evaluate import evaluate, for_test
 from attnfd_ray.train.gradients import GradientMeter
 from attnfd_ray.train.metrics import Scores
@@ -36,11 +42,11 @@ Report = Callable[[EpochRecord], bool]
 class Trainer:
     """One student in training; the same object on every worker of the run.
 
-    `directory` is the run's own and shared by its workers; rank 0 writes there. `teacher` is needed by methods that
-    learn from one and outlives the run, and so do `readers`, which know the datasets. `test_set` is scored once, at the
-    end; `on_step` hears of each optimiser step as `StepRunner` says. Raises Diverged when the loss is no longer finite,
-    NoMetric when no pixel of the val split counts.
-    """
+    `directory` is the run's own and shared by its workers; rank 0 writes there. `teacher` is needed
+    by methods that learn from one and outlives the run, and so do `readers`, which know the
+    datasets. `test_set` is scored once, at the end; `on_step` hears of each optimiser step as
+    `StepRunner` says. Raises Diverged when the loss is no longer finite, NoMetric when no pixel of
+    the val split counts."""
 
     def __init__(
         self,
@@ -58,17 +64,29 @@ class Trainer:
     ) -> None:
         self.settings, self.directory, self.device, self.clock = settings, directory, device, clock
         self.on_step = on_step
-        self.train_set, self.val_set, self.test_set, self.readers = train_set, val_set, test_set, readers
+        self.train_set, self.val_set, self.test_set, self.readers = (
+            train_set,
+            val_set,
+            test_set,
+            readers,
+        )
         found, state = self._kept()
         # Building is seeded like an epoch before the first, and the same on every worker.
         seed_everything(settings.train.seed, epoch=0, rank=0)
         # a checkpoint holds all weights: the file of the first ones is not needed any more
-        first = settings.student if found is None else settings.student.model_copy(update={"pretrained": "none"})
+        first = (
+            settings.student
+            if found is None
+            else settings.student.model_copy(update={"pretrained": "none"})
+        )
         student = build_model(first, num_classes=train_set.num_classes)
         method, taps = build_method(settings, student, teacher)
         self.teacher = teacher if method.needs_teacher else None
         if settings.train.sync_batchnorm:
-            student, method = convert_sync_batchnorm(student, device), convert_sync_batchnorm(method, device)
+            student, method = (
+                convert_sync_batchnorm(student, device),
+                convert_sync_batchnorm(method, device),
+            )
         factor = 1 / settings.train.batch_size if method.loss_over_batch_size else 1.0
         self.task = DistillationTask(student, method, taps, factor=factor).to(device)
         layout = memory_layout(settings.train, device)
@@ -101,7 +119,8 @@ class Trainer:
         return self.directory / "last.safetensors"
 
     def run(self, report: Report, *, stopped: bool = False) -> Outcome:
-        """Train to the end, or until `report` (called after each epoch, on every worker) returns True.
+        """Train to the end, or until `report` (called after each epoch, on every worker) returns
+        True.
 
         `stopped` is for a run that goes on and was to stop after its last epoch already.
         """
@@ -148,12 +167,16 @@ class Trainer:
         start = self.clock()
         seed_everything(train.seed, epoch=number, rank=rank())
         self.task.train()
-        self.task.rest(self.task.method.frozen_prefixes(number))
+        self.task.freeze(self.task.method.frozen_prefixes(number))
         gradients = GradientMeter(self.student, steps=loader.steps, checks=train.gradient_checks)
-        terms, lr = stepper.epoch(loader.epoch(number), first_step=(number - 1) * loader.steps, gradients=gradients)
+        terms, lr = stepper.epoch(
+            loader.epoch(number), first_step=(number - 1) * loader.steps, gradients=gradients
+        )
         trained = self.clock()
         scored = self.score(self.student, self.val_set, self.settings.data)
-        best_miou, best_epoch = (self.last.best_miou, self.last.best_epoch) if self.last else (-1.0, 0)
+        best_miou, best_epoch = (
+            (self.last.best_miou, self.last.best_epoch) if self.last else (-1.0, 0)
+        )
         if scored.miou > best_miou:
             best_miou, best_epoch = scored.miou, number
         return EpochRecord(
@@ -175,7 +198,8 @@ class Trainer:
         )
 
     def test(self) -> Scores | None:
-        """Score the weights of the best epoch on the test split, if there is one: nothing was chosen by it.
+        """Score the weights of the best epoch on the test split, if there is one: nothing was
+        chosen by it.
 
         None too for a split whose labels are withheld, all pixels ignored.
         """
@@ -183,11 +207,15 @@ class Trainer:
             return None
         settings = self.settings
         num_classes = self.test_set.num_classes
-        network = build_model(settings.student.model_copy(update={"pretrained": "none"}), num_classes=num_classes)
+        network = build_model(
+            settings.student.model_copy(update={"pretrained": "none"}), num_classes=num_classes
+        )
         if rank() == 0:  # the file may not be seen everywhere yet
             load_weights(network, self.best_weights, num_classes=num_classes)
         network.load_state_dict(broadcast_object(network.state_dict()))
-        network = network.to(self.device).to(memory_format=memory_layout(settings.train, self.device))
+        network = network.to(self.device).to(
+            memory_format=memory_layout(settings.train, self.device)
+        )
         try:
             return self.score(network, self.test_set, for_test(settings.data))
         except NoMetric:
@@ -196,7 +224,12 @@ class Trainer:
     def score(self, network: nn.Module, dataset: SegmentationDataset, data: DataSettings) -> Scores:
         """Score a network on a split, each worker on its part of it."""
         batches = val_batches(
-            dataset, data, readers=self.readers, rank=rank(), world_size=world_size(), device=self.device
+            dataset,
+            data,
+            readers=self.readers,
+            rank=rank(),
+            world_size=world_size(),
+            device=self.device,
         )
         return evaluate(
             network,
@@ -222,8 +255,8 @@ class Trainer:
     def save(self) -> None:
         """Write the whole state after the last epoch, then its weights if they are the best so far.
 
-        In this order: killed in between, the run finds the state and writes the weights when it resumes.
-        """
+        In this order: killed in between, the run finds the state and writes the weights when it
+        resumes."""
         if rank() == 0 and self.last is not None:
             state = {
                 "task": self.task.state_dict(),
@@ -231,7 +264,9 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
             }
             record = dataclasses.asdict(self.last)
-            checkpoint.save(self.directory / "checkpoints", epoch=self.last.epoch, state=state, record=record)
+            checkpoint.save(
+                self.directory / "checkpoints", epoch=self.last.epoch, state=state, record=record
+            )
         self._write_if_best()
 
     def _write_if_best(self) -> None:
@@ -256,7 +291,8 @@ class Trainer:
             self.last = EpochRecord(**found.record)
         except (RuntimeError, ValueError, KeyError, TypeError):
             raise CheckpointError(
-                f"{found.directory}: is of another network, method or version; start over with --fresh, "
+                f"{found.directory}: is of another network, method or version; start over with "
+                "--fresh, "
                 f"or delete {self.directory}"
             ) from None
         self._write_if_best()

@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-# Importing torch and ray takes seconds: one process runs all the commands, and says after each how it ended.
+# Importing torch and ray takes seconds: one process runs all the commands, and says after each how
+# it ended.
 RUN_ALL = """
 import contextlib, io, json, os, sys
 from attnfd_ray import cli
@@ -55,7 +56,9 @@ def camvid(root: Path, *, val: str = "val"):
         for name in ("a", "b"):
             Image.new("RGB", (32, 32)).save(root / split / f"{split}{name}.png")
             Image.new("L", (32, 32)).save(root / f"{split}annot" / f"{split}{name}.png")
-        lines = [f"{split}/{split}{name}.png {split}annot/{split}{name}.png\n" for name in ("a", "b")]
+        lines = [
+            f"{split}/{split}{name}.png {split}annot/{split}{name}.png\n" for name in ("a", "b")
+        ]
         (root / f"{split}.txt").write_text("".join(lines))
 
 
@@ -133,14 +136,23 @@ def ended(tmp_path_factory):
         for command in ("train", "tune"):
             directory = tmp_path_factory.mktemp(f"{case.__name__}-{command}")
             said = case(directory)
-            before = sorted(name for _, names, files in os.walk(directory) for name in names + files)
+            before = sorted(
+                name for _, names, files in os.walk(directory) for name in names + files
+            )
             jobs.append((str(directory), [command, "exp.yaml"]))
             told[case, command] = [said, before]
     done = subprocess.run(
-        [sys.executable, "-c", RUN_ALL], input=json.dumps(jobs), capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", RUN_ALL],
+        input=json.dumps(jobs),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     results = [json.loads(line) for line in done.stdout.splitlines()]
-    return {key: [*value, *result] for (key, value), result in zip(told.items(), results, strict=True)}
+    return {
+        key: [*value, *result] for (key, value), result in zip(told.items(), results, strict=True)
+    }
 
 
 @pytest.mark.parametrize("command", ["train", "tune"])

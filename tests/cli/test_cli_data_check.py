@@ -59,7 +59,11 @@ def run(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def broken(run, tmp_path):
     """Break two files of the train split and one of val."""
-    for name in ("JPEGImages/train_00003.jpg", "SegmentationClass/train_00007.png", "JPEGImages/val_00005.jpg"):
+    for name in (
+        "JPEGImages/train_00003.jpg",
+        "SegmentationClass/train_00007.png",
+        "JPEGImages/val_00005.jpg",
+    ):
         (tmp_path / HOME / name).write_text("broken")
 
 
@@ -80,7 +84,9 @@ def test_a_good_set_is_told_in_tables_that_fit_eighty_columns(run):
 def test_all_errors_come_at_once_a_line_each_and_end_with_2(run, broken):
     code, out, err = run("check", "exp.yaml", "--full")
     assert code == 2
-    assert [line.partition(": cannot be read (")[0].rpartition("/")[2] for line in err.splitlines()] == [
+    assert [
+        line.partition(": cannot be read (")[0].rpartition("/")[2] for line in err.splitlines()
+    ] == [
         *("train_00003.jpg", "train_00007.png", "val_00005.jpg"),
     ]
     assert "data_hash" in out
@@ -114,7 +120,9 @@ def test_a_set_that_is_not_there_is_one_line(run):
 def test_the_page_needs_nothing_beside_itself_and_escapes_every_name(run, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "own_names.py").write_text(OWN)
-    code, out, err = run("check", "exp.yaml", "--full", "--html", "page.html", "--set", "data.name=own_names:Own")
+    code, out, err = run(
+        "check", "exp.yaml", "--full", "--html", "page.html", "--set", "data.name=own_names:Own"
+    )
     assert (code, err) == (0, "page.html: written\n")
     assert "[red]<b>sky</b>" in out
     page = (tmp_path / "page.html").read_text()
@@ -124,23 +132,33 @@ def test_the_page_needs_nothing_beside_itself_and_escapes_every_name(run, tmp_pa
     sources = re.findall(r'<img src="([^"]+)"', page)
     assert len(sources) > 2 * len(CLASS_NAMES)
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
-    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".html", ".tmp")) == ["page.html"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".html", ".tmp")) == [
+        "page.html"
+    ]
 
 
-def test_a_page_takes_its_pictures_of_the_splits_that_were_opened_for_the_check(run, monkeypatch, tmp_path):
+def test_a_page_takes_its_pictures_of_the_splits_that_were_opened_for_the_check(
+    run, monkeypatch, tmp_path
+):
     opened = []
     listing = ToyScenes.list_samples
-    monkeypatch.setattr(ToyScenes, "list_samples", lambda self: opened.append(self) or listing(self))
+    monkeypatch.setattr(
+        ToyScenes, "list_samples", lambda self: opened.append(self) or listing(self)
+    )
     assert run("check", "exp.yaml", "--full", "--html", "page.html")[0] == 0
     assert [dataset.split for dataset in opened] == ["train", "val"]
 
 
 def test_a_page_or_sheet_that_cannot_be_written_is_one_line(run):
-    for arguments in (("check", "exp.yaml", "--html", "no/page.html"), ("show", "exp.yaml", "-o", "no/sheet.png")):
+    for arguments in (
+        ("check", "exp.yaml", "--html", "no/page.html"),
+        ("show", "exp.yaml", "-o", "no/sheet.png"),
+    ):
         code, _, err = run(*arguments)
         assert code == 2
         assert err == (
-            f"{arguments[-1]}: cannot be written (No such file or directory); give a file in a directory of yours\n"
+            f"{arguments[-1]}: cannot be written (No such file or directory); give a file in a "
+            "directory of yours\n"
         )
 
 
@@ -150,7 +168,9 @@ def test_the_sheet_shows_the_views_of_the_first_epoch(run, tmp_path):
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     settings = load_experiment(tmp_path / "exp.yaml")
     dataset = ToyScenes(tmp_path / "toy", "train")
-    loader = TrainLoader(dataset, settings.data, readers=ReaderPool([dataset]), global_batch_size=5, seed=3)
+    loader = TrainLoader(
+        dataset, settings.data, readers=ReaderPool([dataset]), global_batch_size=5, seed=3
+    )
     views = [view for batch in loader.epoch(1) for view in zip(*batch, strict=True)]
     side = 48 * 6  # the largest multiple within 320
     for number, (image, label) in enumerate(views[:7]):
@@ -177,12 +197,19 @@ def test_normalising_is_undone():
     image_HWC = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     import torch
 
-    assert (denormalised(normalised(torch.from_numpy(image_HWC).permute(2, 0, 1))) == image_HWC).all()
+    assert (
+        denormalised(normalised(torch.from_numpy(image_HWC).permute(2, 0, 1))) == image_HWC
+    ).all()
 
 
 def test_pixels_that_do_not_count_are_hatched_and_others_tinted():
     picture = overlay(
-        np.zeros((16, 16, 3), np.uint8), np.array([[255] * 16] * 8 + [[1] * 16] * 8, np.uint8), [(0,) * 3, (200, 0, 0)]
+        np.zeros((16, 16, 3), np.uint8),
+        np.array([[255] * 16] * 8 + [[1] * 16] * 8, np.uint8),
+        [(0,) * 3, (200, 0, 0)],
     )
-    assert {tuple(colour) for colour in picture[:8].reshape(-1, 3).tolist()} == {(48, 48, 48), (88, 88, 88)}
+    assert {tuple(colour) for colour in picture[:8].reshape(-1, 3).tolist()} == {
+        (48, 48, 48),
+        (88, 88, 88),
+    }
     assert {tuple(colour) for colour in picture[8:].reshape(-1, 3).tolist()} == {(100, 0, 0)}

@@ -1,4 +1,5 @@
-"""Ctrl-C while `attnfd-ray data check` reads with several processes: run as a user runs it, in a process of its own."""
+"""Ctrl-C while `attnfd-ray data check` reads with several processes: run as a user runs it, in a
+process of its own."""
 
 import os
 import signal
@@ -30,7 +31,9 @@ class Stuck(ToyScenes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["as processes start", "while they read"])
-def test_ctrl_c_ends_a_check_at_once_with_all_its_processes_and_no_traceback(tmp_path: Path, moment: str) -> None:
+def test_ctrl_c_ends_a_check_at_once_with_all_its_processes_and_no_traceback(
+    tmp_path: Path, moment: str
+) -> None:
     write_toyscenes(tmp_path / "toy", train=64, val=1)
     (tmp_path / "own_stuck.py").write_text(STUCK)
     tree = {
@@ -42,16 +45,27 @@ def test_ctrl_c_ends_a_check_at_once_with_all_its_processes_and_no_traceback(tmp
     (tmp_path / "exp.yaml").write_text(yaml.safe_dump(tree))
     command = [sys.executable, "-m", "attnfd_ray", "data", "check", "exp.yaml", "--full"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + PATIENCE_S
-        while not (list(tmp_path.glob("reads-*")) if moment == "while they read" else len(group(process.pid)) > 1):
+        while not (
+            list(tmp_path.glob("reads-*"))
+            if moment == "while they read"
+            else len(group(process.pid)) > 1
+        ):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.001)
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=SOON_S)  # ends when the last of them has let go of its pipes
+        out, err = process.communicate(
+            timeout=SOON_S
+        )  # ends when the last of them has let go of its pipes
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -50,5 +50,7 @@ def test_json_is_one_document():
 
 
 def test_an_unknown_preset_is_told_with_what_was_meant():
-    with pytest.raises(ConfigError, match="unknown preset 'attnfd_papr'; did you mean 'attnfd_paper'"):
+    with pytest.raises(
+        ConfigError, match="unknown preset 'attnfd_papr'; did you mean 'attnfd_paper'"
+    ):
         raise explain("attnfd_papr").exception

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from attnfd_ray.cli import cli
 from attnfd_ray.errors import StoreError
-from attnfd_ray.runtime.files.claims import held
+from attnfd_ray.runtime.files.claims import file_lock
 from attnfd_ray.store.rows import TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
@@ -55,7 +55,13 @@ OF_THE_SEARCH = {name for name in FILES if "e.search1" in name}
 def store(tmp_path: Path) -> Path:
     root = tmp_path / "results"
     store = Store.open(root, create=True)
-    states = {"0000": "COMPLETE", "0002": "COMPLETE", "0003": "PRUNED", "0004": "RUNNING", "0005": "FAILED"}
+    states = {
+        "0000": "COMPLETE",
+        "0002": "COMPLETE",
+        "0003": "PRUNED",
+        "0004": "RUNNING",
+        "0005": "FAILED",
+    }
     for number, state in states.items():
         append(store, f"e.search1-{number}", state, search_id="e.search1")
     append(store, "e.train1", "COMPLETE", role="run")
@@ -70,9 +76,21 @@ def store(tmp_path: Path) -> Path:
 
 
 def append(
-    store: Store, trial_id: str, state: str, *, search_id: str | None = None, role: str = "trial", **more: Any
+    store: Store,
+    trial_id: str,
+    state: str,
+    *,
+    search_id: str | None = None,
+    role: str = "trial",
+    **more: Any,
 ) -> None:
-    facts: Any = {"experiment": "e", "seed": 1, "method": "kd", "search_id": search_id, "best_val_miou": 0.5}
+    facts: Any = {
+        "experiment": "e",
+        "seed": 1,
+        "method": "kd",
+        "search_id": search_id,
+        "best_val_miou": 0.5,
+    }
     facts["role"] = "baseline" if trial_id.endswith("0000") else role
     store.append_trial(TrialRow(trial_id=trial_id, state=TrialState(state), **facts | more))
 
@@ -102,17 +120,22 @@ def test_a_dry_run_says_the_same_and_deletes_nothing(store: Path) -> None:
     assert there(store) == FILES.keys()
     *lines, total = said.stdout.splitlines()
     assert total == "     15.00 MiB  could go"
-    assert "      1.00 MiB  runs/e.search1-0003/best.safetensors  (weights of a trial that does not lead)" in lines
+    assert (
+        "      1.00 MiB  runs/e.search1-0003/best.safetensors  (weights of a trial that does not "
+        "lead)" in lines
+    )
     assert "      1.00 MiB  runs/e.search1-0002/checkpoints  (the trial is COMPLETE)" in lines
     assert gc(store).stdout.splitlines()[:-1] == lines
     assert gc(store).stdout == "      0.00 MiB  deleted\n"
 
 
 def test_an_experiment_that_a_command_works_on_is_left_alone(store: Path) -> None:
-    with held(store, "e.search", "busy"):
+    with file_lock(store, "e.search", "busy"):
         done = gc(store)
     assert done.exit_code == 0
-    assert done.stderr == (f"left alone: {store}/experiments/e.search.lock: a command is working on 'e.search'\n")
+    assert done.stderr == (
+        f"left alone: {store}/experiments/e.search.lock: a command is working on 'e.search'\n"
+    )
     assert there(store) == STAY | OF_THE_SEARCH | {"preflight/0123abcd/driver"}
 
 
@@ -120,13 +143,16 @@ def test_a_search_is_held_while_its_files_go(store: Path, monkeypatch: pytest.Mo
     refused = []
 
     def remove(path: Path) -> None:
-        with pytest.raises(StoreError, match="busy"), held(store, "e.search", "busy"):
+        with pytest.raises(StoreError, match="busy"), file_lock(store, "e.search", "busy"):
             pass
         refused.append(path)
 
     monkeypatch.setattr("attnfd_ray.runtime.files.gc.remove", remove)
     (store / "experiments/e.train1.json").unlink()
-    for name in ("runs/teacher-ab12/checkpoints/epoch-0001.writing/state.pt", "preflight/0123abcd/driver"):
+    for name in (
+        "runs/teacher-ab12/checkpoints/epoch-0001.writing/state.pt",
+        "preflight/0123abcd/driver",
+    ):
         (store / name).unlink()
         (store / name).parent.rmdir()
     assert gc(store).exit_code == 0
@@ -145,7 +171,9 @@ def test_a_search_that_keeps_all_or_knows_of_no_such_setting_keeps_all_weights(
 ) -> None:
     (store / "experiments/e.search1.json").write_text(json.dumps({"tune": tune}))
     gc(store)
-    assert there(store) == STAY | {f"runs/e.search1-0003/{name}.safetensors" for name in ("best", "last")}
+    assert there(store) == STAY | {
+        f"runs/e.search1-0003/{name}.safetensors" for name in ("best", "last")
+    }
 
 
 def test_of_a_search_with_several_metrics_the_front_keeps_its_weights(store: Path) -> None:
@@ -164,7 +192,9 @@ def test_of_a_search_with_several_metrics_the_front_keeps_its_weights(store: Pat
     tune = {"keep_weights": 2, "metric": ["val_miou", "student_params"]}
     (store / "experiments/e.search1.json").write_text(json.dumps({"tune": tune}))
     assert gc(store).exit_code == 0
-    left = [path.parent.name for path in sorted(store.glob("runs/e.search1-000[678]/best.safetensors"))]
+    left = [
+        path.parent.name for path in sorted(store.glob("runs/e.search1-000[678]/best.safetensors"))
+    ]
     assert left == ["e.search1-0006", "e.search1-0008"]
 
 
@@ -182,7 +212,9 @@ def test_settings_that_cannot_be_read_are_one_line(store: Path) -> None:
     (store / "experiments/e.search1.json").write_text('{"tune": {"keep_weights": "some"}}')
     error = gc(store).exception
     assert isinstance(error, StoreError)
-    assert str(error).startswith(f"{store}/experiments/e.search1.json: cannot be read as settings; restore it")
+    assert str(error).startswith(
+        f"{store}/experiments/e.search1.json: cannot be read as settings; restore it"
+    )
     assert there(store) >= STAY
 
 

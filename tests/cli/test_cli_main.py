@@ -1,4 +1,5 @@
-"""The command line around the commands: help, --show, exit codes, and who gets to see a traceback."""
+"""The command line around the commands: help, --show, exit codes, and who gets to see a
+traceback."""
 
 import json
 import os
@@ -77,7 +78,8 @@ def test_help_comes_at_once_and_loads_neither_torch_nor_ray_nor_pyarrow():
         "import sys; sys.argv = ['attnfd-ray', '--help']\n"
         "from attnfd_ray.cli import main\n"
         "try: main()\n"
-        "finally: print(*sorted({'torch', 'ray', 'pyarrow', 'optuna', 'pydantic', 'rich'} & sys.modules.keys()))\n"
+        "finally: print(*sorted({'torch', 'ray', 'pyarrow', 'optuna', 'pydantic', 'rich'} & "
+        "sys.modules.keys()))\n"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -131,7 +133,12 @@ def test_the_version_is_one_line(run):
 
 
 def test_the_module_is_the_command():
-    done = subprocess.run([sys.executable, "-m", "attnfd_ray", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "attnfd_ray", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout == f"attnfd-ray, version {__version__}\n"
 
 
@@ -153,7 +160,9 @@ def test_show_prints_the_resolved_file_and_runs_nothing(run, monkeypatch, tmp_pa
 
 def test_tune_baseline_is_a_setting_by_another_name(run, monkeypatch):
     monkeypatch.setenv("CAMVID_ROOT", "/camvid")
-    shown = run("tune", "exp.yaml", "--show", "--set", "tune.baseline_trials=3", "--tune-baseline", "8").out
+    shown = run(
+        "tune", "exp.yaml", "--show", "--set", "tune.baseline_trials=3", "--tune-baseline", "8"
+    ).out
     assert yaml.safe_load(shown)["tune"]["baseline_trials"] == 8
     assert yaml.safe_load(run("tune", "exp.yaml", "--show").out)["tune"]["baseline_trials"] == 0
 
@@ -174,17 +183,27 @@ def test_show_as_json_is_one_line_that_says_the_same(run, monkeypatch):
 # ---- mistakes of the user's
 
 
-def test_every_mistake_in_a_file_is_a_line_on_stderr_and_the_exit_code_is_2(run, monkeypatch, tmp_path):
+def test_every_mistake_in_a_file_is_a_line_on_stderr_and_the_exit_code_is_2(
+    run, monkeypatch, tmp_path
+):
     monkeypatch.delenv("CAMVID_ROOT", raising=False)
     with (tmp_path / "exp.yaml").open("a") as file:
-        file.write('train: {epochs: 0}\nsearch: {optim.lrr: {choice: [1]}}\nstore: "\\e[31m"\ntrian: {}\n')
+        file.write(
+            'train: {epochs: 0}\nsearch: {optim.lrr: {choice: [1]}}\nstore: "\\e[31m"\ntrian: {}\n'
+        )
     ran = run("train", "exp.yaml", "--set", "tune.trials=none", "--set", "x")
     assert ran.code == 2
     assert ran.out == ""
     assert ran.err.splitlines() == [
-        "exp.yaml:2: data.root: the variable CAMVID_ROOT is not set; export it, or write ${CAMVID_ROOT:-default}",
+        (
+            "exp.yaml:2: data.root: the variable CAMVID_ROOT is not set; export it, or write "
+            "${CAMVID_ROOT:-default}"
+        ),
         "exp.yaml:6: train.epochs: needs at least 1, got 0",
-        "exp.yaml:7: search.optim.lrr: no setting 'optim.lrr': unknown key 'lrr'; did you mean 'lr'?",
+        (
+            "exp.yaml:7: search.optim.lrr: no setting 'optim.lrr': unknown key 'lrr'; did you mean "
+            "'lr'?"
+        ),
         "exp.yaml:9: trian: unknown key 'trian'; did you mean 'train'?",
         '--set tune.trials=none: tune.trials: needs a whole number, got "none"',
         "--set x: needs a path and a value, as in --set train.epochs=3",
@@ -193,7 +212,11 @@ def test_every_mistake_in_a_file_is_a_line_on_stderr_and_the_exit_code_is_2(run,
 
 def test_a_file_that_is_not_there_is_one_line(run):
     ran = run("train", "nowhere.yaml")
-    assert (ran.code, ran.out, ran.err) == (2, "", "nowhere.yaml: cannot be read: No such file or directory\n")
+    assert (ran.code, ran.out, ran.err) == (
+        2,
+        "",
+        "nowhere.yaml: cannot be read: No such file or directory\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,13 +245,18 @@ def test_without_a_command_there_is_help_and_exit_code_2(run):
 def test_a_store_that_is_none_is_one_line(run, tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "mine").write_text("")
-    for name, problem in [("nowhere", "there is no such directory"), ("results", "not an attnfd-ray store")]:
+    for name, problem in [
+        ("nowhere", "there is no such directory"),
+        ("results", "not an attnfd-ray store"),
+    ]:
         ran = run("report", name)
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
         assert ran.err.startswith(f"{name}: {problem}")
 
 
-@pytest.mark.parametrize("error", [ConfigError, DataError, ClusterError, CheckpointError, StoreError, CapacityError])
+@pytest.mark.parametrize(
+    "error", [ConfigError, DataError, ClusterError, CheckpointError, StoreError, CapacityError]
+)
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(fails, error):
     ran = fails(error("x.png: 3 bytes\nneeded is \x1b[31m more"))
     assert (ran.code, ran.out, ran.err) == (2, "", "x.png: 3 bytes\\nneeded is \\x1b[31m more\n")
@@ -238,7 +266,11 @@ def test_the_errors_are_those_tested_here():
     def below(error):
         return {error} | {deeper for child in error.__subclasses__() for deeper in below(child)}
 
-    ours = {error for error in below(AttnFDError) if error.__module__ == "attnfd_ray.errors" and error.exit_code == 2}
+    ours = {
+        error
+        for error in below(AttnFDError)
+        if error.__module__ == "attnfd_ray.errors" and error.exit_code == 2
+    }
     assert {error.__name__ for error in ours} == {
         "UserError", "UserErrors", "ConfigError", "DataError", "ClusterError", "CheckpointError", "StoreError",
         "CapacityError",
@@ -266,11 +298,14 @@ def test_an_interrupted_command_says_which_command_goes_on(run, monkeypatch, nam
 
     monkeypatch.setattr(cli.cli.commands[name], "callback", fail)
     monkeypatch.setattr("attnfd_ray.runtime.jobs.interrupt.has_begun", lambda: True)
-    ran = run(name, "my file.yaml", "--set", "train.epochs=3", *(["--fresh"] if name != "confirm" else []))
+    ran = run(
+        name, "my file.yaml", "--set", "train.epochs=3", *(["--fresh"] if name != "confirm" else [])
+    )
     assert (ran.code, ran.out) == (130, "")
     assert ran.err == (
         "interrupted after the last epoch that had begun; "
-        f"go on from the last finished epoch: attnfd-ray {name} 'my file.yaml' --set train.epochs=3\n"
+        f"go on from the last finished epoch: attnfd-ray {name} 'my file.yaml' --set "
+        "train.epochs=3\n"
     )
 
 
@@ -281,7 +316,8 @@ def test_a_command_that_ends_well_exits_with_0(run, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "error", [ZeroDivisionError("ours"), AssertionError("ours"), ValueError("ours"), OSError("ours")]
+    "error",
+    [ZeroDivisionError("ours"), AssertionError("ours"), ValueError("ours"), OSError("ours")],
 )
 def test_a_mistake_of_ours_is_not_swallowed(run, monkeypatch, error):
     def fail():

@@ -34,7 +34,11 @@ def experiment(**changes):
 def job(trial_id, role="trial", **searched):
     searched = {path.replace("__", "."): value for path, value in searched.items()}
     return Job(
-        kind="train", trial_id=trial_id, role=role, settings_json=experiment().model_dump_json(), searched=searched
+        kind="train",
+        trial_id=trial_id,
+        role=role,
+        settings_json=experiment().model_dump_json(),
+        searched=searched,
     )
 
 
@@ -46,7 +50,12 @@ def metrics(epoch, miou, **more):
     } | more  # fmt: skip
 
 
-CHOSEN = {"optim__lr": 0.123456, "method__layers": ["stage4", "aspp"], "data__scale": [0.5, 2.0], "train__seed": 3}
+CHOSEN = {
+    "optim__lr": 0.123456,
+    "method__layers": ["stage4", "aspp"],
+    "data__scale": [0.5, 2.0],
+    "train__seed": 3,
+}
 LOST = {"failure_kind": "WORKER_LOST", "failure_text": "the node\nis gone"}
 
 
@@ -57,13 +66,18 @@ def test_everything_that_happens_is_one_json_object_a_line():
     said: list[str] = []
     listener = JsonProgress(said.append)
     one = job("s-0002", **CHOSEN)
-    listener.stage("teacher: 3\nepochs")
-    listener.started(one)
-    listener.epoch(one, metrics(2, 0.5))
-    listener.finished(one, "PRUNED", metrics(3, 0.51))
-    listener.finished(one, "FAILED", LOST)
+    listener.on_stage("teacher: 3\nepochs")
+    listener.on_trial_start(one)
+    listener.on_epoch_end(one, metrics(2, 0.5))
+    listener.on_trial_end(one, "PRUNED", metrics(3, 0.51))
+    listener.on_trial_end(one, "FAILED", LOST)
     assert all("\n" not in line for line in said)
-    searched = {"optim.lr": 0.123456, "method.layers": ["stage4", "aspp"], "data.scale": [0.5, 2.0], "train.seed": 3}
+    searched = {
+        "optim.lr": 0.123456,
+        "method.layers": ["stage4", "aspp"],
+        "data.scale": [0.5, 2.0],
+        "train.seed": 3,
+    }
     assert [json.loads(line) for line in said] == [
         {"event": "stage", "text": "teacher: 3\nepochs"},
         {"event": "started", "trial_id": "s-0002", "role": "trial", "searched": searched},
@@ -88,9 +102,9 @@ def test_a_single_run_has_a_line_an_epoch():
     said: list[str] = []
     listener = TextProgress(said.append, every_epoch=True)
     run = job("e.train1", role="run")
-    listener.started(run)
-    listener.epoch(run, metrics(2, 0.5))
-    listener.finished(run, "COMPLETE", metrics(40, 0.6))
+    listener.on_trial_start(run)
+    listener.on_epoch_end(run, metrics(2, 0.5))
+    listener.on_trial_end(run, "COMPLETE", metrics(40, 0.6))
     assert said == [
         "e.train1  epoch 2/40  loss 1.2346  mIoU 49.00 %  best 50.00 % at 1  123.5 images/s",
         "e.train1  COMPLETE   mIoU 60.00 % at 39/40  run",
@@ -100,20 +114,23 @@ def test_a_single_run_has_a_line_an_epoch():
 def test_a_search_has_a_line_a_trial():
     said: list[str] = []
     listener = TextProgress(said.append, every_epoch=False)
-    listener.stage("teacher resnet50: 3 epochs")
+    listener.on_stage("teacher resnet50: 3 epochs")
     for state, chosen, told in [
         ("COMPLETE", CHOSEN, metrics(40, 0.6)),
         ("PRUNED", {"method__name": "none"}, metrics(3, 0.3)),
         ("FAILED", {"optim__lr": 1e-5, "method__x": "a\nb"}, metrics(2, 0.2) | LOST),
     ]:
         one = job("s-0002", **chosen)
-        listener.started(one)
-        listener.epoch(one, told)
-        listener.finished(one, state, told)
-    listener.finished(job("s-0000", role="baseline"), "COMPLETE", metrics(40, 0.5))
+        listener.on_trial_start(one)
+        listener.on_epoch_end(one, told)
+        listener.on_trial_end(one, state, told)
+    listener.on_trial_end(job("s-0000", role="baseline"), "COMPLETE", metrics(40, 0.5))
     assert said == [
         "teacher resnet50: 3 epochs",
-        "s-0002  COMPLETE   mIoU 60.00 % at 39/40  trial  lr=0.123 layers=stage4+aspp scale=0.5+2 seed=3",
+        (
+            "s-0002  COMPLETE   mIoU 60.00 % at 39/40  trial  lr=0.123 layers=stage4+aspp scale=0.5+2 "
+            "seed=3"
+        ),
         "s-0002  PRUNED     mIoU 30.00 % at 2/40, stopped at 3  trial  name=none",
         "s-0002  FAILED     WORKER_LOST: the node\\nis gone  trial  lr=1e-05 x=a\\nb",
         "s-0000  COMPLETE   mIoU 50.00 % at 39/40  baseline  no distillation",
@@ -146,22 +163,28 @@ def clock():
 @pytest.fixture
 def board(clock):
     board = ProgressTable(experiment(), searching=True, write=print, clock=clock)
-    board.begins(Counts(planned=5))
+    board.on_search_start(Counts(planned=5))
     return board
 
 
 def test_a_searched_method_is_told_by_its_name():
-    assert searched(job("s-0002", method={"name": "kd", "temperature": 4.0}, train__seed=2)) == "method=kd seed=2"
+    assert (
+        searched(job("s-0002", method={"name": "kd", "temperature": 4.0}, train__seed=2))
+        == "method=kd seed=2"
+    )
 
 
 def test_what_a_search_aims_at_beside_miou_is_told_with_the_score(board):
     told = metrics(40, 0.6) | {"student_params": 263_400, "latency_ms": 3.125}
     said, events = [], []
     one = job("s-0002", optim__lr=0.1)
-    TextProgress(said.append, every_epoch=False).finished(one, "COMPLETE", told)
+    TextProgress(said.append, every_epoch=False).on_trial_end(one, "COMPLETE", told)
     assert said == ["s-0002  COMPLETE   mIoU 60.00 % at 39/40, 0.263 M, 3.12 ms  trial  lr=0.1"]
-    JsonProgress(events.append).finished(one, "COMPLETE", told)
-    assert (json.loads(events[0])["student_params"], json.loads(events[0])["latency_ms"]) == (263_400, 3.125)
+    JsonProgress(events.append).on_trial_end(one, "COMPLETE", told)
+    assert (json.loads(events[0])["student_params"], json.loads(events[0])["latency_ms"]) == (
+        263_400,
+        3.125,
+    )
     board.started(one)
     board.finished(one, "COMPLETE", told)
     assert "60.00 %, 0.263 M, 3.12 ms" in "\n".join(drawn(board))
@@ -171,14 +194,19 @@ def test_a_teacher_has_ten_lines_in_a_search():
     said = []
     lines = TextProgress(said.append, every_epoch=False)
     for epoch in range(1, 41):
-        lines.epoch(job("teacher", role="teacher"), metrics(epoch, 0.5))
+        lines.on_epoch_end(job("teacher", role="teacher"), metrics(epoch, 0.5))
     assert [line.split()[2] for line in said] == [f"{epoch}/40" for epoch in range(4, 41, 4)]
 
 
 @pytest.mark.parametrize("width", [1, 20, 80, 300])
 @pytest.mark.parametrize("searching", [True, False])
 def test_a_table_of_nothing_can_be_drawn_at_any_width(clock, searching, width):
-    assert len(drawn(ProgressTable(experiment(), searching=searching, write=print, clock=clock), width)) >= 2
+    assert (
+        len(
+            drawn(ProgressTable(experiment(), searching=searching, write=print, clock=clock), width)
+        )
+        >= 2
+    )
 
 
 def test_before_the_first_trial_the_table_says_what_is_going_on(board):
@@ -206,7 +234,10 @@ def test_the_table_shows_what_runs_first_and_then_the_best(board, clock):
     board.epoch(running, metrics(7, 0.3))
     clock.now_s += 3600
     assert drawn(board) == [
-        "camvid-r18  4/5 done  1 running  1 failed  best 60.00 %  baseline 50.00 %  about 0:15:00 left",
+        (
+            "camvid-r18  4/5 done  1 running  1 failed  best 60.00 %  baseline 50.00 %  about 0:15:00 "
+            "left"
+        ),
         "1:00:00",
         "trial   state     epoch     mIoU  searched",
         "s-0004  RUNNING    7/40  30.00 %  lr=0.5",
@@ -236,20 +267,24 @@ def test_what_ctrl_c_stopped_is_neither_done_nor_running(board, clock):
 @pytest.mark.parametrize("state", ["COMPLETE", "PRUNED", "UNFINISHED"])
 def test_a_trial_that_ended_before_its_first_epoch_is_a_line_too(state):
     said = []
-    TextProgress(said.append, every_epoch=False).finished(job("s-0002", optim__lr=0.1), state, {})
+    TextProgress(said.append, every_epoch=False).on_trial_end(
+        job("s-0002", optim__lr=0.1), state, {}
+    )
     assert said == [f"s-0002  {state:<10} no epoch was finished  trial  lr=0.1"]
 
 
 def test_a_teacher_is_shown_and_not_counted(board):
     teacher = job("teacher-abc", role="teacher")
     board.epoch(teacher, metrics(2, 0.7))
-    assert drawn(board)[0].startswith("camvid-r18  0/5 done  0 running  0 failed  best -  baseline -")
+    assert drawn(board)[0].startswith(
+        "camvid-r18  0/5 done  0 running  0 failed  best -  baseline -"
+    )
     assert drawn(board)[-1] == "teacher-abc  RUNNING   2/40  70.00 %  teacher"
 
 
 def test_a_single_run_is_not_counted_either(clock):
     board = ProgressTable(experiment(), searching=False, write=print, clock=clock)
-    board.started(job("e.train1", role="run"))
+    board.on_trial_start(job("e.train1", role="run"))
     clock.now_s += 61
     assert drawn(board) == [
         "camvid-r18  0:01:01",
@@ -260,13 +295,17 @@ def test_a_single_run_is_not_counted_either(clock):
 
 def test_a_search_that_goes_on_counts_what_earlier_sessions_did(board):
     board.begins(Counts(planned=5, complete=2, failed=1, best_value=0.61, baseline_value=0.5))
-    assert drawn(board)[0].startswith("camvid-r18  3/5 done  0 running  1 failed  best 61.00 %  baseline 50.00 %")
+    assert drawn(board)[0].startswith(
+        "camvid-r18  3/5 done  0 running  1 failed  best 61.00 %  baseline 50.00 %"
+    )
 
 
 def test_the_baseline_is_the_best_of_its_own_trials_and_none_of_them_the_best(board):
     board.begins(Counts(planned=5, best_value=0.4, baseline_value=0.5))
     for number, score in enumerate((0.6, 0.55), start=1):
-        board.finished(job(f"s-b000{number}", "baseline_trial", optim__lr=0.1), "COMPLETE", metrics(40, score))
+        board.finished(
+            job(f"s-b000{number}", "baseline_trial", optim__lr=0.1), "COMPLETE", metrics(40, score)
+        )
     headline, *rows = drawn(board)
     assert "best 40.00 %  baseline 60.00 %" in headline
     assert rows[-2].split() == ["s-b0001", "COMPLETE", "40/40", "60.00", "%", "lr=0.1"]
@@ -275,7 +314,9 @@ def test_the_baseline_is_the_best_of_its_own_trials_and_none_of_them_the_best(bo
 def again(trial_id, role="trial"):
     """A job that differs from the file in its seed."""
     settings = experiment(train={"epochs": 40, "seed": 2})
-    return dataclasses.replace(job(trial_id, role, optim__lr=0.1), settings_json=settings.model_dump_json())
+    return dataclasses.replace(
+        job(trial_id, role, optim__lr=0.1), settings_json=settings.model_dump_json()
+    )
 
 
 def test_another_seed_than_the_file_s_is_told(board):
@@ -284,14 +325,16 @@ def test_another_seed_than_the_file_s_is_told(board):
     said = []
     listener = TextProgress(said.append, every_epoch=False, seed=1)
     for each in (again("s-0005"), job("s-0001", optim__lr=0.1), again("t", "teacher")):
-        listener.finished(each, "COMPLETE", metrics(40, 0.5))
+        listener.on_trial_end(each, "COMPLETE", metrics(40, 0.5))
     assert [line.rpartition("  ")[2] for line in said] == ["lr=0.1 seed=2", "lr=0.1", "lr=0.1"]
 
 
 def test_a_log_says_that_a_search_goes_on():
     said = []
-    TextProgress(said.append, every_epoch=False).begins(Counts(planned=5, complete=2, failed=1))
-    TextProgress(said.append, every_epoch=False).begins(Counts(planned=5))
+    TextProgress(said.append, every_epoch=False).on_search_start(
+        Counts(planned=5, complete=2, failed=1)
+    )
+    TextProgress(said.append, every_epoch=False).on_search_start(Counts(planned=5))
     assert said == ["goes on: 3 of 5 trials are done"]
 
 
@@ -331,11 +374,16 @@ def test_the_table_can_be_drawn_while_trials_come_in(board):
 
 
 def strong(epoch, ratio):
-    return metrics(epoch, 0.5, gradient_norms={"cross_entropy": 0.5, "attnfd/aspp": 9.0, "distillation": ratio / 2})
+    return metrics(
+        epoch,
+        0.5,
+        gradient_norms={"cross_entropy": 0.5, "attnfd/aspp": 9.0, "distillation": ratio / 2},
+    )
 
 
 WARNING = (
-    "s-0002 epoch 2: the gradient of attnfd is 7.2 times that of cross-entropy (above 3 it can take over the "
+    "s-0002 epoch 2: the gradient of attnfd is 7.2 times that of cross-entropy (above 3 it can "
+    "take over the "
     "training); try a lower method.loss_weight"
 )
 
@@ -351,7 +399,11 @@ def test_every_view_warns_once_of_a_trial_whose_distillation_is_too_strong():
         for epoch, ratio in ((1, 3.0), (2, 7.2), (3, 9.0)):
             view.epoch(job("s-0002"), strong(epoch, ratio))
         view.epoch(job("s-0003"), strong(1, 20.0))
-    assert logged == printed == [WARNING, WARNING.replace("s-0002 epoch 2", "s-0003 epoch 1").replace("7.2", "20")]
+    assert (
+        logged
+        == printed
+        == [WARNING, WARNING.replace("s-0002 epoch 2", "s-0003 epoch 1").replace("7.2", "20")]
+    )
     warned = [event for event in map(json.loads, events) if event["event"] == "warning"]
     assert warned[0] == {"event": "warning", "trial_id": "s-0002", "epoch": 2, "text": WARNING}
     assert len(warned) == 2
@@ -359,19 +411,28 @@ def test_every_view_warns_once_of_a_trial_whose_distillation_is_too_strong():
 
 def test_a_log_of_a_single_run_warns_after_the_line_of_the_epoch():
     said = []
-    TextProgress(said.append, every_epoch=True).epoch(job("s-0002", role="run"), strong(2, 7.2))
+    TextProgress(said.append, every_epoch=True).on_epoch_end(
+        job("s-0002", role="run"), strong(2, 7.2)
+    )
     assert said[0].startswith("s-0002  epoch 2/40")
     assert said[1:] == [WARNING]
 
 
 @pytest.mark.parametrize(
     "norms",
-    [{}, None, {"cross_entropy": 0.0, "distillation": 5.0}, {"cross_entropy": 1.0, "distillation": 3.0}],
+    [
+        {},
+        None,
+        {"cross_entropy": 0.0, "distillation": 5.0},
+        {"cross_entropy": 1.0, "distillation": 3.0},
+    ],
     ids=["nothing measured", "an old epoch", "no gradient of cross-entropy", "at the limit"],
 )
 def test_without_a_ratio_above_the_limit_nothing_is_said(norms):
     said = []
-    TextProgress(said.append, every_epoch=False).epoch(job("s-0002"), metrics(1, 0.5, gradient_norms=norms))
+    TextProgress(said.append, every_epoch=False).on_epoch_end(
+        job("s-0002"), metrics(1, 0.5, gradient_norms=norms)
+    )
     assert said == []
 
 
@@ -379,14 +440,14 @@ def test_a_method_without_a_loss_weight_is_not_told_to_lower_it():
     chosen = experiment(method={"name": "none"}, teacher=None)
     one = dataclasses.replace(job("s-0002"), settings_json=chosen.model_dump_json())
     said = []
-    TextProgress(said.append, every_epoch=False).epoch(one, strong(1, 7.2))
+    TextProgress(said.append, every_epoch=False).on_epoch_end(one, strong(1, 7.2))
     assert said[0].endswith("; try a lower weight of the method's loss terms")
 
 
 def test_on_a_terminal_a_warning_stays_above_the_table(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     with progress(experiment(), as_json=False, searching=True) as view:
-        view.epoch(job("s-0002"), strong(2, 7.2))
+        view.on_epoch_end(job("s-0002"), strong(2, 7.2))
     assert capsys.readouterr().out.count("times that of cross-entropy") == 1
 
 
@@ -396,10 +457,10 @@ def test_on_a_terminal_a_warning_stays_above_the_table(monkeypatch, capsys):
 def test_away_from_a_terminal_there_are_lines_and_on_demand_json(capsys):
     with progress(experiment(), as_json=False, searching=True) as listener:
         assert isinstance(listener, TextProgress)
-        listener.stage("a teacher")
+        listener.on_stage("a teacher")
     with progress(experiment(), as_json=True, searching=True) as listener:
         assert isinstance(listener, JsonProgress)
-        listener.stage("a teacher")
+        listener.on_stage("a teacher")
     assert capsys.readouterr().out == 'a teacher\n{"event": "stage", "text": "a teacher"}\n'
 
 
@@ -407,7 +468,7 @@ def test_on_a_terminal_there_is_a_table(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     with progress(experiment(), as_json=False, searching=True) as listener:
         assert isinstance(listener, ProgressTable)
-        listener.stage("a teacher")
+        listener.on_stage("a teacher")
     assert "a teacher" in capsys.readouterr().out
 
 
@@ -415,5 +476,5 @@ def test_a_line_is_there_as_soon_as_it_is_said(tmp_path, monkeypatch):
     with (tmp_path / "log").open("w") as log:
         monkeypatch.setattr("sys.stdout", log)
         with progress(experiment(), as_json=False, searching=True) as listener:
-            listener.stage("a teacher")
+            listener.on_stage("a teacher")
             assert (tmp_path / "log").read_text() == "a teacher\n"

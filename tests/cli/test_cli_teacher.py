@@ -1,4 +1,5 @@
-"""`attnfd-ray teacher import`: what is printed and written for a file that fits, and how every other file ends."""
+"""`attnfd-ray teacher import`: what is printed and written for a file that fits, and how every
+other file ends."""
 
 import json
 import os
@@ -31,7 +32,8 @@ def run(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def refused(run, tmp_path):
-    """Return the line that an import of in.pth ends with; check the exit code, and that nothing was written."""
+    """Return the line that an import of in.pth ends with; check the exit code, and that nothing was
+    written."""
 
     def refused(*options, file="in.pth"):
         before = sorted(tmp_path.rglob("*"))
@@ -58,7 +60,10 @@ def test_without_json_it_says_in_lines_what_was_taken_and_what_was_assumed(run, 
     code, out, err = run("import", "in.pth", "-o", "out.safetensors")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        "in.pth: deeplabv3plus with resnet18 at width 0.125, output stride 16 (assumed: --output-stride)",
+        (
+            "in.pth: deeplabv3plus with resnet18 at width 0.125, output stride 16 (assumed: "
+            "--output-stride)"
+        ),
         "classes:  4 (class0, class1, class2, ...)",
         f"taken:    {len(tiny)} tensors",
         "left out: beside the weights: 1 (epoch)",
@@ -70,7 +75,9 @@ def test_each_gate_gets_a_line_with_its_verdict_and_the_numbers_behind_it(run, t
     torch.manual_seed(0)
     for place, channels in {"backbone": 64, "aspp": 32, "decoder": 32}.items():
         # 64 hidden channels: enough weights for the largest to lie within 1 % of the bound
-        for name, shape in gate_shapes({"ChannelGate.mlp.1.weight": torch.zeros(64, channels)}, channels).items():
+        for name, shape in gate_shapes(
+            {"ChannelGate.mlp.1.weight": torch.zeros(64, channels)}, channels
+        ).items():
             tiny[f"{place}.cbam.{name}"] = torch.randn(shape)
     for index, inputs in ((1, 32), (3, 64)):  # as born: uniform in +-1/sqrt(inputs)
         tiny[f"aspp.cbam.ChannelGate.mlp.{index}.weight"].uniform_(-(inputs**-0.5), inputs**-0.5)
@@ -82,7 +89,11 @@ def test_each_gate_gets_a_line_with_its_verdict_and_the_numbers_behind_it(run, t
     lines = run("import", "in.pth", "-o", "out.safetensors")[1].splitlines()
     gates = [line for line in lines if line.startswith("gate:")]
     assert [line.split(":")[1].strip() for line in gates] == [
-        *("backbone kept, looks trained", "aspp kept, looks untrained", "decoder kept, looks trained"),
+        *(
+            "backbone kept, looks trained",
+            "aspp kept, looks untrained",
+            "decoder kept, looks trained",
+        ),
     ]
     ratios = gates[1].partition("max|w| ")[2].partition(" of the initial bound")[0].split(" and ")
     assert all(0.99 < float(ratio) <= 1 for ratio in ratios)
@@ -92,20 +103,35 @@ def test_each_gate_gets_a_line_with_its_verdict_and_the_numbers_behind_it(run, t
 def test_class_names_come_from_a_file_a_line_each(run, tiny, tmp_path):
     (tmp_path / "names.txt").write_text("sky\nroad \ntr\u00e9e\ncar\n", encoding="utf-8")
     assert run("import", "in.pth", "-o", "out.safetensors", "--class-names", "names.txt")[0] == 0
-    assert read_header(tmp_path / "out.safetensors").class_names == ("sky", "road", "tr\u00e9e", "car")
+    assert read_header(tmp_path / "out.safetensors").class_names == (
+        "sky",
+        "road",
+        "tr\u00e9e",
+        "car",
+    )
 
 
 def test_a_best_file_of_our_own_comes_back_with_its_names(run, tmp_path):
     model = build_model(TINY, num_classes=2)
-    save_model(model, tmp_path / "best.safetensors", settings=TINY, num_classes=2, class_names=("a", "b"), extra={})
+    save_model(
+        model,
+        tmp_path / "best.safetensors",
+        settings=TINY,
+        num_classes=2,
+        class_names=("a", "b"),
+        extra={},
+    )
     code, out, _ = run("import", "best.safetensors", "-o", "out.safetensors")
     assert code == 0
     assert out.startswith(
-        "best.safetensors: deeplabv3plus with resnet18 at width 0.125, output stride 16\nclasses:  2 (a, b)"
+        "best.safetensors: deeplabv3plus with resnet18 at width 0.125, output stride 16\nclasses: "
+        " 2 (a, b)"
     )
     other = build_model(TINY, num_classes=2)
     load_weights(other, tmp_path / "out.safetensors", num_classes=2)
-    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert all(
+        torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items()
+    )
 
 
 # ---- a file that does not
@@ -122,11 +148,14 @@ class Trap:
 
 
 @pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "legacy"])
-def test_a_pickle_that_would_run_code_is_refused_and_its_code_did_not_run(refused, tiny, tmp_path, as_zip):
+def test_a_pickle_that_would_run_code_is_refused_and_its_code_did_not_run(
+    refused, tiny, tmp_path, as_zip
+):
     content = {"state_dict": tiny, "best_pred": Trap(tmp_path / "sprung")}
     torch.save(content, "in.pth", _use_new_zipfile_serialization=as_zip)
     assert refused() == (
-        "in.pth: asks for 'posix.mkdir', which could run code, so it was not loaded; save its state_dict() alone"
+        "in.pth: asks for 'posix.mkdir', which could run code, so it was not loaded; save its "
+        "state_dict() alone"
     )
     assert not (tmp_path / "sprung").exists()
 
@@ -135,27 +164,46 @@ def test_a_pickle_that_would_run_code_is_refused_and_its_code_did_not_run(refuse
 def test_a_truncated_file_is_refused(refused, tiny, tmp_path, share):
     content = (tmp_path / "in.pth").read_bytes()
     (tmp_path / "in.pth").write_bytes(content[: int(share * len(content))])
-    assert refused() == ("in.pth: cannot be read as weights: cut short, or not a file that torch or safetensors wrote")
+    assert refused() == (
+        "in.pth: cannot be read as weights: cut short, or not a file that torch or safetensors "
+        "wrote"
+    )
 
 
 def test_what_is_no_checkpoint_is_refused(refused, tmp_path):
     (tmp_path / "in.pth").write_text("<html>Sign in to download</html>")
     assert refused().startswith("in.pth: cannot be read as weights: ")
     torch.save({"epoch": 3}, "in.pth")
-    assert refused() == "in.pth: holds no tensors by name, neither bare nor under 'state_dict' or 'model'"
+    assert (
+        refused()
+        == "in.pth: holds no tensors by name, neither bare nor under 'state_dict' or 'model'"
+    )
     torch.save(torch.nn.Linear(2, 2).state_dict(), "in.pth")
-    assert refused().startswith("in.pth: holds no segmentation network: none of its 2 names (weight, bias) starts with")
+    assert refused().startswith(
+        "in.pth: holds no segmentation network: none of its 2 names (weight, bias) starts with"
+    )
     assert refused(file="nowhere.pth") == "nowhere.pth: cannot be read (No such file or directory)"
     assert refused(file=".") == ".: cannot be read (Is a directory)"
 
 
-def test_a_wrong_file_is_refused_with_the_first_keys_and_as_json_with_all(run, refused, tiny, tmp_path):
-    lost = [name for name in tiny if name.startswith("aspp.aspp") and not name.endswith("num_batches_tracked")]
-    state = {name: tensor for name, tensor in tiny.items() if name not in lost} | {"fc.bias": torch.zeros(3)}
+def test_a_wrong_file_is_refused_with_the_first_keys_and_as_json_with_all(
+    run, refused, tiny, tmp_path
+):
+    lost = [
+        name
+        for name in tiny
+        if name.startswith("aspp.aspp") and not name.endswith("num_batches_tracked")
+    ]
+    state = {name: tensor for name, tensor in tiny.items() if name not in lost} | {
+        "fc.bias": torch.zeros(3)
+    }
     torch.save(state, "in.pth")
     line = refused()
     assert line.startswith("in.pth: read as deeplabv3plus with resnet18: ")
-    assert f"{len(lost)} missing (aspp.aspp1.atrous_conv.weight, aspp.aspp1.bn.weight, aspp.aspp1.bn.bias, ...)" in line
+    assert (
+        f"{len(lost)} missing (aspp.aspp1.atrous_conv.weight, aspp.aspp1.bn.weight, "
+        "aspp.aspp1.bn.bias, ...)" in line
+    )
     code, out, err = run("import", "in.pth", "-o", "out.safetensors", "--json")
     told = json.loads(out)
     assert (code, err) == (2, f"{line}\n")
@@ -167,15 +215,26 @@ def test_a_wrong_file_is_refused_with_the_first_keys_and_as_json_with_all(run, r
 
 def test_names_that_do_not_fit_are_refused(refused, tiny, tmp_path):
     (tmp_path / "names.txt").write_text("sky\n\nroad\n")
-    assert refused("--class-names", "names.txt") == "names.txt:2: is empty; needed is the name of a class a line"
+    assert (
+        refused("--class-names", "names.txt")
+        == "names.txt:2: is empty; needed is the name of a class a line"
+    )
     (tmp_path / "names.txt").write_text("")
-    assert refused("--class-names", "names.txt") == "names.txt:1: is empty; needed is the name of a class a line"
+    assert (
+        refused("--class-names", "names.txt")
+        == "names.txt:1: is empty; needed is the name of a class a line"
+    )
     (tmp_path / "names.txt").write_bytes(b"\xff\n")
     assert refused("--class-names", "names.txt").startswith("names.txt: is not text in UTF-8")
-    assert refused("--class-names", "nowhere") == "nowhere: cannot be read (No such file or directory)"
+    assert (
+        refused("--class-names", "nowhere") == "nowhere: cannot be read (No such file or directory)"
+    )
     assert refused("--dataset", "voc") == "in.pth: predicts 4 classes, but 21 class names are given"
     assert refused("--dataset", "vok").startswith("unknown dataset 'vok'; did you mean 'voc'?")
-    assert refused("--dataset", "os:path") == "dataset 'os:path' has no class_names; give --class-names"
+    assert (
+        refused("--dataset", "os:path")
+        == "dataset 'os:path' has no class_names; give --class-names"
+    )
 
 
 def test_a_file_in_the_way_is_left_alone(run, tiny, tmp_path):

@@ -24,7 +24,9 @@ def read(name: str) -> str:
 
 
 def ray_version() -> str:
-    found = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(
+        r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert found
     return found[1]
 
@@ -74,7 +76,9 @@ def test_every_image_is_the_one_that_the_dockerfile_says_to_build(kuberay):
 
 def test_what_the_dockerfile_copies_is_there():
     sources = [
-        name for line in re.findall(r"^COPY --chown=ray (.+) \S+$", read("Dockerfile"), re.M) for name in line.split()
+        name
+        for line in re.findall(r"^COPY --chown=ray (.+) \S+$", read("Dockerfile"), re.M)
+        for name in line.split()
     ]
     assert len(sources) >= 5
     assert [name for name in sources if not (ROOT / name).exists()] == []
@@ -93,7 +97,10 @@ def test_the_job_of_kuberay_runs_a_file_of_the_image(kuberay):
 
 
 def test_every_pod_mounts_the_shared_volume(kuberay):
-    mounts = [{mount["mountPath"] for mount in container["volumeMounts"]} for container in containers(kuberay)]
+    mounts = [
+        {mount["mountPath"] for mount in container["volumeMounts"]}
+        for container in containers(kuberay)
+    ]
     assert len(mounts) == 2
     assert all("/shared" in paths for paths in mounts)
 
@@ -103,7 +110,9 @@ def test_ray_up_fits_the_schema_of_this_ray():
     spec = importlib.util.find_spec("ray")
     assert spec
     assert spec.origin
-    schema = json.loads((Path(spec.origin).parent / "autoscaler/ray-schema.json").read_text(encoding="utf-8"))
+    schema = json.loads(
+        (Path(spec.origin).parent / "autoscaler/ray-schema.json").read_text(encoding="utf-8")
+    )
     jsonschema.validate(yaml.safe_load(read("ray-up.yaml")), schema)
 
 
@@ -128,7 +137,11 @@ def test_the_slurm_script_is_bash():
 def test_the_slurm_script_says_what_it_misses(environment, said):
     known = {"PATH": os.environ["PATH"], **environment}
     done = subprocess.run(
-        ["bash", str(CLUSTER / "slurm.sh"), "tune", "x.yaml"], env=known, capture_output=True, text=True, timeout=10
+        ["bash", str(CLUSTER / "slurm.sh"), "tune", "x.yaml"],
+        env=known,
+        capture_output=True,
+        text=True,
+        timeout=10,
     )
     assert done.returncode != 0
     assert said in done.stderr
@@ -140,7 +153,9 @@ def test_the_slurm_script_starts_ray_on_every_node_and_the_command_on_one(tmp_pa
     bin_directory.mkdir()
     (bin_directory / "activate").write_text("")
     (bin_directory / "hostname").write_text("#!/bin/bash\necho 192.0.2.10 192.0.2.99\n")
-    (bin_directory / "srun").write_text('#!/bin/bash\nprintf "%s\\n" "$RAY_AUTH_MODE:${#RAY_AUTH_TOKEN}" "$@"\n')
+    (bin_directory / "srun").write_text(
+        '#!/bin/bash\nprintf "%s\\n" "$RAY_AUTH_MODE:${#RAY_AUTH_TOKEN}" "$@"\n'
+    )
     for name in ("hostname", "srun"):
         (bin_directory / name).chmod(0o755)
     environment = {
@@ -162,4 +177,10 @@ def test_the_slurm_script_starts_ray_on_every_node_and_the_command_on_one(tmp_pa
     assert token == "token:64"
     split = arguments.index("--")
     assert "--min-nodes" in arguments[:split]
-    assert arguments[split + 1 :] == ["env", "RAY_ADDRESS=192.0.2.10:6379", "attnfd-ray", "tune", "a file.yaml"]
+    assert arguments[split + 1 :] == [
+        "env",
+        "RAY_ADDRESS=192.0.2.10:6379",
+        "attnfd-ray",
+        "tune",
+        "a file.yaml",
+    ]

@@ -8,7 +8,8 @@ from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 
-# what an experiment cannot do without, a section a line; a test appends what it is about from line 6 on
+# what an experiment cannot do without, a section a line; a test appends what it is about from line
+# 6 on
 SHORTEST = """\
 experiment: e
 data: {name: camvid, root: /data, crop: [360, 480]}
@@ -19,7 +20,8 @@ method: {name: attnfd}
 
 
 class File:
-    """`exp.yaml` in a directory of its own: the shortest experiment, with lines appended or replaced."""
+    """`exp.yaml` in a directory of its own: the shortest experiment, with lines appended or
+    replaced."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,7 +30,11 @@ class File:
         """Write it; a section given as None is left out."""
         lines = {line.partition(":")[0]: line for line in SHORTEST.splitlines()}
         lines |= {name: f"{name}: {text}" for name, text in sections.items()}
-        lines = {name: line for name, line in lines.items() if name not in sections or sections[name] is not None}
+        lines = {
+            name: line
+            for name, line in lines.items()
+            if name not in sections or sections[name] is not None
+        }
         self.path.write_text("\n".join([*lines.values(), more]), encoding="utf-8")
 
     def load(self, *sets: str, **environ: str) -> ExperimentSettings:

@@ -34,15 +34,28 @@ def test_paths_of_first_weights_are_made_absolute_wherever_they_stand(file, tmp_
     settings = file.load()
     assert settings.student.pretrained == str(tmp_path / "w/a.pth")
     assert settings.teacher.pretrained == str(tmp_path / "t.pth")
-    assert settings.search["student.pretrained"].choice == ["none", "imagenet", str(tmp_path / "w/b.pth")]
-    file.write("search: {student: {choice: [{backbone: resnet34}, {pretrained: ./c.pth}]}}", student="{width: 0.5}")
+    assert settings.search["student.pretrained"].choice == [
+        "none",
+        "imagenet",
+        str(tmp_path / "w/b.pth"),
+    ]
+    file.write(
+        "search: {student: {choice: [{backbone: resnet34}, {pretrained: ./c.pth}]}}",
+        student="{width: 0.5}",
+    )
     settings = file.load()
     assert settings.student.pretrained == "none"
-    assert settings.search["student"].choice == [{"backbone": "resnet34"}, {"pretrained": str(tmp_path / "c.pth")}]
+    assert settings.search["student"].choice == [
+        {"backbone": "resnet34"},
+        {"pretrained": str(tmp_path / "c.pth")},
+    ]
 
 
 def test_a_hash_is_kept_as_its_first_16_digits():
-    assert made(pretrained_sha256="0123456789ABCDEF" * 4).student.pretrained_sha256 == "0123456789abcdef"
+    assert (
+        made(pretrained_sha256="0123456789ABCDEF" * 4).student.pretrained_sha256
+        == "0123456789abcdef"
+    )
 
 
 def test_without_a_hash_a_config_has_the_hash_it_always_had():
@@ -52,7 +65,9 @@ def test_without_a_hash_a_config_has_the_hash_it_always_had():
 
 
 def test_a_file_counts_by_its_hash_wherever_it_lies():
-    assert config_hash(made(pretrained="/x.pth", pretrained_sha256=A)) == config_hash(made(pretrained_sha256=A))
+    assert config_hash(made(pretrained="/x.pth", pretrained_sha256=A)) == config_hash(
+        made(pretrained_sha256=A)
+    )
     assert config_hash(made(pretrained_sha256=A)) != config_hash(made(pretrained_sha256=B))
     assert config_hash(made(pretrained_sha256=A)) != config_hash(made())
 
@@ -61,14 +76,24 @@ def test_a_teachers_training_knows_the_hash_of_its_file():
     settings = made()
     pinned = with_values(settings, {"teacher.pretrained": "/t.pth", "teacher.pretrained_sha256": A})
     assert teacher_experiment(pinned).student.pretrained_sha256 == A
-    assert config_hash(pinned) != config_hash(with_values(settings, {"teacher.pretrained": "/t.pth"}))
+    assert config_hash(pinned) != config_hash(
+        with_values(settings, {"teacher.pretrained": "/t.pth"})
+    )
 
 
 def test_a_hash_that_only_one_knows_is_no_difference_and_another_is():
-    assert changed(made(), made(pretrained_sha256=A)) == changed(made(pretrained_sha256=A), made()) == []
-    assert changed(made(pretrained_sha256=A), made(pretrained_sha256=B)) == [f"student.pretrained_sha256: {A} -> {B}"]
+    assert (
+        changed(made(), made(pretrained_sha256=A))
+        == changed(made(pretrained_sha256=A), made())
+        == []
+    )
+    assert changed(made(pretrained_sha256=A), made(pretrained_sha256=B)) == [
+        f"student.pretrained_sha256: {A} -> {B}"
+    ]
     assert changed(made(pretrained_sha256=A), made(pretrained="/x.pth", pretrained_sha256=A)) == []
-    assert changed(made(), made(pretrained="/x.pth", pretrained_sha256=A)) == ["student.pretrained: imagenet -> /x.pth"]
+    assert changed(made(), made(pretrained="/x.pth", pretrained_sha256=A)) == [
+        "student.pretrained: imagenet -> /x.pth"
+    ]
 
 
 @pytest.mark.parametrize(

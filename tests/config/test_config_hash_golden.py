@@ -1,4 +1,5 @@
-"""The identity of every shipped experiment stays as it was, so that searches of earlier versions go on."""
+"""The identity of every shipped experiment stays as it was, so that searches of earlier versions go
+on."""
 
 from __future__ import annotations
 
@@ -34,11 +35,17 @@ def hashes(settings: ExperimentSettings) -> dict[str, str]:
 
 def test_the_golden_file_knows_experiments_of_each_kind() -> None:
     assert len(EXPECTED) >= 10
-    assert {kind for found in EXPECTED.values() for kind in found} == {"file", "baseline", "teacher"}
+    assert {kind for found in EXPECTED.values() for kind in found} == {
+        "file",
+        "baseline",
+        "teacher",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_config_hash_of_a_shipped_experiment_is_as_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_hash_of_a_shipped_experiment_is_as_before(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for variable, value in ENVIRONMENT.items():
         monkeypatch.setenv(variable, value)
     assert hashes(load_experiment(ROOT / name)) == EXPECTED[name]

@@ -34,8 +34,14 @@ def settings():
 
 
 def test_values_are_put_in_by_their_dotted_paths(settings):
-    changed = with_values(settings, {"optim.lr": 0.5, "method.layers": ["aspp"], "search.optim.lr": {"choice": [1]}})
-    assert (changed.optim.lr, changed.method.layers, changed.search["optim.lr"].choice) == (0.5, ["aspp"], [1])
+    changed = with_values(
+        settings, {"optim.lr": 0.5, "method.layers": ["aspp"], "search.optim.lr": {"choice": [1]}}
+    )
+    assert (changed.optim.lr, changed.method.layers, changed.search["optim.lr"].choice) == (
+        0.5,
+        ["aspp"],
+        [1],
+    )
     assert differences(settings.model_dump(mode="json"), changed.model_dump(mode="json")) == [
         "method.layers: ['stage4', 'aspp', 'decoder'] -> ['aspp']",
         "optim.lr: 0.1 -> 0.5",
@@ -82,7 +88,8 @@ def test_a_method_that_knows_no_weight_of_0_has_no_baseline(settings, file, modu
         "never_zero",
         "from pydantic import Field\nfrom attnfd_ray.config.schema import MethodSettings\n"
         "class Method:\n    needs_teacher = True\n"
-        "    class Settings(MethodSettings):\n        loss_weight: float = Field(default=1.0, gt=0)\n",
+        "    class Settings(MethodSettings):\n        loss_weight: float = Field(default=1.0, "
+        "gt=0)\n",
     )
     assert baseline_of(with_values(settings, {"method": {"name": "never_zero:Method"}})) is None
 
@@ -92,30 +99,49 @@ def test_the_teachers_experiment_trains_its_network_alone(settings):
     assert training.student.backbone == "resnet101"
     assert (training.teacher, training.method.name, training.search) == (None, "none", {})
     assert (training.train.epochs, training.train.seed) == (7, 5)
-    assert (training.train.batch_size, training.optim.lr) == (4, 0.1), "what it does not say is as for the student"
+    assert (training.train.batch_size, training.optim.lr) == (4, 0.1), (
+        "what it does not say is as for the student"
+    )
     assert training.data == settings.data
 
 
 def test_what_a_teacher_says_of_its_training_comes_first(settings):
-    training = teacher_experiment(with_values(settings, {"teacher.train.lr": 0.02, "teacher.train.batch_size": 8}))
+    training = teacher_experiment(
+        with_values(settings, {"teacher.train.lr": 0.02, "teacher.train.batch_size": 8})
+    )
     assert (training.optim.lr, training.train.batch_size) == (0.02, 8)
 
 
 def test_every_leaf_has_its_dotted_path():
-    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, {"e": 2}]}) == {"a.b": 1, "a.c": {}, "d": [1, {"e": 2}]}
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, {"e": 2}]}) == {
+        "a.b": 1,
+        "a.c": {},
+        "d": [1, {"e": 2}],
+    }
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        *("store", "data.root", "data.loader_workers", "tune.trials", "tune.baseline_trials", "tune.duplicates"),
+        *(
+            "store",
+            "data.root",
+            "data.loader_workers",
+            "tune.trials",
+            "tune.baseline_trials",
+            "tune.duplicates",
+        ),
         *("tune.concurrent", "tune.keep_weights", "tune.max_failures", "train.step_patience_s"),
         "train.gradient_checks",
     ],
 )
 def test_where_and_how_long_are_no_differences(settings, path):
-    value = {"store": "/elsewhere", "data.root": "/elsewhere", "tune.duplicates": "skip"}.get(path, 6)
-    old, new = (each.model_dump(mode="json") for each in (settings, with_values(settings, {path: value})))
+    value = {"store": "/elsewhere", "data.root": "/elsewhere", "tune.duplicates": "skip"}.get(
+        path, 6
+    )
+    old, new = (
+        each.model_dump(mode="json") for each in (settings, with_values(settings, {path: value}))
+    )
     assert old != new
     assert differences(old, new) == []
 

@@ -1,4 +1,5 @@
-"""`package.module:Attribute` in a settings file: someone's own part, looked for before anything starts."""
+"""`package.module:Attribute` in a settings file: someone's own part, looked for before anything
+starts."""
 
 import pytest
 
@@ -15,8 +16,10 @@ SECTIONS = {
     ("name", "problem"),
     [
         ("nowhere_to_be_found:Part",
-         "there is no module 'nowhere_to_be_found'; install it, or put its directory on PYTHONPATH"),
-        ("json.nowhere:Part", "there is no module 'json.nowhere'; install it, or put its directory on PYTHONPATH"),
+         ("there is no module 'nowhere_to_be_found'; install it, or put its directory on "
+         "PYTHONPATH")),
+        ("json.nowhere:Part", ("there is no module 'json.nowhere'; install it, or put its "
+                              "directory on PYTHONPATH")),
         ("json:Part", "module 'json' has no 'Part'"),
         (":Part", "a part of your own is named package.module:Attribute"),
         ("json:", "a part of your own is named package.module:Attribute"),
@@ -37,7 +40,8 @@ def test_a_method_has_a_settings_record(file, module):
     for name in ("half_a_method:Half", "half_a_method:Wrong"):
         file.write(method=f"{{name: '{name}'}}")
         assert file.problem() == (
-            f"exp.yaml:5: method.name: '{name}' has no Settings, a class derived from config.schema.MethodSettings"
+            f"exp.yaml:5: method.name: '{name}' has no Settings, a class derived from "
+            "config.schema.MethodSettings"
         )
 
 
@@ -45,7 +49,8 @@ def test_an_own_method_is_validated_by_its_own_record(file, module):
     module(
         "warm",
         "from attnfd_ray.config.schema import MethodSettings\n"
-        "class Warm:\n    needs_teacher = False\n    class Settings(MethodSettings):\n        heat: float = 1.0\n",
+        "class Warm:\n    needs_teacher = False\n    class Settings(MethodSettings):\n        "
+        "heat: float = 1.0\n",
     )
     file.write(method="{name: 'warm:Warm', heat: 2}", teacher=None)
     assert file.load().method.model_dump() == {"name": "warm:Warm", "heat": 2.0}
@@ -58,7 +63,11 @@ def test_an_own_method_is_validated_by_its_own_record(file, module):
 
 @pytest.mark.parametrize(
     ("text", "error"),
-    [("import a_package_it_forgot", ModuleNotFoundError), ("1 / 0", ZeroDivisionError), ("None.x", AttributeError)],
+    [
+        ("import a_package_it_forgot", ModuleNotFoundError),
+        ("1 / 0", ZeroDivisionError),
+        ("None.x", AttributeError),
+    ],
 )
 def test_what_an_own_module_raises_is_its_authors_to_see(file, module, text, error):
     module("broken_part", text)

@@ -11,8 +11,16 @@ def test_a_preset_fills_in_the_method_and_the_recipe_around_it(file):
     file.write("preset: attnfd_release", method=None, data="{name: voc, root: /data}", student=None)
     settings = file.load()
     assert settings.method == registry.load("method", "attnfd_release").Settings()
-    assert (settings.data.crop, settings.data.pad_label, settings.data.evaluation) == ((513, 513), 0, "resized")
-    assert (settings.train.epochs, settings.train.batch_size, settings.optim.nesterov) == (120, 6, True)
+    assert (settings.data.crop, settings.data.pad_label, settings.data.evaluation) == (
+        (513, 513),
+        0,
+        "resized",
+    )
+    assert (settings.train.epochs, settings.train.batch_size, settings.optim.nesterov) == (
+        120,
+        6,
+        True,
+    )
     assert settings.student.pretrained == "imagenet"
 
 
@@ -24,10 +32,22 @@ def test_what_the_file_says_wins(file):
         student="{pretrained: none}",
     )
     settings = file.load()
-    assert (settings.method.name, settings.method.layers, settings.method.norm) == ("attnfd_release", ["aspp"], "image")
+    assert (settings.method.name, settings.method.layers, settings.method.norm) == (
+        "attnfd_release",
+        ["aspp"],
+        "image",
+    )
     assert settings.method.teacher_mode == "train"
-    assert (settings.data.crop, settings.data.scale_base, settings.data.blur) == ((64, 64), None, 0.5)
-    assert (settings.train.epochs, settings.train.batch_size, settings.optim.nesterov) == (3, 6, True)
+    assert (settings.data.crop, settings.data.scale_base, settings.data.blur) == (
+        (64, 64),
+        None,
+        0.5,
+    )
+    assert (settings.train.epochs, settings.train.batch_size, settings.optim.nesterov) == (
+        3,
+        6,
+        True,
+    )
     assert settings.student.pretrained == "none"
 
 
@@ -77,9 +97,13 @@ def test_what_an_unknown_preset_was_to_bring_is_not_told_too(file):
 
 
 def test_a_value_that_comes_from_a_preset_is_told_with_its_line(file):
-    file.write("scaling: {workers: 4}\npreset: attnfd_release", data="{name: voc, root: /data, crop: [64, 64]}")
+    file.write(
+        "scaling: {workers: 4}\npreset: attnfd_release",
+        data="{name: voc, root: /data, crop: [64, 64]}",
+    )
     assert file.problem() == (
-        "exp.yaml:7: train.batch_size: 6 cannot be shared evenly: needs a multiple of 4 workers x accumulate 1 = 4"
+        "exp.yaml:7: train.batch_size: 6 cannot be shared evenly: needs a multiple of 4 workers x "
+        "accumulate 1 = 4"
     )
 
 
@@ -99,9 +123,12 @@ def test_a_preset_of_someones_own_is_named_by_its_module(file, module):
 
 
 def test_resized_evaluation_and_a_shrunk_input_exclude_each_other(file):
-    file.write(data="{name: voc, root: /data, crop: [64, 64], evaluation: resized, input_scale: 0.5}")
+    file.write(
+        data="{name: voc, root: /data, crop: [64, 64], evaluation: resized, input_scale: 0.5}"
+    )
     assert file.problem() == (
-        "exp.yaml:2: data.input_scale: needs 1 where evaluation: resized says how large images are, got 0.5"
+        "exp.yaml:2: data.input_scale: needs 1 where evaluation: resized says how large images "
+        "are, got 0.5"
     )
 
 

@@ -72,14 +72,21 @@ def experiments(draw):
             "experiment": draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True)),
             "data": {
                 "name": "camvid",
-                "root": draw(st.sampled_from(["/data", "/d d", "/\u00fc", "/${HOME}", "/#1: x", "/a\nb", "s3://b"])),
+                "root": draw(
+                    st.sampled_from(
+                        ["/data", "/d d", "/\u00fc", "/${HOME}", "/#1: x", "/a\nb", "s3://b"]
+                    )
+                ),
                 "crop": draw(st.tuples(st.integers(1, 2**31 - 1), st.integers(1, 2**31 - 1))),
                 "train_split": draw(texts),
                 "scale": (low, high),
                 "scale_base": draw(st.none() | st.integers(1, 9999)),
                 "flip": draw(st.floats(0, 1)),
             },
-            "student": {"output_stride": draw(st.sampled_from([8, 16])), "width": draw(above_zero(4.0))},
+            "student": {
+                "output_stride": draw(st.sampled_from([8, 16])),
+                "width": draw(above_zero(4.0)),
+            },
             "method": {
                 "name": "takes_anything:Method",
                 "loss_weight": draw(anything),
@@ -89,8 +96,13 @@ def experiments(draw):
             "scaling": {"gpus_per_worker": draw(st.sampled_from(["auto", 0, 1]))},
             "search": {
                 "optim.lr": {"float": [low, high], "log": draw(st.booleans())},
-                "train.seed": {"int": [0, draw(st.integers(0, 2**31 - 1))], "step": draw(st.integers(1, 2**31))},
-                "method.loss_weight": {"choice": once(draw(st.lists(anything, min_size=1, max_size=4)))},
+                "train.seed": {
+                    "int": [0, draw(st.integers(0, 2**31 - 1))],
+                    "step": draw(st.integers(1, 2**31)),
+                },
+                "method.loss_weight": {
+                    "choice": once(draw(st.lists(anything, min_size=1, max_size=4)))
+                },
             },
             "tune": {"concurrent": draw(st.just("auto") | st.integers(1, 99))},
         }
@@ -104,7 +116,9 @@ def test_settings_written_as_yaml_are_read_back_the_same(path, settings):
     again = load_experiment(path, environ={})
     moved = {"store"}  # `./results` was made absolute
     assert again.model_dump(exclude=moved) == settings.model_dump(exclude=moved)
-    assert again.model_dump_json(exclude=moved) == settings.model_dump_json(exclude=moved), "1 is not true, nor 1.0"
+    assert again.model_dump_json(exclude=moved) == settings.model_dump_json(exclude=moved), (
+        "1 is not true, nor 1.0"
+    )
     assert dump_yaml(again) == dump_yaml(load_experiment(path, environ={}))
 
 

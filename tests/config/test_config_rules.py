@@ -11,11 +11,17 @@ EITHER = "teacher: needs either checkpoint: FILE or train: {epochs: N}, one of t
     [
         (
             "train: {batch_size: 15}\nscaling: {workers: 2}",
-            "6: train.batch_size: 15 cannot be shared evenly: needs a multiple of 2 workers x accumulate 1 = 2",
+            (
+                "6: train.batch_size: 15 cannot be shared evenly: needs a multiple of 2 workers x "
+                "accumulate 1 = 2"
+            ),
         ),
         (
             "train:\n  accumulate: 4\n  batch_size: 12\nscaling: {workers: 2}",
-            "8: train.batch_size: 12 cannot be shared evenly: needs a multiple of 2 workers x accumulate 4 = 8",
+            (
+                "8: train.batch_size: 12 cannot be shared evenly: needs a multiple of 2 workers x "
+                "accumulate 4 = 8"
+            ),
         ),
         (
             "train: {batch_size: 4, accumulate: 2}\nscaling: {workers: 2}",
@@ -27,7 +33,10 @@ EITHER = "teacher: needs either checkpoint: FILE or train: {epochs: N}, one of t
         ),
         (
             "scaling: {workers: 3}",
-            "1: train.batch_size: 16 cannot be shared evenly: needs a multiple of 3 workers x accumulate 1 = 3",
+            (
+                "1: train.batch_size: 16 cannot be shared evenly: needs a multiple of 3 workers x "
+                "accumulate 1 = 3"
+            ),
         ),
     ],
 )
@@ -65,7 +74,10 @@ def test_a_teacher_that_is_trained_has_its_batch_cut_in_the_same_way(file):
         (
             "student",
             "{pretrained: imagnet}",
-            '4: student.pretrained: needs none, imagenet or a path, as in weights/net.pth, got "imagnet"',
+            (
+                "4: student.pretrained: needs none, imagenet or a path, as in weights/net.pth, got "
+                '"imagnet"'
+            ),
         ),
         (
             "student",
@@ -75,7 +87,10 @@ def test_a_teacher_that_is_trained_has_its_batch_cut_in_the_same_way(file):
         (
             "student",
             "{pretrained_sha256: 0123456789abcdef}",
-            "4: student.pretrained_sha256: is of no file where pretrained is none; remove it, or name the file",
+            (
+                "4: student.pretrained_sha256: is of no file where pretrained is none; remove it, or "
+                "name the file"
+            ),
         ),
         ("teacher", "", "3: teacher: is missing: method 'attnfd' learns from one"),
         ("teacher", None, "1: teacher: is missing: method 'attnfd' learns from one"),
@@ -120,7 +135,10 @@ def test_rules_between_sound_sections_are_told_along_with_mistakes_in_others(fil
         method="{name: attnfd, layers: [stage9]}",
     )
     assert file.problems() == [
-        "exp.yaml:1: train.batch_size: 16 cannot be shared evenly: needs a multiple of 3 workers x accumulate 1 = 3",
+        (
+            "exp.yaml:1: train.batch_size: 16 cannot be shared evenly: needs a multiple of 3 workers "
+            "x accumulate 1 = 3"
+        ),
         "exp.yaml:4: student.pretrained: imagenet weights exist for width 1, not 0.5; use 'none'",
         "exp.yaml:5: method.layers: the student has no layer 'stage9'; did you mean 'stage4'?",
         'exp.yaml:6: optim.lr: needs a number, got "fast"',
@@ -140,7 +158,9 @@ def test_layers_of_someones_own_network_are_known_only_once_it_is_built(file, mo
     file.write(student="{arch: 'own_network:Net'}", method="{name: attnfd, layers: [stage4]}")
     assert file.load().student.arch == "own_network:Net"
     file.write(student="{arch: 'own_network:Named'}", method="{name: attnfd, layers: [stage4]}")
-    assert file.problems() == ["exp.yaml:5: method.layers: the student has no layer 'stage4'; there is: left, right"]
+    assert file.problems() == [
+        "exp.yaml:5: method.layers: the student has no layer 'stage4'; there is: left, right"
+    ]
 
 
 SIZED = "search: {student.width: {choice: [0.5, 1.0]}}\n"
@@ -152,7 +172,10 @@ BOTH = "tune: {metric: [val_miou, student_params]"
     [
         (
             f"{SIZED}{BOTH}, early_stopping: asha}}",
-            "early_stopping: 'asha' compares trials by one value; needs none, or leave it out, with several metrics",
+            (
+                "early_stopping: 'asha' compares trials by one value; needs none, or leave it out, "
+                "with several metrics"
+            ),
         ),
         (
             f"{SIZED}{BOTH}, sampler: cmaes}}",
@@ -160,7 +183,10 @@ BOTH = "tune: {metric: [val_miou, student_params]"
         ),
         (
             f"{SIZED}{BOTH}, sampler: gp}}",
-            "sampler: 'gp' takes minutes a draw with several metrics; needs tpe, nsga2, random or grid",
+            (
+                "sampler: 'gp' takes minutes a draw with several metrics; needs tpe, nsga2, random or "
+                "grid"
+            ),
         ),
         (
             f"search: {{student.output_stride: {{choice: [8, 16]}}}}\n{BOTH}}}",
@@ -176,7 +202,9 @@ BOTH = "tune: {metric: [val_miou, student_params]"
         ),
     ],
 )
-def test_several_metrics_need_a_student_that_varies_no_early_stopping_and_a_sampler_for_them(file, more, problem):
+def test_several_metrics_need_a_student_that_varies_no_early_stopping_and_a_sampler_for_them(
+    file, more, problem
+):
     file.write(more)
     assert file.problems() == [f"exp.yaml:7: tune.{problem}"]
 
@@ -184,14 +212,21 @@ def test_several_metrics_need_a_student_that_varies_no_early_stopping_and_a_samp
 @pytest.mark.parametrize(
     "metric",
     [
-        *("latency_ms", "[val_miou]", "[student_params, latency_ms]", "[val_miou, speed]", "[val_miou, val_miou]"),
+        *(
+            "latency_ms",
+            "[val_miou]",
+            "[student_params, latency_ms]",
+            "[val_miou, speed]",
+            "[val_miou, val_miou]",
+        ),
         *("[val_miou, student_params, student_params]", "7", "[]"),
     ],
 )
 def test_a_metric_is_miou_alone_or_a_list_of_it_and_others(file, metric):
     file.write(f"tune: {{metric: {metric}}}")
     assert file.problem().startswith(
-        "exp.yaml:6: tune.metric: needs val_miou, or a list of it and one or more of student_params, latency_ms, got "
+        "exp.yaml:6: tune.metric: needs val_miou, or a list of it and one or more of "
+        "student_params, latency_ms, got "
     )
 
 

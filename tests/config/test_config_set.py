@@ -55,7 +55,9 @@ def test_a_search_key_is_set_by_the_path_it_searches(file):
 def test_what_was_wrong_in_the_file_is_forgotten_with_the_value_it_was_about(file):
     file.write("train:\n  epochs: ${EPOCHS}\n  seed: x\n  seed: y\nstore: !mine x")
     assert file.load("train={epochs: 2}", "store=/r").train.epochs == 2
-    assert file.problems("train.epochs=2", "store=/r") == ["exp.yaml:9: train.seed: stands there twice; keep one"]
+    assert file.problems("train.epochs=2", "store=/r") == [
+        "exp.yaml:9: train.seed: stands there twice; keep one"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -69,15 +71,22 @@ def test_what_was_wrong_in_the_file_is_forgotten_with_the_value_it_was_about(fil
         (
             "student.zzz.y=3",
             (
-                "student.zzz: unknown key 'zzz'; there is: arch, backbone, output_stride, pretrained, "
+                "student.zzz: unknown key 'zzz'; there is: arch, backbone, output_stride, "
+                "pretrained, "
                 "pretrained_sha256, width"
             ),
         ),
-        ("optim.lr=${NONE}", "optim.lr: the variable NONE is not set; export it, or write ${NONE:-default}"),
+        (
+            "optim.lr=${NONE}",
+            "optim.lr: the variable NONE is not set; export it, or write ${NONE:-default}",
+        ),
         ("data.crop=[1, x]", 'data.crop[1]: needs a whole number, got "x"'),
         ("tune={trials: 1, trials: 2}", "tune.trials: stands there twice; keep one"),
         ("store=a: b", 'store: needs text, got {"a": "b"}'),
-        ("search.optim.lr={float: [2, 1]}", "search.optim.lr: float: [2, 1] is empty; put the smaller end first"),
+        (
+            "search.optim.lr={float: [2, 1]}",
+            "search.optim.lr: float: [2, 1] is empty; put the smaller end first",
+        ),
         (
             "search.optim.lrr={choice: [1]}",
             "search.optim.lrr: no setting 'optim.lrr': unknown key 'lrr'; did you mean 'lr'?",
@@ -87,7 +96,10 @@ def test_what_was_wrong_in_the_file_is_forgotten_with_the_value_it_was_about(fil
         ("=3", "needs a path and a value, as in --set train.epochs=3"),
         ("train..epochs=3", "needs a path and a value, as in --set train.epochs=3"),
         ("", "needs a path and a value, as in --set train.epochs=3"),
-        ("data.crop=[1, 2", "while parsing a flow sequence: expected ',' or ']', but got '<stream end>'"),
+        (
+            "data.crop=[1, 2",
+            "while parsing a flow sequence: expected ',' or ']', but got '<stream end>'",
+        ),
         ("store=*a", "found undefined alias 'a'"),
         ("data.crop.0=3", "'crop' is not a section"),
         ("experiment.name=x", "'experiment' is not a section"),
@@ -106,5 +118,8 @@ def test_mistakes_on_the_command_line_come_after_those_in_the_file_and_all_at_on
         "--set optim.lr=-1: optim.lr: needs more than 0, got -1",
         "--set trian.epochs=3: trian: unknown key 'trian'; did you mean 'train'?",
         "--set nonsense: needs a path and a value, as in --set train.epochs=3",
-        "--set store=[: while parsing a flow node: expected the node content, but found '<stream end>'",
+        (
+            "--set store=[: while parsing a flow node: expected the node content, but found '<stream "
+            "end>'"
+        ),
     ]

@@ -1,4 +1,5 @@
-"""What the reader makes of YAML: variables, doubled keys, merged sections, and files that are none."""
+"""What the reader makes of YAML: variables, doubled keys, merged sections, and files that are
+none."""
 
 import time
 from itertools import pairwise
@@ -27,22 +28,38 @@ def test_a_file_that_is_not_there_or_no_file_is_said_to_be(file, tmp_path):
     assert refusal(file.path) == ["exp.yaml: cannot be read: Is a directory"]
 
 
-@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "- a list\n", "a word", "3", "null"])
+@pytest.mark.parametrize(
+    "text", ["", "# only a comment\n", "---\n", "- a list\n", "a word", "3", "null"]
+)
 def test_a_file_without_sections_is_refused(file, text):
     file.path.write_text(text)
-    assert refusal(file.path) == ["exp.yaml:1: needs sections such as data:, student: and method:, and holds none"]
+    assert refusal(file.path) == [
+        "exp.yaml:1: needs sections such as data:, student: and method:, and holds none"
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: 1\nb: [1, 2\n", "3: not YAML: while parsing a flow sequence: expected ',' or ']', but got '<stream end>'"),
+        (
+            "a: 1\nb: [1, 2\n",
+            (
+                "3: not YAML: while parsing a flow sequence: expected ',' or ']', but got '<stream "
+                "end>'"
+            ),
+        ),
         ("a: 1\nb: c: d\n", "2: not YAML: mapping values are not allowed here"),
         (
             "a:\n\tb: 1\n",
-            "2: not YAML: while scanning for the next token: found character '\\t' that cannot start any token",
+            (
+                "2: not YAML: while scanning for the next token: found character '\\t' that cannot "
+                "start any token"
+            ),
         ),
-        ("a: 1\n---\nb: 2\n", "2: not YAML: expected a single document in the stream: but found another document"),
+        (
+            "a: 1\n---\nb: 2\n",
+            "2: not YAML: expected a single document in the stream: but found another document",
+        ),
         ("a: *nobody\n", "1: not YAML: found undefined alias 'nobody'"),
         ("a: 1\nb: \x00\n", "2: not YAML: special characters are not allowed: '\\x00'"),
         (
@@ -91,10 +108,14 @@ def test_a_key_that_is_no_word_is_refused(file):
 
 def test_tags_are_refused_and_never_obeyed(file):
     file.write(
-        "store: !!python/object/apply:os.system [ls]\ntrain: !mine {epochs: 3}\ntune: {trials: !!int many}\noptim: !x 1"
+        "store: !!python/object/apply:os.system [ls]\ntrain: !mine {epochs: 3}\ntune: {trials: "
+        "!!int many}\noptim: !x 1"
     )
     assert file.problems() == [
-        "exp.yaml:6: store: the tag tag:yaml.org,2002:python/object/apply:os.system means nothing here; leave it out",
+        (
+            "exp.yaml:6: store: the tag tag:yaml.org,2002:python/object/apply:os.system means nothing "
+            "here; leave it out"
+        ),
         "exp.yaml:7: train: the tag !mine means nothing here; leave it out",
         'exp.yaml:8: tune.trials: "many" cannot be read as int',
         'exp.yaml:9: optim: "1" cannot be read as !x',
@@ -122,9 +143,14 @@ def test_a_date_is_text(file):
 
 def test_an_alias_stands_for_what_it_names(file):
     file.write(
-        "search: {method.layers: {subset: *three}}", method="{name: attnfd, layers: &three [stage3, stage4, aspp]}"
+        "search: {method.layers: {subset: *three}}",
+        method="{name: attnfd, layers: &three [stage3, stage4, aspp]}",
     )
-    assert file.load().search["method.layers"].subset == file.load().method.layers == ["stage3", "stage4", "aspp"]
+    assert (
+        file.load().search["method.layers"].subset
+        == file.load().method.layers
+        == ["stage3", "stage4", "aspp"]
+    )
 
 
 def test_a_section_can_be_merged_into_another_which_has_the_last_word(file):
@@ -142,7 +168,8 @@ def test_a_section_can_be_merged_into_another_which_has_the_last_word(file):
 
 def test_of_several_merged_sections_the_first_counts(file):
     file.write("train: &a {epochs: 3, seed: 3}\nscaling: {workers: 2}\n"
-               "tune:\n  <<: [{seed: 5, trials: 5}, {seed: 6, grace_epochs: 6}]\n  trials: 7")  # fmt: skip
+               "tune:\n  <<: [{seed: 5, trials: 5}, {seed: 6, grace_epochs: 6}]\n  trials: "
+               "7")  # fmt: skip
     tune = file.load().tune
     assert (tune.seed, tune.trials, tune.grace_epochs) == (5, 7, 6)
 
@@ -166,7 +193,10 @@ def test_only_sections_can_be_merged(file):
 def nine_of_nine(form):
     """Return eight lines that stand for 9^8 values."""
     names = "abcdefgh"
-    return "\n".join(f"{name}: &{name} {form % ', '.join([f'*{before}'] * 9)}" for before, name in pairwise(names))
+    return "\n".join(
+        f"{name}: &{name} {form % ', '.join([f'*{before}'] * 9)}"
+        for before, name in pairwise(names)
+    )
 
 
 @pytest.mark.parametrize(
@@ -185,10 +215,13 @@ def test_aliases_that_stand_for_too_much_are_refused_and_not_followed_for_long(f
     file.path.write_text(text)
     start = time.process_time()
     problems = refusal(file.path)
-    assert time.process_time() - start < 10  # a second or two for the longest; without a limit, never
+    assert (
+        time.process_time() - start < 10
+    )  # a second or two for the longest; without a limit, never
     assert len(problems) == 1
     assert problems[0].endswith(
-        ": more than 10000 values or 50 levels; does an alias (*name) stand inside what it stands for?"
+        ": more than 10000 values or 50 levels; does an alias (*name) stand inside what it stands "
+        "for?"
     )
     assert problems[0].startswith("exp.yaml:")
 
@@ -208,7 +241,10 @@ def test_a_variable_that_is_not_set_is_a_mistake_with_its_line_and_the_way_out(f
     file.write("train:\n  seed: ${SEED}", data='{name: camvid, root: "${ROOT}/x", crop: [9, 9]}')
     assert file.problems() == [
         "exp.yaml:2: data.root: the variable ROOT is not set; export it, or write ${ROOT:-default}",
-        "exp.yaml:7: train.seed: the variable SEED is not set; export it, or write ${SEED:-default}",
+        (
+            "exp.yaml:7: train.seed: the variable SEED is not set; export it, or write "
+            "${SEED:-default}"
+        ),
     ]
     assert file.problems(SEED="", ROOT="/r") == [
         "exp.yaml:7: train.seed: the variable SEED is not set; export it, or write ${SEED:-default}"
@@ -242,7 +278,8 @@ def test_without_quotes_a_variable_is_read_as_if_its_value_stood_there(file):
 
 
 @pytest.mark.parametrize(
-    ("section", "setting", "number"), [("scaling", "gpus_per_worker", 1), ("student", "output_stride", 8)]
+    ("section", "setting", "number"),
+    [("scaling", "gpus_per_worker", 1), ("student", "output_stride", 8)],
 )
 def test_in_quotes_a_variable_can_still_be_one_of_a_few_numbers(file, section, setting, number):
     file.write(**{section: f"{{{setting}: '${{N}}'}}"})
@@ -259,7 +296,11 @@ def test_in_quotes_a_variable_can_say_how_many_trials_run_at_once(file):
 
 def test_paths_are_made_absolute_and_a_home_is_found(file, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    file.write("store: results", data="{name: camvid, root: ~/data, crop: [9, 9]}", teacher="{checkpoint: t/x.pt}")
+    file.write(
+        "store: results",
+        data="{name: camvid, root: ~/data, crop: [9, 9]}",
+        teacher="{checkpoint: t/x.pt}",
+    )
     settings = file.load()
     assert settings.store == str(tmp_path / "results")
     assert settings.data.root == "/home/me/data"

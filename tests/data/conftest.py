@@ -33,7 +33,9 @@ def label_of(number: int, height: int, width: int, classes: int) -> np.ndarray:
 def make_voc(tmp_path: Path) -> Callable[..., Path]:
     """Write a VOC tree of noise: train images a0.., val images b0.., each of its own size."""
 
-    def make(home: str = "VOCdevkit/VOC2012", *, train: int = 5, val: int = 3, height: int = 20) -> Path:
+    def make(
+        home: str = "VOCdevkit/VOC2012", *, train: int = 5, val: int = 3, height: int = 20
+    ) -> Path:
         root = tmp_path / "voc"
         place = root / home
         for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
@@ -44,7 +46,10 @@ def make_voc(tmp_path: Path) -> Callable[..., Path]:
             for number, name in enumerate(ids):
                 image = image_of(100 * (split == "val") + number, height, 30 + number)
                 Image.fromarray(image).save(place / f"JPEGImages/{name}.jpg")
-                save_mask(place / f"SegmentationClass/{name}.png", label_of(number, height, 30 + number, 21))
+                save_mask(
+                    place / f"SegmentationClass/{name}.png",
+                    label_of(number, height, 30 + number, 21),
+                )
         return root
 
     return make
@@ -62,9 +67,15 @@ def make_camvid(tmp_path: Path) -> Callable[..., Path]:
                 (root / folder).mkdir(parents=True)
             for number in numbers:
                 Image.fromarray(image_of(number, 18, 24)).save(root / split / f"{number}.png")
-                label = np.where(label_of(number, 18, 24, 11) == 255, 11, label_of(number, 18, 24, 11))
-                Image.fromarray(label.astype(np.uint8)).save(root / f"{split}annot" / f"{number}.png")
-                lines.append(f"/SegNet/CamVid/{split}/{number}.png /SegNet/CamVid/{split}annot/{number}.png")
+                label = np.where(
+                    label_of(number, 18, 24, 11) == 255, 11, label_of(number, 18, 24, 11)
+                )
+                Image.fromarray(label.astype(np.uint8)).save(
+                    root / f"{split}annot" / f"{number}.png"
+                )
+                lines.append(
+                    f"/SegNet/CamVid/{split}/{number}.png /SegNet/CamVid/{split}annot/{number}.png"
+                )
             if lists:
                 (root / f"{split}.txt").write_text("\n\n".join(reversed(lines)))
         return root
@@ -72,12 +83,17 @@ def make_camvid(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-CITYSCAPES_FRAMES = ("zurich/zurich_000001_000019", "aachen/aachen_000002_000019", "aachen/aachen_000000_000019")
+CITYSCAPES_FRAMES = (
+    "zurich/zurich_000001_000019",
+    "aachen/aachen_000002_000019",
+    "aachen/aachen_000000_000019",
+)
 
 
 @pytest.fixture
 def make_cityscapes(tmp_path: Path) -> Callable[..., Path]:
-    """Write a Cityscapes tree of noise, 3 images a split; each kind of mask has values 0..classes-1 and 255."""
+    """Write a Cityscapes tree of noise, 3 images a split; each kind of mask has values 0..classes-1
+    and 255."""
 
     def make(
         home: str = "",
@@ -90,7 +106,11 @@ def make_cityscapes(tmp_path: Path) -> Callable[..., Path]:
         root = tmp_path / "cityscapes_root"
         for split in splits:
             for number, frame in enumerate(CITYSCAPES_FRAMES):
-                frame = frame if split != "val" else frame.replace("zurich", "lindau").replace("aachen", "munster")
+                frame = (
+                    frame
+                    if split != "val"
+                    else frame.replace("zurich", "lindau").replace("aachen", "munster")
+                )
                 image = root / home / images / split / f"{frame}_leftImg8bit.png"
                 image.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image_of(number + 10 * splits.index(split), 16, 32)).save(image)
@@ -105,18 +125,24 @@ def make_cityscapes(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_camvid_original(tmp_path: Path) -> Callable[..., Path]:
-    """Write a CamVid tree as first published: noise in five of its colours and void, lists of ids."""
+    """Write a CamVid tree as first published: noise in five of its colours and void, lists of
+    ids."""
 
     def make() -> Path:
         root = tmp_path / "camvid_original"
-        colours = np.array([(0, 0, 0), (128, 128, 128), (64, 192, 0), (0, 0, 64), (0, 0, 192), (192, 0, 192)], np.uint8)
+        colours = np.array(
+            [(0, 0, 0), (128, 128, 128), (64, 192, 0), (0, 0, 64), (0, 0, 192), (192, 0, 192)],
+            np.uint8,
+        )
         for folder in ("701_StillsRaw_full", "LabeledApproved_full"):
             (root / folder).mkdir(parents=True)
         for split, film, numbers in (("train", "0006R0", range(3)), ("val", "0016E5", range(3, 5))):
             ids = [f"{film}_{number:05d}" for number in numbers]
             (root / f"{split}.txt").write_text("\n".join(ids))
             for name, number in zip(ids, numbers, strict=True):
-                Image.fromarray(image_of(number, 18, 24)).save(root / f"701_StillsRaw_full/{name}.png")
+                Image.fromarray(image_of(number, 18, 24)).save(
+                    root / f"701_StillsRaw_full/{name}.png"
+                )
                 label = colours[np.random.default_rng(number).integers(0, len(colours), (18, 24))]
                 Image.fromarray(label).save(root / f"LabeledApproved_full/{name}_L.png")
         return root
@@ -139,8 +165,12 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
             for place in ("images", "masks"):
                 (root / place / split).mkdir(parents=True, exist_ok=True)
             for number in numbers:
-                Image.fromarray(image_of(number, 12, 15)).save(root / f"images/{split}/{number}.jpg")
-                label = np.array([7, 0, 255, 3], np.uint8)[np.random.default_rng(number).integers(0, 4, (12, 15))]
+                Image.fromarray(image_of(number, 12, 15)).save(
+                    root / f"images/{split}/{number}.jpg"
+                )
+                label = np.array([7, 0, 255, 3], np.uint8)[
+                    np.random.default_rng(number).integers(0, 4, (12, 15))
+                ]
                 Image.fromarray(label).save(root / f"masks/{split}/{number}.png")
         return root
 

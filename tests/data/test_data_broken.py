@@ -1,4 +1,5 @@
-"""Every way a dataset can be broken is one line that names the file, or the list, and says what to do."""
+"""Every way a dataset can be broken is one line that names the file, or the list, and says what to
+do."""
 
 import os
 import shutil
@@ -40,7 +41,14 @@ LAYOUTS = {
         *("VOCdevkit/VOC2012", "JPEGImages/a0.jpg", "SegmentationClass/a0.png"),
         *("ImageSets/Segmentation/train.txt", "{}", "JPEGImages/b0.jpg"),
     ),
-    "camvid": ("", "train/0.png", "trainannot/0.png", "train.txt", "train/{0}.png trainannot/{0}.png", "val/4.png"),
+    "camvid": (
+        "",
+        "train/0.png",
+        "trainannot/0.png",
+        "train.txt",
+        "train/{0}.png trainannot/{0}.png",
+        "val/4.png",
+    ),
 }
 
 
@@ -102,7 +110,13 @@ def chunk(kind: bytes, content: bytes, *, check: int | None = None) -> bytes:
 
 def png(width: int, height: int, *chunks: bytes, colour: int = 0) -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + b"".join(chunks)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
 
 
 WHOLE = "needed is a whole image file: copy it again"
@@ -125,7 +139,8 @@ CASES: dict[str, tuple[Break, str, str]] = {
     **{f"{name} of text": (holds(name, b"an image\n" * 99), name, WHOLE) for name in ("image", "mask")},
     **{f"{name} of zeros": (holds(name, bytes(4096)), name, WHOLE) for name in ("image", "mask")},
     **{f"{name} of HTML": (holds(name, b"<!doctype html><p>404"), name, WHOLE) for name in ("image", "mask")},
-    **{f"{name} is a Git LFS pointer": (holds(name, b"version https://git-lfs.github.com/spec/v1\noid sha256:0"), name,
+    **{f"{name} is a Git LFS "
+       "pointer": (holds(name, b"version https://git-lfs.github.com/spec/v1\noid sha256:0"), name,
                                        WHOLE) for name in ("image", "mask")},
     **{f"{name} is a bomb": (holds(name, png(40_000, 40_000)), name, WHOLE) for name in ("image", "mask")},
     **{f"{name} without pixels": (holds(name, png(24, 18)), name, WHOLE) for name in ("image", "mask")},
@@ -167,7 +182,8 @@ def data_of(at: Layout, settings: Settings, **others: Any) -> DataSettings:
 
 
 def the_line(data: DataSettings, *, quick: bool = True) -> str:
-    """Return the one error that the whole check finds; unless told otherwise, the quick one does too."""
+    """Return the one error that the whole check finds; unless told otherwise, the quick one does
+    too."""
     (line,) = check_data(data, full=True).errors
     assert line.isprintable()
     if quick:
@@ -178,7 +194,9 @@ def the_line(data: DataSettings, *, quick: bool = True) -> str:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_broken_input_is_one_line_with_a_name_and_a_way_out(at: Layout, settings: Settings, case: str) -> None:
+def test_a_broken_input_is_one_line_with_a_name_and_a_way_out(
+    at: Layout, settings: Settings, case: str
+) -> None:
     broken, name, remedy = CASES[case]
     if name == "split" and remedy == ONCE and at.line == "{}":
         broken = listed("a0")
@@ -186,7 +204,9 @@ def test_a_broken_input_is_one_line_with_a_name_and_a_way_out(at: Layout, settin
     line = the_line(data_of(at, settings))
     assert line.endswith(remedy), line
     assert str(at.home) in line
-    told = {"split": ("split 'train'", at.split), "x": ("split 'train'",)}.get(name) or (getattr(at, name),)
+    told = {"split": ("split 'train'", at.split), "x": ("split 'train'",)}.get(name) or (
+        getattr(at, name),
+    )
     assert any(words in line for words in told), line
 
 
@@ -195,23 +215,45 @@ def test_there_are_many_ways() -> None:
 
 
 @pytest.mark.parametrize("value", [12, 20])
-def test_a_value_above_the_classes_of_camvid_is_refused(make_camvid: Make, settings: Settings, value: int) -> None:
+def test_a_value_above_the_classes_of_camvid_is_refused(
+    make_camvid: Make, settings: Settings, value: int
+) -> None:
     at = Layout(make_camvid(), *LAYOUTS["camvid"][1:])
     valued(value)(at)
-    assert the_line(data_of(at, settings)).startswith(f"{at.path('mask')}: mask values {value} are no class; needed ")
+    assert the_line(data_of(at, settings)).startswith(
+        f"{at.path('mask')}: mask values {value} are no class; needed "
+    )
 
 
 @pytest.mark.parametrize(
     ("others", "words"),
     [
         ({"name": "camvid"}, "needed is CamVid as in the SegNet tutorial: set data.root"),
-        ({"train_split": "tain"}, "there is no list ImageSets/Segmentation/tain.txt; there is: train, val; set"),
-        ({"train_split": "../train"}, "split '../train' is outside the dataset; needed is the name of a list in it"),
-        ({"val_split": "/etc/passwd"}, "split '/etc/passwd' is outside the dataset; needed is the name of a list"),
-        ({"val_split": "a\0b"}, "there is no list ImageSets/Segmentation/a\\x00b.txt; there is: train, val; set"),
-        ({"val_split": "train"}, "5 images of val split 'train' are also in train split 'train' (a0, a1, a2, a3, a4"),
+        (
+            {"train_split": "tain"},
+            "there is no list ImageSets/Segmentation/tain.txt; there is: train, val; set",
+        ),
+        (
+            {"train_split": "../train"},
+            "split '../train' is outside the dataset; needed is the name of a list in it",
+        ),
+        (
+            {"val_split": "/etc/passwd"},
+            "split '/etc/passwd' is outside the dataset; needed is the name of a list",
+        ),
+        (
+            {"val_split": "a\0b"},
+            "there is no list ImageSets/Segmentation/a\\x00b.txt; there is: train, val; set",
+        ),
+        (
+            {"val_split": "train"},
+            "5 images of val split 'train' are also in train split 'train' (a0, a1, a2, a3, a4",
+        ),
         ({"pad_label": 21}, "data.pad_label 21: voc has no such class; needed is 0..20, or 255"),
-        ({"root": "none"}, "none: no such directory; set data.root to the directory of the dataset"),
+        (
+            {"root": "none"},
+            "none: no such directory; set data.root to the directory of the dataset",
+        ),
         ({"root": "ImageSets/Segmentation/val.txt"}, "val.txt: no such directory; set data.root"),
         ({"root": "ImageSets"}, "set data.root to the directory that holds VOCdevkit"),
     ],
@@ -223,7 +265,9 @@ def test_settings_that_do_not_fit_the_files_are_refused(
     root = make_voc() / "VOCdevkit/VOC2012" / rest.pop("root", "")
     errors = check_data(settings(root, **rest), full=True).errors
     assert words in errors[0]
-    assert len(errors) == (2 if "name" in others else 1)  # a line a split where each misses its own list
+    assert len(errors) == (
+        2 if "name" in others else 1
+    )  # a line a split where each misses its own list
 
 
 @pytest.mark.parametrize(
@@ -234,7 +278,9 @@ def test_settings_that_do_not_fit_the_files_are_refused(
         ("ImageSets/Segmentation", "no VOC 2012 here"),
     ],
 )
-def test_a_missing_directory_is_a_line_a_split(make_voc: Make, settings: Settings, gone: str, words: str) -> None:
+def test_a_missing_directory_is_a_line_a_split(
+    make_voc: Make, settings: Settings, gone: str, words: str
+) -> None:
     root = make_voc()
     shutil.rmtree(root / "VOCdevkit/VOC2012" / gone)
     errors = check_data(settings(root), full=True).errors
@@ -260,7 +306,10 @@ def test_a_root_that_may_not_be_entered_is_refused(
 
     data = data_of(at, settings)
     monkeypatch.setattr(Path, "is_dir", is_dir)
-    assert the_line(data) == f"{at.home}: cannot be read (Permission denied); check who may read data.root"
+    assert (
+        the_line(data)
+        == f"{at.home}: cannot be read (Permission denied); check who may read data.root"
+    )
 
 
 def test_blank_lines_in_a_list_are_left_out(at: Layout, settings: Settings) -> None:
@@ -274,10 +323,14 @@ def test_an_id_in_both_splits_is_one_line(make_voc: Make, settings: Settings) ->
     home = make_voc() / "VOCdevkit/VOC2012"
     with (home / "ImageSets/Segmentation/val.txt").open("a") as stream:
         stream.write("a3\n")
-    assert "1 images of val split 'val' are also in train split 'train' (a3)" in the_line(settings(home))
+    assert "1 images of val split 'val' are also in train split 'train' (a3)" in the_line(
+        settings(home)
+    )
 
 
-def test_the_same_image_in_train_and_val_is_one_line_that_names_both(at: Layout, settings: Settings) -> None:
+def test_the_same_image_in_train_and_val_is_one_line_that_names_both(
+    at: Layout, settings: Settings
+) -> None:
     with Image.open(at.path("image")) as image:
         size = image.size
     shutil.copy(at.path("image"), at.path("val_image"))
@@ -285,21 +338,33 @@ def test_the_same_image_in_train_and_val_is_one_line_that_names_both(at: Layout,
     folder = "SegmentationClass" if at.line == "{}" else "valannot"
     Image.new("L", size).save(at.home / folder / mask)
     assert the_line(data_of(at, settings), quick=False) == (
-        f"{at.path('val_image')}: the same image as {at.path('image')} of train split 'train'; a score needs images "
+        f"{at.path('val_image')}: the same image as {at.path('image')} of train split 'train'; a "
+        "score needs images "
         "not learned from: take one off its list"
     )
 
 
-def test_both_files_of_a_pair_are_looked_at_though_the_first_is_broken(at: Layout, settings: Settings) -> None:
+def test_both_files_of_a_pair_are_looked_at_though_the_first_is_broken(
+    at: Layout, settings: Settings
+) -> None:
     for name in ("image", "mask"):
         cut(name, 0.5)(at)
     errors = check_data(data_of(at, settings), full=True).errors
-    assert [line.partition(": ")[0] for line in errors] == [str(at.path("image")), str(at.path("mask"))]
+    assert [line.partition(": ")[0] for line in errors] == [
+        str(at.path("image")),
+        str(at.path("mask")),
+    ]
 
 
-def test_a_tree_with_many_faults_has_them_all_listed_at_once(make_voc: Make, settings: Settings) -> None:
+def test_a_tree_with_many_faults_has_them_all_listed_at_once(
+    make_voc: Make, settings: Settings
+) -> None:
     home = make_voc(train=9, val=6) / "VOCdevkit/VOC2012"
-    images, masks, lists = home / "JPEGImages", home / "SegmentationClass", home / "ImageSets/Segmentation"
+    images, masks, lists = (
+        home / "JPEGImages",
+        home / "SegmentationClass",
+        home / "ImageSets/Segmentation",
+    )
     (images / "a0.jpg").write_bytes(b"")
     (images / "a1.jpg").unlink()
     (masks / "a2.png").unlink()
@@ -315,15 +380,30 @@ def test_a_tree_with_many_faults_has_them_all_listed_at_once(make_voc: Make, set
     (lists / "train.txt").write_text((lists / "train.txt").read_text() + "a8\n../a9\nb4\n")
     told = check_data(settings(home, pad_label=99), full=True).errors
     expected = [
-        *("lists files outside the dataset: ../a9", "lists 1 ids more than once: a8", "are empty: JPEGImages/a0.jpg"),
-        *("2 of the 20 files of split 'train' are missing: JPEGImages/a1.jpg, SegmentationClass/a2.png", "b2.png"),
+        *(
+            "lists files outside the dataset: ../a9",
+            "lists 1 ids more than once: a8",
+            "are empty: JPEGImages/a0.jpg",
+        ),
+        *(
+            (
+                "2 of the 20 files of split 'train' are missing: JPEGImages/a1.jpg, "
+                "SegmentationClass/a2.png"
+            ),
+            "b2.png",
+        ),
         *(
             "are also in train split 'train' (b4)",
             "data.pad_label 99",
             "a3.jpg: cannot be read",
             "a4.png: the mask has",
         ),
-        *("a5.png: the mask is 20x34", "a6.png: mask values 77", "b1.png: cannot be read", "b0.jpg: the same image as"),
+        *(
+            "a5.png: the mask is 20x34",
+            "a6.png: mask values 77",
+            "b1.png: cannot be read",
+            "b0.jpg: the same image as",
+        ),
     ]
     assert len(told) == len(expected), "\n".join(told)
     assert [words for words in expected if sum(words in line for line in told) != 1] == []

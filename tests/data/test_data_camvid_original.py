@@ -24,7 +24,9 @@ Animal 64 128 64, Bicyclist 0 128 192, MotorcycleScooter 192 0 192, Void 0 0 0
 """
 COLOURS = {
     name: tuple(map(int, colour))
-    for name, *colour in (entry.split() for entry in LABEL_COLOURS.replace("\n", ", ").strip(", ").split(", "))
+    for name, *colour in (
+        entry.split() for entry in LABEL_COLOURS.replace("\n", ", ").strip(", ").split(", ")
+    )
 }
 CLASSES = {
     "Sky": "Sky",
@@ -51,15 +53,26 @@ def message(call: Callable[[], object]) -> str:
 def test_all_32_colours_become_the_11_classes_and_void(make_camvid_original: Make) -> None:
     dataset = CamVid(make_camvid_original(), "train")
     assert len(COLOURS) == len(set(COLOURS.values())) == 32
-    for path, pixels in zip(dataset.paths(0), (np.zeros((1, 32, 3)), [list(COLOURS.values())]), strict=True):
+    for path, pixels in zip(
+        dataset.paths(0), (np.zeros((1, 32, 3)), [list(COLOURS.values())]), strict=True
+    ):
         Image.fromarray(np.array(pixels, np.uint8)).save(path)
     labels = dict(zip(COLOURS, dataset.read(0)[1][0].tolist(), strict=True))
-    of = {name: dataset.class_names.index(label) for label, names in CLASSES.items() for name in names.split()}
+    of = {
+        name: dataset.class_names.index(label)
+        for label, names in CLASSES.items()
+        for name in names.split()
+    }
     assert labels == {**of, "Void": 255}
 
 
-def test_it_has_the_same_classes_as_the_tutorials(make_camvid_original: Make, make_camvid: Make) -> None:
-    original, tutorial = CamVid(make_camvid_original(), "train").checked(), CamVid(make_camvid(), "train")
+def test_it_has_the_same_classes_as_the_tutorials(
+    make_camvid_original: Make, make_camvid: Make
+) -> None:
+    original, tutorial = (
+        CamVid(make_camvid_original(), "train").checked(),
+        CamVid(make_camvid(), "train"),
+    )
     assert (original.class_names, original.palette) == (tutorial.class_names, tutorial.palette)
     assert original.recording(0) == "0006R0"
     assert original.ids == ["0006R0_00000", "0006R0_00001", "0006R0_00002"]
@@ -72,7 +85,8 @@ def test_it_has_the_same_classes_as_the_tutorials(make_camvid_original: Make, ma
 def test_a_list_may_name_ids_files_or_the_pairs_of_the_tutorial(make_camvid_original: Make) -> None:
     root = make_camvid_original()
     (root / "mine.txt").write_text(
-        "0006R0_00002\n\n0006R0_00000.png\n/SegNet/CamVid/train/0016E5_00004.png /SegNet/CamVid/trainannot/x.png\n"
+        "0006R0_00002\n\n0006R0_00000.png\n/SegNet/CamVid/train/0016E5_00004.png "
+        "/SegNet/CamVid/trainannot/x.png\n"
     )
     dataset = CamVid(root, "mine").checked()
     assert dataset.ids == ["0006R0_00002", "0006R0_00000", "0016E5_00004"]
@@ -81,7 +95,8 @@ def test_a_list_may_name_ids_files_or_the_pairs_of_the_tutorial(make_camvid_orig
 def test_without_a_list_it_is_said_how_to_write_one(make_camvid_original: Make) -> None:
     root = make_camvid_original()
     assert message(lambda: CamVid(root, "test")) == (
-        f"{root}: there is no test.txt; needed is a list, for this CamVid has no splits of its own: write one id (such "
+        f"{root}: there is no test.txt; needed is a list, for this CamVid has no splits of its "
+        "own: write one id (such "
         "as 0001TP_006690) a line, or take the list of the SegNet tutorial"
     )
 
@@ -102,7 +117,8 @@ def test_colours_that_are_no_class_are_named(make_camvid_original: Make) -> None
     colours_HWC[2, :3] = (255, 255, 255), (1, 2, 3), (0, 0, 1)
     Image.fromarray(colours_HWC).save(path)
     assert message(lambda: dataset.read(1)) == (
-        f"{path}: mask colours (0, 0, 1), (1, 2, 3), (255, 255, 255) are no class; needed are the 32 of the dataset: "
+        f"{path}: mask colours (0, 0, 1), (1, 2, 3), (255, 255, 255) are no class; needed are the "
+        "32 of the dataset: "
         "check that data.name is what data.root holds"
     )
 
@@ -125,5 +141,6 @@ def test_a_grey_mask_or_no_image_is_refused(make_camvid_original: Make) -> None:
     )
     path.write_bytes(b"no image")
     assert message(lambda: dataset.read(1)) == (
-        f"{path}: cannot be read (cannot identify image file); needed is a whole image file: copy it again"
+        f"{path}: cannot be read (cannot identify image file); needed is a whole image file: copy "
+        "it again"
     )

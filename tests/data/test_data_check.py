@@ -32,7 +32,9 @@ def test_a_good_dataset_is_summed_up(toy: Path, settings: Settings) -> None:
     assert len(summary.data_hash) == 16
 
 
-def test_the_hash_covers_both_splits_and_not_their_place(make_voc: Make, settings: Settings, tmp_path: Path) -> None:
+def test_the_hash_covers_both_splits_and_not_their_place(
+    make_voc: Make, settings: Settings, tmp_path: Path
+) -> None:
     root = make_voc()
     before = quick_check(settings(root)).data_hash
     assert quick_check(settings(root / "VOCdevkit")).data_hash == before
@@ -41,18 +43,24 @@ def test_the_hash_covers_both_splits_and_not_their_place(make_voc: Make, setting
     assert quick_check(settings(root)).data_hash != before
 
 
-def test_at_most_eight_images_are_read(toy: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_eight_images_are_read(
+    toy: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[tuple[str, int]] = []
     original = SegmentationDataset.read
     monkeypatch.setattr(
-        SegmentationDataset, "read", lambda self, index: (read.append((self.split, index)), original(self, index))[1]
+        SegmentationDataset,
+        "read",
+        lambda self, index: (read.append((self.split, index)), original(self, index))[1],
     )
     quick_check(settings(toy, "toyscenes"))
     assert read == [*(("train", i) for i in (0, 10, 20, 31)), *(("val", i) for i in (0, 5, 10, 15))]
 
 
 @pytest.mark.parametrize("broken", ["a0", "b0", "b2"])
-def test_a_broken_mask_is_found_before_anything_starts(make_voc: Make, settings: Settings, broken: str) -> None:
+def test_a_broken_mask_is_found_before_anything_starts(
+    make_voc: Make, settings: Settings, broken: str
+) -> None:
     root = make_voc()
     mask = root / HOME / f"SegmentationClass/{broken}.png"
     mask.write_bytes(b"no image")
@@ -60,7 +68,8 @@ def test_a_broken_mask_is_found_before_anything_starts(make_voc: Make, settings:
         quick_check(settings(root))
     assert (
         str(caught.value)
-        == f"{mask}: cannot be read (cannot identify image file); needed is a whole image file: copy it again"
+        == f"{mask}: cannot be read (cannot identify image file); needed is a whole image file: "
+        "copy it again"
     )
 
 
@@ -71,7 +80,8 @@ def test_images_in_both_splits_are_refused(make_voc: Make, settings: Settings) -
     with pytest.raises(DataError) as caught:
         quick_check(settings(root))
     assert str(caught.value) == (
-        f"{root}: 2 images of val split 'val' are also in train split 'train' (b0, b1); a score needs images not "
+        f"{root}: 2 images of val split 'val' are also in train split 'train' (b0, b1); a score "
+        "needs images not "
         "learned from: set data.train_split or data.val_split to another list"
     )
 
@@ -82,7 +92,8 @@ def test_a_pad_label_that_is_no_class_is_refused(toy: Path, settings: Settings) 
     with pytest.raises(DataError) as caught:
         quick_check(settings(toy, "toyscenes", pad_label=12))
     assert str(caught.value) == (
-        "data.pad_label 12: toyscenes has no such class; needed is 0..11, or 255 for pixels that do not count"
+        "data.pad_label 12: toyscenes has no such class; needed is 0..11, or 255 for pixels that "
+        "do not count"
     )
 
 
@@ -104,10 +115,14 @@ def test_pixels_are_counted_as_numpy_counts_them(toy: Path, settings: Settings) 
             assert found.num_images == (labels_NHW == label).any((1, 2)).sum()
             most = (labels_NHW == label).sum((1, 2)).argmax()
             assert found.examples[0] == masks[most].stem
-        assert split.ignored_share + sum(found.pixel_share for found in split.classes) == pytest.approx(1)
+        assert split.ignored_share + sum(
+            found.pixel_share for found in split.classes
+        ) == pytest.approx(1)
 
 
-def test_without_full_a_few_are_read_and_no_images_compared(make_voc: Make, settings: Settings) -> None:
+def test_without_full_a_few_are_read_and_no_images_compared(
+    make_voc: Make, settings: Settings
+) -> None:
     root = make_voc(train=9)
     images = root / HOME / "JPEGImages"
     shutil.copy(images / "a0.jpg", images / "a8.jpg")
@@ -116,7 +131,10 @@ def test_without_full_a_few_are_read_and_no_images_compared(make_voc: Make, sett
     assert [split.num_read for split in report.splits] == [4, 3]
     assert report.warnings == ()
     assert check_data(settings(root), full=True).warnings == (
-        f"{images / 'a8.jpg'}: the same image as {images / 'a0.jpg'}, both in train split 'train': take one off",
+        (
+            f"{images / 'a8.jpg'}: the same image as {images / 'a0.jpg'}, both in train split "
+            "'train': take one off"
+        ),
     )
 
 
@@ -154,7 +172,9 @@ def test_several_processes_find_what_one_finds(
     alone = check_data(settings(root), full=True)
     monkeypatch.setattr(crew, "_WORTH_A_PROCESS", 2)
     heard: list[tuple[int, int]] = []
-    assert check_data(settings(root), full=True, on_read=lambda *counts: heard.append(counts)) == alone
+    assert (
+        check_data(settings(root), full=True, on_read=lambda *counts: heard.append(counts)) == alone
+    )
     assert heard == [(done, 8) for done in range(1, 9)]
     assert len(alone.errors) == 1
 
@@ -169,11 +189,15 @@ def test_a_reading_process_that_dies_ends_the_check_in_one_line(
     root = make_voc()
     with pytest.raises(RunFailed) as caught:
         check_data(settings(root), full=True)
-    assert str(caught.value).startswith(f"{root}: one of 2 reading processes died, near sample 0 of 8 (")
+    assert str(caught.value).startswith(
+        f"{root}: one of 2 reading processes died, near sample 0 of 8 ("
+    )
     assert "\n" not in str(caught.value)
 
 
-def test_a_val_image_saved_again_from_a_train_image_is_a_note(toy: Path, settings: Settings, tmp_path: Path) -> None:
+def test_a_val_image_saved_again_from_a_train_image_is_a_note(
+    toy: Path, settings: Settings, tmp_path: Path
+) -> None:
     root = tmp_path / "copy"
     shutil.copytree(toy, root)
     images = root / HOME / "JPEGImages"
@@ -181,7 +205,9 @@ def test_a_val_image_saved_again_from_a_train_image_is_a_note(toy: Path, setting
     report = check_data(settings(root, "toyscenes"), full=True)
     assert report.errors == report.warnings == ()
     (note,) = report.notes
-    assert note.startswith("1 images of val split 'val' look almost like one of train split 'train'; a score on them ")
+    assert note.startswith(
+        "1 images of val split 'val' look almost like one of train split 'train'; a score on them "
+    )
     assert note.endswith(" flatters (val_00002 like train_00004)")
 
 
@@ -205,14 +231,18 @@ def test_classes_without_a_pixel_are_a_warning(make_voc: Make, settings: Setting
     )
 
 
-def test_another_number_of_images_than_published_is_a_note(make_voc: Make, settings: Settings) -> None:
+def test_another_number_of_images_than_published_is_a_note(
+    make_voc: Make, settings: Settings
+) -> None:
     assert check_data(settings(make_voc())).notes == (
         "train split 'train' has 5 images; published are 1464",
         "val split 'val' has 3 images; published are 1449",
     )
 
 
-def test_frames_of_one_film_in_both_splits_are_a_note(make_camvid: Make, settings: Settings) -> None:
+def test_frames_of_one_film_in_both_splits_are_a_note(
+    make_camvid: Make, settings: Settings
+) -> None:
     root = make_camvid(lists=False)
     assert "films" not in "".join(check_data(settings(root, "camvid")).notes)
     for path in root.rglob("*.png"):
@@ -220,12 +250,15 @@ def test_frames_of_one_film_in_both_splits_are_a_note(make_camvid: Make, setting
         path.rename(path.with_name(f"{film}_{path.name}"))
     notes = check_data(settings(root, "camvid")).notes
     assert notes[-1] == (
-        "2 of 2 images of val split 'val' are frames of films that train split 'train' has frames of too (0016E5): "
+        "2 of 2 images of val split 'val' are frames of films that train split 'train' has frames "
+        "of too (0016E5): "
         "neighbours in time, so a score on them flatters"
     )
 
 
-@pytest.mark.skipif("ATTNFD_CAMVID" not in os.environ, reason="ATTNFD_CAMVID does not name a copy of CamVid")
+@pytest.mark.skipif(
+    "ATTNFD_CAMVID" not in os.environ, reason="ATTNFD_CAMVID does not name a copy of CamVid"
+)
 def test_the_real_camvid_has_no_error_and_one_note(settings: Settings) -> None:
     report = check_data(settings(Path(os.environ["ATTNFD_CAMVID"]), "camvid"), full=True)
     assert (report.errors, report.warnings) == ((), ())
@@ -233,11 +266,15 @@ def test_the_real_camvid_has_no_error_and_one_note(settings: Settings) -> None:
     assert [split.num_classes_seen for split in report.splits] == [11, 11]
 
 
-def test_a_test_split_is_looked_at_too_and_leaves_the_hash_alone(make_voc: Make, settings: Settings) -> None:
+def test_a_test_split_is_looked_at_too_and_leaves_the_hash_alone(
+    make_voc: Make, settings: Settings
+) -> None:
     root = make_voc()
     before = quick_check(settings(root)).data_hash
     listed = root / HOME / "ImageSets/Segmentation/test.txt"
-    (root / HOME / "JPEGImages/c0.jpg").write_bytes((root / HOME / "JPEGImages/a1.jpg").read_bytes())
+    (root / HOME / "JPEGImages/c0.jpg").write_bytes(
+        (root / HOME / "JPEGImages/a1.jpg").read_bytes()
+    )
     shutil.copy(root / HOME / "SegmentationClass/a1.png", root / HOME / "SegmentationClass/c0.png")
     listed.write_text("c0\n")
     data = settings(root, test_split="test")
@@ -246,6 +283,7 @@ def test_a_test_split_is_looked_at_too_and_leaves_the_hash_alone(make_voc: Make,
     assert error.startswith(f"{root / HOME / 'JPEGImages/c0.jpg'}: the same image as ")
     listed.write_text("b1\n")
     with pytest.raises(
-        DataError, match=r"of test split 'test' are also in val split 'val' \(b1\).* data.test_split to "
+        DataError,
+        match=r"of test split 'test' are also in val split 'val' \(b1\).* data.test_split to ",
     ):
         quick_check(data)

@@ -69,7 +69,9 @@ def box(x0: float, y0: float, x1: float, y1: float) -> list[list[float]]:
     return [[x0, y0, x1, y0, x1, y1, x0, y1]]
 
 
-def annotation(category: int, segmentation: Any, *, area: float = BIG, image: int = 9, crowd: int = 0) -> StrictModel:
+def annotation(
+    category: int, segmentation: Any, *, area: float = BIG, image: int = 9, crowd: int = 0
+) -> StrictModel:
     return {
         "id": 1,
         "image_id": image,
@@ -82,7 +84,8 @@ def annotation(category: int, segmentation: Any, *, area: float = BIG, image: in
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Path]:
-    """Write COCO with one image of 12x8 pixels, number 9, for each split, and the annotations given for val."""
+    """Write COCO with one image of 12x8 pixels, number 9, for each split, and the annotations given
+    for val."""
 
     def make(*annotations: StrictModel, home: str = "", **changes: Any) -> Path:
         (tmp_path / "annotations").mkdir(exist_ok=True)
@@ -94,12 +97,23 @@ def make(tmp_path: Path) -> Callable[..., Path]:
             folder.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (12, 8), (number, 0, 0)).save(folder / f"{number:012d}.jpg")
             document: StrictModel = {
-                "images": [{"id": number, "file_name": f"{number:012d}.jpg", "height": 8, "width": 12, "license": 1}],
+                "images": [
+                    {
+                        "id": number,
+                        "file_name": f"{number:012d}.jpg",
+                        "height": 8,
+                        "width": 12,
+                        "license": 1,
+                    }
+                ],
                 "annotations": there,
-                "categories": [{"id": i, "name": n} for i, n in CATEGORIES.items()] + [{"id": PIZZA, "name": "pizza"}],
+                "categories": [{"id": i, "name": n} for i, n in CATEGORIES.items()]
+                + [{"id": PIZZA, "name": "pizza"}],
             }
             if split == "val":
-                document = {key: value for key, value in (document | changes).items() if value is not None}
+                document = {
+                    key: value for key, value in (document | changes).items() if value is not None
+                }
             (tmp_path / f"annotations/instances_{split}2017.json").write_text(json.dumps(document))
         return tmp_path
 
@@ -119,7 +133,10 @@ def values(root: Path) -> np.ndarray:
         ([12], ["0000", "0000", "0000"]),
         ([0, 12], ["1111", "1111", "1111"]),
         ([0, 1, 6, 2, 3], ["1000", "0010", "0010"]),  # down the columns
-        ("0161M", ["1000", "0010", "0010"]),  # 0, 1, 6, then 2 - 1 = 1 and 3 - 6 = -3, which is 11101 with its sign
+        (
+            "0161M",
+            ["1000", "0010", "0010"],
+        ),  # 0, 1, 6, then 2 - 1 = 1 and 3 - 6 = -3, which is 11101 with its sign
         ([5, 2, 5], ["0010", "0000", "0100"]),
         ("525", ["0010", "0000", "0100"]),  # a third run is no difference yet
     ],
@@ -130,12 +147,15 @@ def test_runs_are_of_nothing_first_and_go_down_the_columns(counts: object, mask:
 
 
 def test_numbers_above_fifteen_take_more_characters() -> None:
-    # 1000 is 11111 01000 in fives: first 01000 with 0x20, more follow; then 11111 with it, as its sign bit may not end
+    # 1000 is 11111 01000 in fives: first 01000 with 0x20, more follow; then 11111 with it, as its
+    # sign bit may not end
     assert compress([1000]) == "Xo0"
     assert not decode_rle({"size": [10, 100], "counts": "Xo0"}, 10, 100).any()
 
 
-MASKS = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans())
+MASKS = arrays.arrays(
+    bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans()
+)
 
 
 @hypothesis_settings(deadline=None)  # other work may share the machine
@@ -143,7 +163,9 @@ MASKS = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side
 def test_every_mask_comes_back_from_both_kinds_of_runs(mask_HW: np.ndarray) -> None:
     size = list(mask_HW.shape)
     for counts in (encode(mask_HW), compress(encode(mask_HW))):
-        np.testing.assert_array_equal(decode_rle({"size": size, "counts": counts}, *mask_HW.shape), mask_HW)
+        np.testing.assert_array_equal(
+            decode_rle({"size": size, "counts": counts}, *mask_HW.shape), mask_HW
+        )
 
 
 @hypothesis_settings(deadline=None)  # other work may share the machine
@@ -157,7 +179,11 @@ def test_pycocotools_writes_what_we_read(mask_HW: np.ndarray) -> None:
 
 
 @hypothesis_settings(deadline=None)  # other work may share the machine
-@given(st.text(max_size=12) | st.lists(st.integers() | st.floats() | st.none(), max_size=6) | st.integers())
+@given(
+    st.text(max_size=12)
+    | st.lists(st.integers() | st.floats() | st.none(), max_size=6)
+    | st.integers()
+)
 def test_any_other_counts_are_refused_or_make_up_the_image(counts: object) -> None:
     with suppress(ValueError):
         assert decode_rle({"size": [4, 4], "counts": counts}, 4, 4).shape == (4, 4)
@@ -175,7 +201,9 @@ def test_the_contract_of_a_dataset_holds(make: Callable[..., Path]) -> None:
         assert image.shape == (3, *label.shape) == (3, 8, 12)
         assert image.permute(1, 2, 0).is_contiguous()  # channels last, as resizing is fastest
         assert set(label.unique().tolist()) == {0, 8}
-        assert len(dataset.class_names) == len(set(dataset.class_names)) == dataset.num_classes == 21
+        assert (
+            len(dataset.class_names) == len(set(dataset.class_names)) == dataset.num_classes == 21
+        )
         assert len(dataset.palette) == len(set(dataset.palette)) == 21
         assert len(dataset.fingerprint()) == 16
 
@@ -186,11 +214,34 @@ def test_the_categories_are_those_of_pascal_voc_in_their_order() -> None:
     names = [dict(zip(ours, theirs, strict=True)).get(name, name) for name in CATEGORIES.values()]
     assert ("background", *names) == COCO.class_names == VOC.class_names
     # the list that the released AttnFD code and torchvision's references share
-    assert list(CATEGORIES) == [5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72]
+    assert list(CATEGORIES) == [
+        5,
+        2,
+        16,
+        9,
+        44,
+        6,
+        3,
+        17,
+        62,
+        21,
+        67,
+        18,
+        19,
+        4,
+        1,
+        64,
+        20,
+        63,
+        7,
+        72,
+    ]
 
 
 @pytest.mark.parametrize("home", ["", "images/"])
-def test_images_lie_beside_the_annotations_or_in_their_own_directory(make: Callable[..., Path], home: str) -> None:
+def test_images_lie_beside_the_annotations_or_in_their_own_directory(
+    make: Callable[..., Path], home: str
+) -> None:
     root = make(annotation(CAT, box(0, 0, 5, 5)), home=home)
     dataset = COCO(root, "val").checked()
     assert dataset.ids == ["000000000009"]
@@ -201,7 +252,10 @@ def test_images_lie_beside_the_annotations_or_in_their_own_directory(make: Calla
 
 
 def test_small_objects_are_on_top_whatever_their_order(make: Callable[..., Path]) -> None:
-    small, large = annotation(CAT, box(2, 2, 6, 6), area=16), annotation(PERSON, box(0, 0, 12, 8), area=BIG)
+    small, large = (
+        annotation(CAT, box(2, 2, 6, 6), area=16),
+        annotation(PERSON, box(0, 0, 12, 8), area=BIG),
+    )
     for order in ((small, large), (large, small)):
         label = values(make(*order))
         assert (label[3, 3], label[0, 0], label[7, 11]) == (8, 15, 15)
@@ -232,18 +286,26 @@ def test_an_object_may_have_several_polygons_and_reach_outside(make: Callable[..
 def test_pillow_and_pycocotools_agree_up_to_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pycocotools")
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    outline = np.stack([60 + 40 * np.cos(angles), 50 + 30 * np.sin(2 + angles)], axis=1).ravel().tolist()
+    outline = (
+        np.stack([60 + 40 * np.cos(angles), 50 + 30 * np.sin(2 + angles)], axis=1).ravel().tolist()
+    )
     exact = painting._fill([outline], 100, 120)
     monkeypatch.setattr(painting, "_pycocotools", lambda: None)
     simple = painting._fill([outline], 100, 120)
     assert exact.sum() > 1000
     grown = np.pad(exact, 1)
-    near = np.any([np.roll(grown, (dy, dx), (0, 1)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)], axis=0)[1:-1, 1:-1]
-    assert not (simple & ~near).any()  # Pillow paints the pixels that an edge runs through, and no other
+    near = np.any(
+        [np.roll(grown, (dy, dx), (0, 1)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)], axis=0
+    )[1:-1, 1:-1]
+    assert not (
+        simple & ~near
+    ).any()  # Pillow paints the pixels that an edge runs through, and no other
     assert (simple & exact).sum() > 0.99 * exact.sum()
 
 
-def test_without_pycocotools_pillow_paints(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pycocotools_pillow_paints(
+    make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     painting._pycocotools.cache_clear()
     try:
@@ -254,9 +316,14 @@ def test_without_pycocotools_pillow_paints(make: Callable[..., Path], monkeypatc
     assert (label[3, 3], label[0, 0]) == (8, 0)
 
 
-def test_an_image_counts_with_more_than_1000_pixels_of_the_classes(make: Callable[..., Path]) -> None:
+def test_an_image_counts_with_more_than_1000_pixels_of_the_classes(
+    make: Callable[..., Path],
+) -> None:
     def num(*areas: tuple[int, float, int]) -> int:
-        found = [annotation(category, box(0, 0, 5, 5), area=area, crowd=crowd) for category, area, crowd in areas]
+        found = [
+            annotation(category, box(0, 0, 5, 5), area=area, crowd=crowd)
+            for category, area, crowd in areas
+        ]
         return len(COCO(make(*found), "val"))
 
     assert num() == 0
@@ -271,7 +338,9 @@ def test_annotations_of_images_that_are_not_listed_are_left_out(make: Callable[.
     assert len(COCO(make(annotation(CAT, box(0, 0, 5, 5), image=77)), "val")) == 0
 
 
-def test_of_the_annotations_only_what_is_needed_travels_to_loading_processes(make: Callable[..., Path]) -> None:
+def test_of_the_annotations_only_what_is_needed_travels_to_loading_processes(
+    make: Callable[..., Path],
+) -> None:
     many = [annotation(PIZZA, box(0, 0, 5, 5)) | {"keypoints": [0] * 500} for _ in range(200)]
     dataset = COCO(make(annotation(CAT, box(0, 0, 5, 5)), *many), "val")
     packed = pickle.dumps(dataset)
@@ -283,22 +352,28 @@ def test_of_the_annotations_only_what_is_needed_travels_to_loading_processes(mak
 
 
 def listing(root: Path) -> str:
-    return message(lambda: COCO(root, "val")).removeprefix(f"{root}/annotations/instances_val2017.json: ")
+    return message(lambda: COCO(root, "val")).removeprefix(
+        f"{root}/annotations/instances_val2017.json: "
+    )
 
 
 def reading(root: Path) -> str:
-    return message(lambda: COCO(root, "val").read(0)).removeprefix(f"{root}/annotations/instances_val2017.json: ")
+    return message(lambda: COCO(root, "val").read(0)).removeprefix(
+        f"{root}/annotations/instances_val2017.json: "
+    )
 
 
 def test_a_root_without_the_split_is_refused(make: Callable[..., Path], tmp_path: Path) -> None:
     root = make()
     assert message(lambda: COCO(root, "test")) == (
-        f"{root}: there is no annotations/instances_test2017.json; needed is COCO 2017: set data.root, and "
+        f"{root}: there is no annotations/instances_test2017.json; needed is COCO 2017: set "
+        "data.root, and "
         "data.train_split and data.val_split to train and val"
     )
     (root / "val2017").rename(root / "elsewhere")
     assert message(lambda: COCO(root, "val")) == (
-        f"{root}: there is neither a directory val2017 nor images/val2017; needed is COCO 2017: set data.root, and "
+        f"{root}: there is neither a directory val2017 nor images/val2017; needed is COCO 2017: "
+        "set data.root, and "
         "data.train_split and data.val_split to train and val"
     )
 
@@ -312,7 +387,9 @@ def test_a_root_without_the_split_is_refused(make: Callable[..., Path], tmp_path
         (b'{"images": ' + b"9" * 9999 + b"}", "ValueError"),
     ],
 )
-def test_a_file_that_is_no_json_is_refused(make: Callable[..., Path], content: bytes, reason: str) -> None:
+def test_a_file_that_is_no_json_is_refused(
+    make: Callable[..., Path], content: bytes, reason: str
+) -> None:
     root = make()
     (root / "annotations/instances_val2017.json").write_bytes(content)
     assert listing(root) == f"is no JSON ({reason}); unpack the annotations again"
@@ -330,9 +407,15 @@ AS_IN_COCO = "needed are instances as in COCO 2017: unpack the annotations again
         ({"categories": ["cat"]}, "a category has no usable 'id'"),
         ({"images": [7]}, "an image has no usable 'id'"),
         ({"images": [{"id": 9, "height": 8, "width": 12}]}, "image 9 has no usable 'file_name'"),
-        ({"images": [{"id": 9, "height": "8", "width": 12, "file_name": "9.jpg"}]}, "image 9 has no usable 'height'"),
+        (
+            {"images": [{"id": 9, "height": "8", "width": 12, "file_name": "9.jpg"}]},
+            "image 9 has no usable 'height'",
+        ),
         ({"annotations": [[]]}, "an annotation has no usable 'image_id'"),
-        ({"annotations": [{"image_id": 9}]}, "an annotation of image 9 has no usable 'segmentation'"),
+        (
+            {"annotations": [{"image_id": 9}]},
+            "an annotation of image 9 has no usable 'segmentation'",
+        ),
         (
             {"annotations": [{"image_id": 9, "segmentation": [], "category_id": 17, "area": 1}]},
             "an annotation of image 9 has no usable 'iscrowd'",
@@ -343,7 +426,9 @@ AS_IN_COCO = "needed are instances as in COCO 2017: unpack the annotations again
         ),
     ],
 )
-def test_json_that_lacks_what_is_needed_is_refused(make: Callable[..., Path], changes: StrictModel, complaint: str) -> None:
+def test_json_that_lacks_what_is_needed_is_refused(
+    make: Callable[..., Path], changes: StrictModel, complaint: str
+) -> None:
     assert listing(make(**changes)) == f"{complaint}; {AS_IN_COCO}"
 
 
@@ -354,24 +439,32 @@ def test_categories_that_mean_something_else_are_refused(make: Callable[..., Pat
     )
 
 
-@pytest.mark.parametrize("name", ["../train2017/8.jpg", "/etc/passwd", "a/../../b.jpg", "a\0.jpg", "a\n.jpg"])
+@pytest.mark.parametrize(
+    "name", ["../train2017/8.jpg", "/etc/passwd", "a/../../b.jpg", "a\0.jpg", "a\n.jpg"]
+)
 def test_a_file_name_that_leaves_the_root_is_refused(make: Callable[..., Path], name: str) -> None:
     root = make(images=[{"id": 9, "height": 8, "width": 12, "file_name": name}])
-    assert listing(root) == (f"image 9 has the file name {name!r}; needed is a name inside the directory of the images")
+    assert listing(root) == (
+        f"image 9 has the file name {name!r}; needed is a name inside the directory of the images"
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 12), (8, -1), (10**6, 10**6)])
-def test_a_size_that_no_image_has_is_refused(make: Callable[..., Path], height: int, width: int) -> None:
+def test_a_size_that_no_image_has_is_refused(
+    make: Callable[..., Path], height: int, width: int
+) -> None:
     root = make(images=[{"id": 9, "height": height, "width": width, "file_name": "9.jpg"}])
     assert listing(root) == (
-        f"image 9 is {width}x{height}; needed are at least 1 and at most 100000000 pixels: unpack the annotations again"
+        f"image 9 is {width}x{height}; needed are at least 1 and at most 100000000 pixels: unpack "
+        "the annotations again"
     )
 
 
 @pytest.mark.parametrize("area", [-1, float("nan"), float("inf")])
 def test_an_area_that_is_none_is_refused(make: Callable[..., Path], area: float) -> None:
     assert listing(make(annotation(CAT, box(0, 0, 5, 5), area=area))) == (
-        f"an annotation of image 9 has the area {area}; needed is a number of pixels: unpack the annotations again"
+        f"an annotation of image 9 has the area {area}; needed is a number of pixels: unpack the "
+        "annotations again"
     )
 
 
@@ -379,7 +472,8 @@ def test_an_image_of_another_size_is_refused(make: Callable[..., Path]) -> None:
     root = make(annotation(CAT, box(0, 0, 5, 5)))
     Image.new("RGB", (8, 12)).save(root / "val2017/000000000009.jpg")
     assert reading(root) == (
-        "image 9 is 12x8, but val2017/000000000009.jpg is 8x12; needed is the same size: check that they belong "
+        "image 9 is 12x8, but val2017/000000000009.jpg is 8x12; needed is the same size: check "
+        "that they belong "
         "together"
     )
 
@@ -403,10 +497,16 @@ WHOLE = "RLE counts that are no lengths of runs; needed are whole numbers 0..96"
         ([[1, 1, 5, 1, 5, 5, 1]], f"a polygon of 7 numbers; {CORNERS}"),
         ([[1, 1, 5, 5]], f"a polygon of 4 numbers; {CORNERS}"),
         ([[1, 1, 5, 1, 5, "5"]], f"a polygon that is no list of numbers; {CORNERS}"),
-        ([[1, 1, 5, 1, 5, float("nan")]], f"a polygon with a corner at infinity or nowhere; {CORNERS}"),
+        (
+            [[1, 1, 5, 1, 5, float("nan")]],
+            f"a polygon with a corner at infinity or nowhere; {CORNERS}",
+        ),
         ([3], f"a polygon that is no list of numbers; {CORNERS}"),
         ({"counts": [96]}, "a mask that is no RLE; needed are size and counts"),
-        ({"size": [12, 8], "counts": [96]}, "an RLE of size [12, 8]; needed is the image's [8, 12]"),
+        (
+            {"size": [12, 8], "counts": [96]},
+            "an RLE of size [12, 8]; needed is the image's [8, 12]",
+        ),
         ({"size": [8, 12], "counts": [90, 5]}, RUNS),
         ({"size": [8, 12], "counts": compress([90, 7])}, RUNS),
         ({"size": [8, 12], "counts": compress([100, -4])}, RUNS),
@@ -416,9 +516,14 @@ WHOLE = "RLE counts that are no lengths of runs; needed are whole numbers 0..96"
         ({"size": [8, 12], "counts": ""}, STRING),
         ({"size": [8, 12], "counts": "P"}, STRING),  # says that more follow
         ({"size": [8, 12], "counts": "\u00e9"}, STRING),
-        ({"size": [8, 12], "counts": "oooooooo0"}, "RLE counts with a number of 9 characters; needed are at most 7"),
+        (
+            {"size": [8, 12], "counts": "oooooooo0"},
+            "RLE counts with a number of 9 characters; needed are at most 7",
+        ),
     ],
 )
-def test_a_shape_that_is_none_is_refused(make: Callable[..., Path], segmentation: Any, complaint: str) -> None:
+def test_a_shape_that_is_none_is_refused(
+    make: Callable[..., Path], segmentation: Any, complaint: str
+) -> None:
     root = make(annotation(CAT, segmentation))
     assert reading(root) == f"image 9 has {complaint}: unpack the annotations again"

@@ -30,9 +30,13 @@ def make(tmp_path: Path) -> Callable[..., Path]:
                 (tmp_path / folder).mkdir(parents=True)
             for number in numbers:
                 name = f"{number:012d}"
-                Image.new("RGB", (43, 4), (number, 0, 0)).save(tmp_path / f"{images}{split}2017/{name}.jpg")
+                Image.new("RGB", (43, 4), (number, 0, 0)).save(
+                    tmp_path / f"{images}{split}2017/{name}.jpg"
+                )
                 Image.fromarray(values).save(tmp_path / f"{masks}/{split}2017/{name}.png")
-                Image.fromarray(values).save(tmp_path / f"{masks}/{split}2017/{name}_labelTrainIds.png")
+                Image.fromarray(values).save(
+                    tmp_path / f"{masks}/{split}2017/{name}_labelTrainIds.png"
+                )
         return tmp_path
 
     return make
@@ -41,7 +45,12 @@ def make(tmp_path: Path) -> Callable[..., Path]:
 def test_the_classes_are_80_things_and_91_kinds_of_stuff() -> None:
     names = COCOStuff.class_names
     assert len(names) == len(set(names)) == 80 + 91
-    assert (names[0], names[79], names[80], names[170]) == ("person", "toothbrush", "banner", "wood")
+    assert (names[0], names[79], names[80], names[170]) == (
+        "person",
+        "toothbrush",
+        "banner",
+        "wood",
+    )
     assert list(names[80:]) == sorted(names[80:])
 
 
@@ -53,7 +62,15 @@ def test_every_thing_has_the_number_that_coco_gives_it() -> None:
 
 def test_stuff_keeps_its_published_numbers() -> None:
     # of the published list of labels, a value being a label less one
-    published = {92: "banner", 106: "clouds", 119: "flower", 124: "grass", 149: "road", 157: "sky-other", 169: "tree"}
+    published = {
+        92: "banner",
+        106: "clouds",
+        119: "flower",
+        124: "grass",
+        149: "road",
+        157: "sky-other",
+        169: "tree",
+    }
     assert COCOStuff.label_map is not None
     for number, name in published.items():
         assert COCOStuff.class_names[COCOStuff.label_map[number - 1]] == name
@@ -74,7 +91,9 @@ def test_the_contract_of_a_dataset_holds(make: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(("masks", "images"), [("stuffthingmaps", ""), ("annotations", "images/")])
-def test_masks_and_images_may_lie_where_archives_put_them(make: Callable[..., Path], masks: str, images: str) -> None:
+def test_masks_and_images_may_lie_where_archives_put_them(
+    make: Callable[..., Path], masks: str, images: str
+) -> None:
     dataset = COCOStuff(make(masks, images), "val").checked()
     name = "000000000007"
     assert dataset.samples == [(name, f"{images}val2017/{name}.jpg", f"{masks}/val2017/{name}.png")]
@@ -87,7 +106,9 @@ def test_a_value_that_never_was_published_is_refused(make: Callable[..., Path], 
     Image.new("L", (43, 4), value).save(path)
     with pytest.raises(DataError) as caught:
         COCOStuff(root, "val").read(0)
-    assert str(caught.value).startswith(f"{path}: mask values {value} are no class; needed are 0, 1, 2, ")
+    assert str(caught.value).startswith(
+        f"{path}: mask values {value} are no class; needed are 0, 1, 2, "
+    )
 
 
 def test_a_root_without_masks_is_refused(make: Callable[..., Path]) -> None:
@@ -95,6 +116,7 @@ def test_a_root_without_masks_is_refused(make: Callable[..., Path]) -> None:
     with pytest.raises(DataError) as caught:
         COCOStuff(root, "val")
     assert str(caught.value) == (
-        f"{root}: there is neither a directory annotations/val2017 nor stuffthingmaps/val2017; needed is COCO 2017: "
+        f"{root}: there is neither a directory annotations/val2017 nor stuffthingmaps/val2017; "
+        "needed is COCO 2017: "
         "set data.root, and data.train_split and data.val_split to train and val"
     )

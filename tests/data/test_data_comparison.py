@@ -1,4 +1,5 @@
-"""The picture of images, labels and predictions: what is where on it, and which images are shown."""
+"""The picture of images, labels and predictions: what is where on it, and which images are
+shown."""
 
 import numpy as np
 from PIL import Image
@@ -34,8 +35,14 @@ def test_every_pixel_has_the_colour_of_its_class_and_what_does_not_count_is_hatc
 def test_columns_stand_beside_each_other_and_rows_below():
     sheet = drawn([row(1, 2), row(2, 1)], [["image"], ["label"], ["baseline", "mIoU 14.50 %"]])
     # margins of 6, a head of two lines of 18, tiles of 256: 16 pixels, sixteen times as large
-    centres = [[sheet[6 + 36 + 128 + y * 262, 6 + 128 + x * 262].tolist() for x in range(3)] for y in range(2)]
-    assert centres == [[[255, 255, 255], [200, 0, 0], [0, 200, 0]], [[255, 255, 255], [0, 200, 0], [200, 0, 0]]]
+    centres = [
+        [sheet[6 + 36 + 128 + y * 262, 6 + 128 + x * 262].tolist() for x in range(3)]
+        for y in range(2)
+    ]
+    assert centres == [
+        [[255, 255, 255], [200, 0, 0], [0, 200, 0]],
+        [[255, 255, 255], [0, 200, 0], [200, 0, 0]],
+    ]
     key = np.array(legend(NAMES, PALETTE, sheet.shape[1]))
     assert (sheet[6 + 36 + 2 * 262 :][: len(key)] == key).all()
 
@@ -57,7 +64,9 @@ def test_a_title_that_is_too_long_is_cut_and_does_not_run_into_the_next_column()
 
 
 def test_images_of_other_sizes_and_shapes_are_drawn_in_full():
-    sheet = drawn([row(1, height=300, width=400), row(2, height=40, width=30)], [["image"], ["label"]])
+    sheet = drawn(
+        [row(1, height=300, width=400), row(2, height=40, width=30)], [["image"], ["label"]]
+    )
     assert (sheet == (200, 0, 0)).all(axis=2).sum() >= 192 * 256
     assert (sheet == (0, 200, 0)).all(axis=2).sum() >= 240 * 180  # 40x30 pixels, six times as large
 

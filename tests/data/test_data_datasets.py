@@ -25,7 +25,11 @@ Settings = Callable[..., DataSettings]
 @pytest.fixture(params=["voc", "camvid", "camvid_original", "cityscapes", "folder", "toyscenes"])
 def dataset(request: pytest.FixtureRequest, settings: Settings) -> SegmentationDataset:
     name = request.param
-    root = request.getfixturevalue("toy") if name == "toyscenes" else request.getfixturevalue(f"make_{name}")()
+    root = (
+        request.getfixturevalue("toy")
+        if name == "toyscenes"
+        else request.getfixturevalue(f"make_{name}")()
+    )
     return open_dataset(settings(root, name.removesuffix("_original")), split="train")
 
 
@@ -47,15 +51,21 @@ def test_every_dataset_names_and_colours_its_classes(dataset: SegmentationDatase
 def test_every_image_is_what_pillow_reads(dataset: SegmentationDataset) -> None:
     image_path, label_path = dataset.paths(1)
     image, label = dataset.read(1)
-    np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), np.asarray(Image.open(image_path).convert("RGB")))
+    np.testing.assert_array_equal(
+        image.permute(1, 2, 0).numpy(), np.asarray(Image.open(image_path).convert("RGB"))
+    )
     values, kept = np.asarray(Image.open(label_path)), label.numpy() != 255
     assert kept.any()
     if values.ndim == 2:  # else a mask of colours
         meanings = dataset.label_map or {value: value for value in range(256)}
-        np.testing.assert_array_equal(label.numpy()[kept], np.vectorize(meanings.__getitem__)(values)[kept])
+        np.testing.assert_array_equal(
+            label.numpy()[kept], np.vectorize(meanings.__getitem__)(values)[kept]
+        )
 
 
-def test_the_fingerprint_stays_with_the_data_and_changes_with_it(make_voc: Make, tmp_path: Path) -> None:
+def test_the_fingerprint_stays_with_the_data_and_changes_with_it(
+    make_voc: Make, tmp_path: Path
+) -> None:
     root = make_voc()
     before = VOC(root, "train").fingerprint()
     assert len(before) == 16
@@ -88,7 +98,9 @@ def test_voc_is_found_wherever_the_root_points(make_voc: Make, home: str, below:
 
 @pytest.mark.parametrize("listed", ["trainaug", "train_aug"])
 @pytest.mark.parametrize("asked", ["trainaug", "train_aug"])
-def test_the_augmented_split_has_its_own_masks_and_two_names(make_voc: Make, listed: str, asked: str) -> None:
+def test_the_augmented_split_has_its_own_masks_and_two_names(
+    make_voc: Make, listed: str, asked: str
+) -> None:
     root = make_voc()
     home = root / "VOCdevkit/VOC2012"
     (home / f"ImageSets/Segmentation/{listed}.txt").write_text("a0\nb1\n")
@@ -117,7 +129,9 @@ def test_torchvision_reads_the_same_from_toyscenes(toy: Path, split: str) -> Non
     for index in (0, len(ours) - 1):
         image, mask = theirs[index]
         assert mask.mode == "P"
-        np.testing.assert_array_equal(np.asarray(image), ours.read(index)[0].permute(1, 2, 0).numpy())
+        np.testing.assert_array_equal(
+            np.asarray(image), ours.read(index)[0].permute(1, 2, 0).numpy()
+        )
         np.testing.assert_array_equal(np.asarray(mask), ours.read(index)[1].numpy())
 
 
@@ -140,10 +154,14 @@ def test_anyones_class_serves_as_a_dataset(make_voc: Make, settings: Settings) -
     data = settings(make_voc(), "attnfd_ray.data.datasets.voc:VOC")
     assert len(open_dataset(data, split="val")) == 3
     with pytest.raises(ConfigError, match="has no 'Pascal'"):
-        open_dataset(data.model_copy(update={"name": "attnfd_ray.data.datasets.voc:Pascal"}), split="val")
+        open_dataset(
+            data.model_copy(update={"name": "attnfd_ray.data.datasets.voc:Pascal"}), split="val"
+        )
 
 
-@pytest.mark.skipif("ATTNFD_CAMVID" not in os.environ, reason="ATTNFD_CAMVID does not name a copy of CamVid")
+@pytest.mark.skipif(
+    "ATTNFD_CAMVID" not in os.environ, reason="ATTNFD_CAMVID does not name a copy of CamVid"
+)
 def test_the_real_camvid_is_as_published() -> None:
     root = Path(os.environ["ATTNFD_CAMVID"])
     train, val = CamVid(root, "train"), CamVid(root, "val")
@@ -159,7 +177,14 @@ def test_the_real_camvid_is_as_published() -> None:
             pixels += np.bincount(np.asarray(mask).ravel(), minlength=256)
     share = pixels / pixels.sum() * 100
     # percent of all pixels, unlabelled included, as datasets.md measured them on the same files
-    published = {"Sky": 16.85, "Building": 23.26, "Road": 31.66, "Tree": 9.72, "Car": 5.87, "Bicyclist": 0.29}
+    published = {
+        "Sky": 16.85,
+        "Building": 23.26,
+        "Road": 31.66,
+        "Tree": 9.72,
+        "Car": 5.87,
+        "Bicyclist": 0.29,
+    }
     for name, percent in published.items():
         assert share[CamVid.class_names.index(name)] == pytest.approx(percent, abs=0.2)
     assert share[11] == pytest.approx(3.95, abs=0.2)

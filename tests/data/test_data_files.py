@@ -33,7 +33,9 @@ def test_a_file_cut_short_is_refused_by_name(toy: Path, tmp_path: Path) -> None:
         (home / "SegmentationClass/train_00000.png", read_mask),
     ):
         whole, cut = source.read_bytes(), tmp_path / source.name
-        for length in range(0, len(whole) - 20, len(whole) // 50):  # the last bytes are but an end mark
+        for length in range(
+            0, len(whole) - 20, len(whole) // 50
+        ):  # the last bytes are but an end mark
             cut.write_bytes(whole[:length])
             text = message(lambda: read(cut))  # noqa: B023
             assert text.startswith(f"{cut}: cannot be read (")
@@ -50,12 +52,15 @@ def test_a_directory_in_place_of_an_image_is_refused_by_name(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("mode", "name"), [("RGB", "RGB"), ("I;16", "I;16"), ("1", "1"), ("LA", "LA"), ("RGBA", "RGBA")]
 )
-def test_a_mask_that_is_not_one_byte_a_pixel_is_refused(make_voc: Make, mode: str, name: str) -> None:
+def test_a_mask_that_is_not_one_byte_a_pixel_is_refused(
+    make_voc: Make, mode: str, name: str
+) -> None:
     root = make_voc()
     path = root / HOME / "SegmentationClass/a1.png"
     Image.new(mode, (31, 20)).save(path)
     assert message(lambda: VOC(root, "train").read(1)) == (
-        f"{path}: the mask has mode {name}; needed is one class id a pixel, an 8-bit PNG with a palette (P) or grey "
+        f"{path}: the mask has mode {name}; needed is one class id a pixel, an 8-bit PNG with a "
+        "palette (P) or grey "
         "(L): convert it first"
     )
 
@@ -80,7 +85,8 @@ def test_a_mask_of_another_size_is_refused(make_voc: Make) -> None:
     path = root / HOME / "SegmentationClass/a0.png"
     Image.new("L", (20, 30)).save(path)
     assert message(lambda: VOC(root, "train").read(0)) == (
-        f"{path}: the mask is 20x30 and its image 30x20; needed is the same size: check that they belong together"
+        f"{path}: the mask is 20x30 and its image 30x20; needed is the same size: check that they "
+        "belong together"
     )
 
 
@@ -107,12 +113,16 @@ def test_a_root_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_without_voc_is_refused(tmp_path: Path) -> None:
     assert message(lambda: VOC(tmp_path, "train")) == (
-        f"{tmp_path}: no VOC 2012 here; needed is ImageSets/Segmentation in it or in VOC2012, VOCdevkit/VOC2012, "
-        "VOC2012/VOC2012, VOCdevkit/VOC2012/VOC2012: set data.root to the directory that holds VOCdevkit"
+        f"{tmp_path}: no VOC 2012 here; needed is ImageSets/Segmentation in it or in VOC2012, "
+        "VOCdevkit/VOC2012, "
+        "VOC2012/VOC2012, VOCdevkit/VOC2012/VOC2012: set data.root to the directory that holds "
+        "VOCdevkit"
     )
 
 
-def test_a_split_without_a_list_is_refused_naming_those_there_are(make_voc: Make, make_camvid: Make) -> None:
+def test_a_split_without_a_list_is_refused_naming_those_there_are(
+    make_voc: Make, make_camvid: Make
+) -> None:
     root = make_voc()
     assert message(lambda: VOC(root, "test")) == (
         f"{root}: there is no list {HOME}/ImageSets/Segmentation/test.txt; there is: train, val; "
@@ -120,7 +130,8 @@ def test_a_split_without_a_list_is_refused_naming_those_there_are(make_voc: Make
     )
     root = make_camvid()
     assert message(lambda: CamVid(root, "test")) == (
-        f"{root}: there is neither test.txt nor a directory test; needed is CamVid as in the SegNet tutorial: "
+        f"{root}: there is neither test.txt nor a directory test; needed is CamVid as in the "
+        "SegNet tutorial: "
         "set data.root, data.train_split and data.val_split"
     )
 
@@ -131,7 +142,8 @@ def test_missing_files_are_counted_and_the_first_named(make_voc: Make) -> None:
         (root / HOME / name).unlink()
     assert message(lambda: VOC(root, "train").checked()) == (
         f"{root}: 3 of the 10 files of split 'train' are missing: {HOME}/JPEGImages/a0.jpg, "
-        f"{HOME}/SegmentationClass/a0.png, {HOME}/JPEGImages/a3.jpg; add them or take them off the list"
+        f"{HOME}/SegmentationClass/a0.png, {HOME}/JPEGImages/a3.jpg; add them or take them off "
+        "the list"
     )
 
 
@@ -140,8 +152,14 @@ def test_missing_files_are_counted_and_the_first_named(make_voc: Make) -> None:
     [
         ("\n \n", "lists no image; needed is at least one"),
         ("a0\na1\na0\n", "lists 1 ids more than once: a0; needed is once"),
-        ("a0\n../a1\n", "lists files outside the dataset: ../a1; needed are names inside data.root"),
-        ("a0\n/etc/a1\n", "lists files outside the dataset: /etc/a1; needed are names inside data.root"),
+        (
+            "a0\n../a1\n",
+            "lists files outside the dataset: ../a1; needed are names inside data.root",
+        ),
+        (
+            "a0\n/etc/a1\n",
+            "lists files outside the dataset: /etc/a1; needed are names inside data.root",
+        ),
     ],
 )
 def test_a_list_that_cannot_be_meant_is_refused(make_voc: Make, lines: str, complaint: str) -> None:
@@ -171,5 +189,6 @@ def test_a_file_of_a_format_that_is_a_program_is_not_drawn(tmp_path: Path) -> No
     path = tmp_path / "a.jpg"
     Image.new("RGB", (4, 4)).save(path, format="EPS")
     assert message(lambda: read_image(path)) == (
-        f"{path}: cannot be read (cannot identify image file); needed is a whole image file: copy it again"
+        f"{path}: cannot be read (cannot identify image file); needed is a whole image file: copy "
+        "it again"
     )

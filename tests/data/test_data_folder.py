@@ -31,7 +31,9 @@ def message(call: Callable[[], object]) -> str:
 
 def save(path: Path, values: np.ndarray | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros((2, 2, 3), np.uint8) if values is None else np.array(values, np.uint8)).save(path)
+    Image.fromarray(
+        np.zeros((2, 2, 3), np.uint8) if values is None else np.array(values, np.uint8)
+    ).save(path)
 
 
 def save_pair(root: Path, image: str, mask: str) -> None:
@@ -39,16 +41,25 @@ def save_pair(root: Path, image: str, mask: str) -> None:
     save(root / mask, np.ones((2, 2)))
 
 
-def test_ids_are_numbered_in_the_order_of_the_classes(make_folder: Make, settings: Callable[..., DataSettings]) -> None:
+def test_ids_are_numbered_in_the_order_of_the_classes(
+    make_folder: Make, settings: Callable[..., DataSettings]
+) -> None:
     dataset = Folder(make_folder(), "train").checked()
     assert dataset.class_names == ("road", "car", "sky")
     assert dataset.ids == ["0", "1", "2"]
     for index in range(3):
-        values, labels = np.asarray(Image.open(dataset.paths(index)[1])), dataset.read(index)[1].numpy()
+        values, labels = (
+            np.asarray(Image.open(dataset.paths(index)[1])),
+            dataset.read(index)[1].numpy(),
+        )
         for value, label in {7: 0, 0: 1, 255: 2, 3: 255}.items():
             np.testing.assert_array_equal(values == value, labels == label)
     summary = quick_check(settings(dataset.root, "folder"))
-    assert (summary.num_train, summary.num_val, summary.class_names) == (3, 2, ("road", "car", "sky"))
+    assert (summary.num_train, summary.num_val, summary.class_names) == (
+        3,
+        2,
+        ("road", "car", "sky"),
+    )
 
 
 def test_255_is_ignored_if_nothing_else_is_said(make_folder: Make) -> None:
@@ -72,7 +83,8 @@ def test_masks_may_hold_colours(make_folder: Make) -> None:
     assert dataset.read(0)[1].tolist() == [[1, 0, 255]]
     save(root / "masks/train/0.png", np.array([[(0, 0, 0), (7, 8, 9), (255, 255, 255)]]))
     assert message(lambda: dataset.read(0)) == (
-        f"{root}/masks/train/0.png: mask colours (7, 8, 9) are no class; needed are the 3 of the dataset: "
+        f"{root}/masks/train/0.png: mask colours (7, 8, 9) are no class; needed are the 3 of the "
+        "dataset: "
         "add them to classes or ignore in classes.yaml"
     )
 
@@ -80,7 +92,12 @@ def test_masks_may_hold_colours(make_folder: Make) -> None:
 def test_classes_without_a_colour_get_one_that_no_other_has(make_folder: Make) -> None:
     text = "classes: [{name: a, id: 0}, {name: b, id: 1, color: [128, 0, 0]}, {name: c, id: 2}, {name: d, id: 3}]\n"
     colours = voc_colormap()
-    assert Folder(make_folder(text), "train").palette == (colours[0], colours[1], colours[2], colours[3])
+    assert Folder(make_folder(text), "train").palette == (
+        colours[0],
+        colours[1],
+        colours[2],
+        colours[3],
+    )
     assert colours[1] == (128, 0, 0)
 
 
@@ -100,12 +117,16 @@ def test_names_pair_images_and_masks_whatever_their_extensions(tmp_path: Path) -
         (tmp_path / aside).write_text("no image")
     dataset = Folder(tmp_path, "train").checked()
     assert dataset.ids == ["a", "b", "c", "d", "e", "f.g"]
-    assert [(Path(s.image).name, Path(s.label).name) for s in dataset.samples] == list(pairs.items())
+    assert [(Path(s.image).name, Path(s.label).name) for s in dataset.samples] == list(
+        pairs.items()
+    )
     for index in range(len(pairs)):
         assert bool((dataset.read(index)[1] == 1).all())
 
 
-@pytest.mark.parametrize("where", ["images: '{split}'\nmasks: '{split}'\n", "images: '{split}/x'\nmasks: all\n"])
+@pytest.mark.parametrize(
+    "where", ["images: '{split}'\nmasks: '{split}'\n", "images: '{split}/x'\nmasks: all\n"]
+)
 def test_masks_may_have_a_suffix_and_then_lie_beside_the_images(tmp_path: Path, where: str) -> None:
     (tmp_path / "classes.yaml").write_text(f"{ROAD_CAR}{where}suffix: _mask\n")
     images = "val" if "all" not in where else "val/x"
@@ -128,7 +149,8 @@ def test_without_a_directory_for_each_split_there_is_a_list(tmp_path: Path) -> N
     assert dataset.ids == ["c.1", "b", "a"]
     assert dataset.samples[0] == ("c.1", "photos/c.1.jpg", "c.1.png")
     assert message(lambda: Folder(tmp_path, "val")) == (
-        f"{tmp_path}: there is no list val.txt; there is: small; set data.train_split and data.val_split"
+        f"{tmp_path}: there is no list val.txt; there is: small; set data.train_split and "
+        "data.val_split"
     )
 
 
@@ -139,7 +161,10 @@ def test_what_a_list_names_and_a_directory_lacks_is_told(tmp_path: Path) -> None
     (tmp_path / "train.txt").write_text("a\nb\nc.jpg\n../a\n../d\n")
     lacking = "3 of the 6 files of split 'train' are missing: ids/b.png, photos/c.jpg, ids/c.png"
     assert Folder(tmp_path, "train").problems() == [
-        f"{tmp_path}: split 'train' lists files outside the dataset: d; needed are names inside data.root",
+        (
+            f"{tmp_path}: split 'train' lists files outside the dataset: d; needed are names inside "
+            "data.root"
+        ),
         f"{tmp_path}: split 'train' lists 1 ids more than once: a; needed is once",
         f"{tmp_path}: {lacking}; add them or take them off the list",
     ]
@@ -157,21 +182,27 @@ def test_a_dot_in_a_listed_name_is_part_of_it(tmp_path: Path) -> None:
     for path in ("photos/a.b.jpg", "ids/a.b.png"):
         (tmp_path / path).unlink()
     lacking = "4 of the 4 files of split 'train' are missing: photos/a.b, ids/a.b.png, photos/a.x, ids/a.x.png"
-    assert Folder(tmp_path, "train").problems() == [f"{tmp_path}: {lacking}; add them or take them off the list"]
+    assert Folder(tmp_path, "train").problems() == [
+        f"{tmp_path}: {lacking}; add them or take them off the list"
+    ]
 
 
 NOBODY = "masks have no image of their name (.jpg, .jpeg, .webp, .png, .bmp, .tif, .tiff), so nobody reads them"
 WAY_OUT = "rename the images that are meant, or remove the masks"
 
 
-def test_masks_without_an_image_are_a_warning(make_folder: Make, settings: Callable[..., DataSettings]) -> None:
+def test_masks_without_an_image_are_a_warning(
+    make_folder: Make, settings: Callable[..., DataSettings]
+) -> None:
     root = make_folder()
     assert check_data(settings(root, "folder")).warnings == ()
     (root / "images/train/1.jpg").rename(root / "images/train/1.gif")
     save(root / "masks/train/9.tif", np.zeros((2, 2)))
     report = check_data(settings(root, "folder"))
     assert report.errors == ()
-    assert report.warnings == (f"{root}: 2 {NOBODY}: masks/train/1.png, masks/train/9.tif; {WAY_OUT}",)
+    assert report.warnings == (
+        f"{root}: 2 {NOBODY}: masks/train/1.png, masks/train/9.tif; {WAY_OUT}",
+    )
 
 
 def test_a_mask_whose_image_is_not_listed_or_in_another_split_is_none_without_an_image(
@@ -184,7 +215,9 @@ def test_a_mask_whose_image_is_not_listed_or_in_another_split_is_none_without_an
         (tmp_path / f"{split}.txt").write_text(f"{name}\n")
     save(tmp_path / "ids/overview.png", np.ones((2, 2)))  # without the suffix it is no mask
     for images in ("photos", "photos[1]/{split}"):
-        (tmp_path / "classes.yaml").write_text(f"{ROAD_CAR}images: '{images}'\nmasks: ids\nsuffix: _id\n")
+        (tmp_path / "classes.yaml").write_text(
+            f"{ROAD_CAR}images: '{images}'\nmasks: ids\nsuffix: _id\n"
+        )
         report = check_data(settings(tmp_path, "folder"))
         assert (report.errors, report.warnings) == ((), ())
         save(tmp_path / "ids/d_id.png", np.ones((2, 2)))
@@ -197,7 +230,8 @@ def test_two_files_of_one_name_are_refused(make_folder: Make) -> None:
     root = make_folder()
     save(root / "images/train/1.png")
     assert message(lambda: Folder(root, "train")) == (
-        f"{root}: images/train/1.jpg and images/train/1.png have one name but for their extensions, by which images "
+        f"{root}: images/train/1.jpg and images/train/1.png have one name but for their "
+        "extensions, by which images "
         "and masks are paired; needed is one of them: remove or rename the other"
     )
 
@@ -205,7 +239,8 @@ def test_two_files_of_one_name_are_refused(make_folder: Make) -> None:
 def test_a_directory_that_is_not_there_is_refused(make_folder: Make) -> None:
     root = make_folder()
     assert message(lambda: Folder(root, "test")) == (
-        f"{root}: there is no directory images/test; needed is what classes.yaml says: set data.train_split and "
+        f"{root}: there is no directory images/test; needed is what classes.yaml says: set "
+        "data.train_split and "
         "data.val_split, or images and masks in classes.yaml"
     )
 
@@ -216,19 +251,23 @@ def test_the_fingerprint_changes_with_what_the_classes_are(make_folder: Make) ->
     text = (root / "classes.yaml").read_text()
     (root / "classes.yaml").write_text(f"# the same\n{text}")
     assert Folder(root, "train").fingerprint() == before
-    (root / "classes.yaml").write_text(text.replace("id: 7", "id: 3").replace("ignore: [3]", "ignore: [7]"))
+    (root / "classes.yaml").write_text(
+        text.replace("id: 7", "id: 3").replace("ignore: [3]", "ignore: [7]")
+    )
     assert Folder(root, "train").fingerprint() != before
 
 
 def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
     example = "classes: [{name: road, id: 0}, {name: car, id: 1}]"
     assert message(lambda: Folder(tmp_path, "train")) == (
-        f"{tmp_path}: there is no classes.yaml; needed is one that says what masks hold, such as {example}"
+        f"{tmp_path}: there is no classes.yaml; needed is one that says what masks hold, such as "
+        f"{example}"
     )
     path = tmp_path / "classes.yaml"
     path.touch()
     assert (
-        message(lambda: Folder(tmp_path, "train")) == f"{path}:1: needs the classes, such as {example}, and holds none"
+        message(lambda: Folder(tmp_path, "train"))
+        == f"{path}:1: needs the classes, such as {example}, and holds none"
     )
 
 
@@ -249,7 +288,11 @@ def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
         ("classes: [road]\n", 1, 'classes[0]: needs a section of settings, got "road"'),
         # classes
         ("classes:\n- {name: a, id: 0}\n- {id: 1}\n", 3, "classes[1].name: is missing"),
-        ("classes:\n- {name: 5, id: 0}\n", 2, "classes[0].name: needs text, got 5; put it in quotes"),
+        (
+            "classes:\n- {name: 5, id: 0}\n",
+            2,
+            "classes[0].name: needs text, got 5; put it in quotes",
+        ),
         ("classes:\n- {name: a, id: 256}\n", 2, "classes[0].id: needs at most 255, got 256"),
         ("classes:\n- {name: a, id: -1}\n", 2, "classes[0].id: needs at least 0, got -1"),
         ("classes:\n- {name: a, id: true}\n", 2, "classes[0].id: needs a whole number, got true"),
@@ -264,9 +307,17 @@ def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
             3,
             'classes[1].name: is that of classes[0] too, got "a"; needs another',
         ),
-        ("classes:\n- {name: a, id: 0, color: red}\n", 2, 'classes[0].color: needs a list, as in [1, 2], got "red"'),
+        (
+            "classes:\n- {name: a, id: 0, color: red}\n",
+            2,
+            'classes[0].color: needs a list, as in [1, 2], got "red"',
+        ),
         ("classes:\n- {name: a, id: 0, color: [0, 0]}\n", 2, "classes[0].color[2]: is missing"),
-        ("classes:\n- {name: a, id: 0, color: [0, 0, 256]}\n", 2, "classes[0].color[2]: needs at most 255, got 256"),
+        (
+            "classes:\n- {name: a, id: 0, color: [0, 0, 256]}\n",
+            2,
+            "classes[0].color[2]: needs at most 255, got 256",
+        ),
         # colours
         (
             COLOURED + "masks_hold: ids\n",
@@ -279,7 +330,10 @@ def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
             "classes[1].color: is missing; needed where masks_hold is colors",
         ),
         (
-            "masks_hold: colors\nclasses:\n- {name: a, color: [1, 2, 3]}\n- {name: b, color: [1, 2, 3]}\n",
+            (
+                "masks_hold: colors\nclasses:\n- {name: a, color: [1, 2, 3]}\n- {name: b, color: [1, "
+                "2, 3]}\n"
+            ),
             4,
             "classes[1].color: is that of classes[0] too, got [1, 2, 3]; needs another",
         ),
@@ -290,11 +344,27 @@ def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
         ),
         (ROAD_CAR + "masks_hold: names\n", 2, "masks_hold: needs 'ids' or 'colors', got \"names\""),
         # ignored
-        (ROAD_CAR + "ignore: [1]\n", 2, "ignore[0]: 1 is the id of class 'car'; take one of them out"),
+        (
+            ROAD_CAR + "ignore: [1]\n",
+            2,
+            "ignore[0]: 1 is the id of class 'car'; take one of them out",
+        ),
         (ROAD_CAR + "ignore: 255\n", 2, "ignore: needs a list, as in [1, 2], got 255"),
-        (ROAD_CAR + "ignore: [300]\n", 2, "ignore[0]: needs an id 0..255, or a color as in [0, 0, 142], got 300"),
-        (ROAD_CAR + "ignore: [[1, 2]]\n", 2, "ignore[0]: needs an id 0..255, or a color as in [0, 0, 142], got [1, 2]"),
-        (ROAD_CAR + "ignore: [[1, 2, 3]]\n", 2, "ignore[0]: needs an id where masks_hold is ids, got [1, 2, 3]"),
+        (
+            ROAD_CAR + "ignore: [300]\n",
+            2,
+            "ignore[0]: needs an id 0..255, or a color as in [0, 0, 142], got 300",
+        ),
+        (
+            ROAD_CAR + "ignore: [[1, 2]]\n",
+            2,
+            "ignore[0]: needs an id 0..255, or a color as in [0, 0, 142], got [1, 2]",
+        ),
+        (
+            ROAD_CAR + "ignore: [[1, 2, 3]]\n",
+            2,
+            "ignore[0]: needs an id where masks_hold is ids, got [1, 2, 3]",
+        ),
         (
             COLOURED.replace("[[255, 255, 255]]", "[255]"),
             3,
@@ -306,7 +376,11 @@ def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
             "ignore[0]: [9, 8, 7] is the color of class 'road'; take one of them out",
         ),
         # paths
-        (ROAD_CAR + "images: ../x\n", 2, 'images: needs a directory inside the dataset, got "../x"'),
+        (
+            ROAD_CAR + "images: ../x\n",
+            2,
+            'images: needs a directory inside the dataset, got "../x"',
+        ),
         (ROAD_CAR + "masks: /etc\n", 2, 'masks: needs a directory inside the dataset, got "/etc"'),
         (ROAD_CAR + 'masks: ""\n', 2, 'masks: needs a directory inside the dataset, got ""'),
         (
@@ -315,19 +389,27 @@ def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
             'suffix: needs the end of a file\'s name, without its extension, got "/../x"',
         ),
         # YAML
-        (ROAD_CAR + "images: !!python/name:os.system\n", 2, 'images: "" cannot be read as os.system'),
+        (
+            ROAD_CAR + "images: !!python/name:os.system\n",
+            2,
+            'images: "" cannot be read as os.system',
+        ),
         (ROAD_CAR + "images: ${HOME}\n", 2, "images: the variable HOME is not set"),
         ("classes: [\n", 2, "not YAML"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_key(tmp_path: Path, text: str, line: int, problem: str) -> None:
+def test_a_mistake_is_one_line_that_names_the_key(
+    tmp_path: Path, text: str, line: int, problem: str
+) -> None:
     path = tmp_path / "classes.yaml"
     path.write_text(text)
     assert message(lambda: Folder(tmp_path, "train")).startswith(f"{path}:{line}: {problem}")
 
 
 def test_all_mistakes_are_told_at_once_from_top_to_bottom(tmp_path: Path) -> None:
-    (tmp_path / "classes.yaml").write_text("suffix: [a]\nclasses:\n- {id: 1}\n- {name: a, id: x}\nimages: ..\n")
+    (tmp_path / "classes.yaml").write_text(
+        "suffix: [a]\nclasses:\n- {id: 1}\n- {name: a, id: x}\nimages: ..\n"
+    )
     with pytest.raises(DataError) as caught:
         Folder(tmp_path, "train")
     path = tmp_path / "classes.yaml"
@@ -344,7 +426,9 @@ def test_images_of_both_splits_may_go_by_the_same_name(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for folder, shape in (("images", (8, 8, 3)), ("masks", (8, 8))):
             (tmp_path / folder / split).mkdir(parents=True)
-            Image.fromarray(rng.integers(0, 2, shape, np.uint8)).save(tmp_path / folder / split / "0000.png")
+            Image.fromarray(rng.integers(0, 2, shape, np.uint8)).save(
+                tmp_path / folder / split / "0000.png"
+            )
     (tmp_path / "classes.yaml").write_text("classes: [{name: road, id: 0}, {name: car, id: 1}]\n")
     data = DataSettings(name="folder", root=str(tmp_path), crop=(8, 8))
     assert check_data(data, full=True).errors == ()

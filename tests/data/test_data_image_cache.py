@@ -1,4 +1,5 @@
-"""Decoded images are kept once for all processes of a machine, within their bound, and gone when nobody needs them."""
+"""Decoded images are kept once for all processes of a machine, within their bound, and gone when
+nobody needs them."""
 
 import multiprocessing
 import os
@@ -73,10 +74,15 @@ def test_batches_are_the_same_with_and_without(data: DataSettings) -> None:
     plain, cached = opened(data.model_copy(update={"cache": "none"})), opened(data)
     with ReaderPool([plain], 0) as alone, ReaderPool([cached], 2) as readers:
         for epoch in (1, 2):
-            assert same(list(loader_of(readers, data).epoch(epoch)), list(loader_of(alone, data).epoch(epoch)))
+            assert same(
+                list(loader_of(readers, data).epoch(epoch)),
+                list(loader_of(alone, data).epoch(epoch)),
+            )
 
 
-def test_a_file_is_decoded_once_for_all_who_read_it(data: DataSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_decoded_once_for_all_who_read_it(
+    data: DataSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = opened(data), opened(data)
     for index in range(len(first)):
         first.read(index)
@@ -108,7 +114,9 @@ def test_a_changed_file_is_decoded_again(data: DataSettings, make_voc: Callable[
     assert not torch.equal(new, old)
 
 
-def test_the_bound_holds_at_every_moment_and_what_has_no_room_is_decoded(data: DataSettings, place: Path) -> None:
+def test_the_bound_holds_at_every_moment_and_what_has_no_room_is_decoded(
+    data: DataSettings, place: Path
+) -> None:
     room = 5.5 * KEPT_BYTES
     data = data.model_copy(update={"cache_gib": room / 2**30})
     seen, over = [], threading.Event()
@@ -118,7 +126,11 @@ def test_the_bound_holds_at_every_moment_and_what_has_no_room_is_decoded(data: D
             seen.append(sum(path.stat().st_size for path in kept(place)))
 
     watcher = threading.Thread(target=watch)
-    plain, train, val = opened(data.model_copy(update={"cache": "none"})), opened(data), opened(data, "val")
+    plain, train, val = (
+        opened(data.model_copy(update={"cache": "none"})),
+        opened(data),
+        opened(data, "val"),
+    )
     watcher.start()
     for index in range(len(plain)):
         assert torch.equal(train.read(index)[0], plain.read(index)[0])
@@ -137,7 +149,9 @@ def read_all(data: DataSettings, started: Any) -> None:
         dataset.read(index)
 
 
-def test_two_processes_keep_each_image_once_and_count_it_once(data: DataSettings, place: Path) -> None:
+def test_two_processes_keep_each_image_once_and_count_it_once(
+    data: DataSettings, place: Path
+) -> None:
     context = multiprocessing.get_context("fork")
     together = context.Barrier(2)
     readers = [context.Process(target=read_all, args=(data, together)) for _ in range(2)]
@@ -223,7 +237,9 @@ cache.read(1, decode)
 """
 
 
-def test_what_a_killed_process_left_is_no_image_and_not_counted(data: DataSettings, place: Path) -> None:
+def test_what_a_killed_process_left_is_no_image_and_not_counted(
+    data: DataSettings, place: Path
+) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(place)], timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert [path.name for path in place.glob("state/*.part")] == ["1.part"]
@@ -265,7 +281,9 @@ def test_a_disk_makes_room_by_what_nobody_uses(
         old.read(index)
     held.read(0)
     old.close()
-    new = open_dataset(data.model_copy(update={"name": "voc"}), split="val")  # another state: another key
+    new = open_dataset(
+        data.model_copy(update={"name": "voc"}), split="val"
+    )  # another state: another key
     new.read(0)
     names = {path.parent.name for path in kept(place)}
     assert len(names) == 2  # of old nothing, of those in use everything
@@ -281,7 +299,9 @@ def test_a_damaged_file_is_decoded_instead(data: DataSettings, place: Path, dama
     assert kept(place)[0].stat().st_size == KEPT_BYTES  # and kept again
 
 
-def test_a_cache_that_vanishes_or_cannot_be_written_fails_no_run(data: DataSettings, place: Path) -> None:
+def test_a_cache_that_vanishes_or_cannot_be_written_fails_no_run(
+    data: DataSettings, place: Path
+) -> None:
     dataset = opened(data)
     dataset.read(0)
     subprocess.run(["rm", "-rf", str(place)], check=True)
@@ -290,7 +310,9 @@ def test_a_cache_that_vanishes_or_cannot_be_written_fails_no_run(data: DataSetti
     dataset.close()
 
 
-def test_more_than_there_is_is_refused_before_anything_starts(data: DataSettings, place: Path) -> None:
+def test_more_than_there_is_is_refused_before_anything_starts(
+    data: DataSettings, place: Path
+) -> None:
     with pytest.raises(DataError) as caught:
         quick_check(data.model_copy(update={"cache_gib": 1e6}))
     where = "/dev/shm" if data.cache == "memory" else str(place)
@@ -303,11 +325,15 @@ def test_a_place_that_cannot_be_made_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("no directory")
     monkeypatch.setenv("ATTNFD_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"^data\.cache disk: .* cannot be written \(.*\); set ATTNFD_CACHE"):
+    with pytest.raises(
+        DataError, match=r"^data\.cache disk: .* cannot be written \(.*\); set ATTNFD_CACHE"
+    ):
         quick_check(settings(toy, "toyscenes", cache="disk"))
 
 
-def test_a_link_where_the_cache_should_be_is_refused(data: DataSettings, place: Path, tmp_path: Path) -> None:
+def test_a_link_where_the_cache_should_be_is_refused(
+    data: DataSettings, place: Path, tmp_path: Path
+) -> None:
     (tmp_path / "elsewhere").mkdir()
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(tmp_path / "elsewhere")
@@ -316,11 +342,15 @@ def test_a_link_where_the_cache_should_be_is_refused(data: DataSettings, place: 
     place.unlink()
 
 
-def test_unasked_a_cache_takes_half_of_what_is_free_in_memory_and_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unasked_a_cache_takes_half_of_what_is_free_in_memory_and_on_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(space, "free_bytes", lambda _: 100)
     monkeypatch.setattr(space, "_free_memory_bytes", lambda: 60)
     assert space.cache_limit_bytes(Path("/disk"), 20, None) == 60
-    assert space.cache_limit_bytes(space.SHARED_MEMORY / "x", 20, None) == 40  # memory is scarcer than /dev/shm
+    assert (
+        space.cache_limit_bytes(space.SHARED_MEMORY / "x", 20, None) == 40
+    )  # memory is scarcer than /dev/shm
     assert space.cache_limit_bytes(Path("/disk"), 20, 100 / 2**30) == 100
 
 
@@ -332,7 +362,9 @@ def test_a_cache_makes_no_other_trial_of_the_same_settings(toy: Path) -> None:
         "method": {"name": "none"},
     }
     plain = ExperimentSettings.model_validate(tree)
-    cached = ExperimentSettings.model_validate(tree | {"data": tree["data"] | {"cache": "memory", "cache_gib": 2}})
+    cached = ExperimentSettings.model_validate(
+        tree | {"data": tree["data"] | {"cache": "memory", "cache_gib": 2}}
+    )
     assert config_hash(plain) == config_hash(cached)
     assert differences(plain.model_dump(mode="json"), cached.model_dump(mode="json")) == []
 

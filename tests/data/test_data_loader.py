@@ -1,4 +1,5 @@
-"""The global batch depends on seed and epoch alone: not on workers, loading processes or where a run was cut."""
+"""The global batch depends on seed and epoch alone: not on workers, loading processes or where a
+run was cut."""
 
 import gc
 import multiprocessing
@@ -48,18 +49,24 @@ def nobody_is_left_behind() -> Any:
     assert set(multiprocessing.active_children()) <= before
 
 
-def batches(dataset: SegmentationDataset, data: DataSettings, epoch: int = 1, **others: Any) -> Batches:
+def batches(
+    dataset: SegmentationDataset, data: DataSettings, epoch: int = 1, **others: Any
+) -> Batches:
     with ReaderPool([dataset], data.loader_workers) as readers:
         return list(loader_of(readers, data, **others).epoch(epoch))
 
 
 def loader_of(readers: ReaderPool, data: DataSettings, **others: Any) -> TrainLoader:
-    return TrainLoader(readers.datasets[0], data, readers=readers, **{"global_batch_size": 8, "seed": 3, **others})
+    return TrainLoader(
+        readers.datasets[0], data, readers=readers, **{"global_batch_size": 8, "seed": 3, **others}
+    )
 
 
 def same(first: Batches, second: Batches) -> bool:
     return len(first) == len(second) and all(
-        torch.equal(a, b) for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True)
+        torch.equal(a, b)
+        for one, two in zip(first, second, strict=True)
+        for a, b in zip(one, two, strict=True)
     )
 
 
@@ -72,7 +79,9 @@ def test_a_batch_is_stacked_views(train: SegmentationDataset, data: DataSettings
 
 
 @pytest.mark.parametrize("world_size", [2, 4, 8])
-def test_workers_share_the_global_batch_of_one(train: SegmentationDataset, data: DataSettings, world_size: int) -> None:
+def test_workers_share_the_global_batch_of_one(
+    train: SegmentationDataset, data: DataSettings, world_size: int
+) -> None:
     alone = batches(train, data)
     parts = [batches(train, data, rank=rank, world_size=world_size) for rank in range(world_size)]
     together = [tuple(map(torch.cat, zip(*step, strict=True))) for step in zip(*parts, strict=True)]
@@ -94,7 +103,9 @@ def test_loading_processes_change_nothing_and_stay_from_epoch_to_epoch(
         assert torch.equal(state, torch.get_rng_state())
 
 
-def test_an_epoch_is_the_same_whatever_came_before_it(train: SegmentationDataset, data: DataSettings) -> None:
+def test_an_epoch_is_the_same_whatever_came_before_it(
+    train: SegmentationDataset, data: DataSettings
+) -> None:
     loader = loader_of(ReaderPool([train]), data)
     for epoch in (1, 2):
         list(loader.epoch(epoch))
@@ -124,7 +135,9 @@ class Numbers(SegmentationDataset):
         return []
 
     def read(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.zeros((3, 2, 2), dtype=torch.uint8), torch.full((2, 2), index, dtype=torch.uint8)
+        return torch.zeros((3, 2, 2), dtype=torch.uint8), torch.full(
+            (2, 2), index, dtype=torch.uint8
+        )
 
 
 @pytest.fixture
@@ -133,10 +146,14 @@ def tiny(settings: Settings) -> DataSettings:
 
 
 def seen(count: int, data: DataSettings, **others: Any) -> list[int]:
-    return [int(n) for _, labels in batches(Numbers(count), data, **others) for n in labels[:, 0, 0]]
+    return [
+        int(n) for _, labels in batches(Numbers(count), data, **others) for n in labels[:, 0, 0]
+    ]
 
 
-def test_an_epoch_shows_an_image_once_and_drops_the_rest_of_the_last_global_batch(tiny: DataSettings) -> None:
+def test_an_epoch_shows_an_image_once_and_drops_the_rest_of_the_last_global_batch(
+    tiny: DataSettings,
+) -> None:
     first = seen(22, tiny)
     assert len(first) == len(set(first)) == 16
     shown = {number for epoch in range(20) for number in seen(22, tiny, epoch=epoch)}
@@ -167,7 +184,14 @@ def test_the_number_of_steps_can_be_set(tiny: DataSettings) -> None:
 
 @pytest.mark.parametrize(
     ("num_images", "batch", "asked", "steps"),
-    [(367, 16, None, 22), (16, 16, None, 1), (15, 16, None, 1), (31, 16, None, 1), (367, 16, 5, 5), (1, 16, 9, 9)],
+    [
+        (367, 16, None, 22),
+        (16, 16, None, 1),
+        (15, 16, None, 1),
+        (31, 16, None, 1),
+        (367, 16, 5, 5),
+        (1, 16, 9, 9),
+    ],
 )
 def test_steps_in_an_epoch(num_images: int, batch: int, asked: int | None, steps: int) -> None:
     assert steps_in_epoch(num_images, batch, asked) == steps
@@ -176,7 +200,11 @@ def test_steps_in_an_epoch(num_images: int, batch: int, asked: int | None, steps
 @pytest.mark.parametrize("loader_workers", [0, 2])
 @pytest.mark.parametrize(("world_size", "limit"), [(1, None), (3, None), (3, 7), (4, 2), (2, 99)])
 def test_every_scored_image_comes_once_over_all_ranks(
-    val: SegmentationDataset, data: DataSettings, world_size: int, limit: int | None, loader_workers: int
+    val: SegmentationDataset,
+    data: DataSettings,
+    world_size: int,
+    limit: int | None,
+    loader_workers: int,
 ) -> None:
     data = data.model_copy(update={"val_limit": limit, "input_scale": 0.5})
     with ReaderPool([val], loader_workers) as readers:
@@ -207,7 +235,9 @@ def test_a_broken_file_ends_the_epoch_with_its_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_an_epoch_left_half_way_does_not_disturb_the_next(train: SegmentationDataset, data: DataSettings) -> None:
+def test_an_epoch_left_half_way_does_not_disturb_the_next(
+    train: SegmentationDataset, data: DataSettings
+) -> None:
     with ReaderPool([train], 2) as readers:
         loader = loader_of(readers, data, global_batch_size=4)
         next(loader.epoch(1))
@@ -219,7 +249,9 @@ def test_an_epoch_left_half_way_does_not_disturb_the_next(train: SegmentationDat
         assert same(list(loader.epoch(4)), batches(train, data, 4, global_batch_size=4))
 
 
-def test_a_scoring_left_half_way_leaves_no_process(val: SegmentationDataset, data: DataSettings) -> None:
+def test_a_scoring_left_half_way_leaves_no_process(
+    val: SegmentationDataset, data: DataSettings
+) -> None:
     with ReaderPool([val], 2) as readers:
         next(val_batches(val, data, readers=readers))
         assert len(multiprocessing.active_children()) == 2
@@ -240,7 +272,9 @@ def test_a_killed_process_is_a_failed_run(train: SegmentationDataset, data: Data
         (process,) = multiprocessing.active_children()
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(RunFailed, match=r"^data\.loader_workers 1: a loading process stopped answering") as caught:
+        with pytest.raises(
+            RunFailed, match=r"^data\.loader_workers 1: a loading process stopped answering"
+        ) as caught:
             list(epoch)
         assert "\n" not in str(caught.value)
 
@@ -276,7 +310,9 @@ def test_processes_serve_one_run_after_another(
         one = list(loader_of(readers, data).epoch(1))
         (process,) = multiprocessing.active_children()
         scored = list(val_batches(val, data, readers=readers))
-        other = list(loader_of(readers, data.model_copy(update={"crop": (16, 16)}), seed=4).epoch(1))
+        other = list(
+            loader_of(readers, data.model_copy(update={"crop": (16, 16)}), seed=4).epoch(1)
+        )
         assert multiprocessing.active_children() == [process]
     assert same(one, batches(train, data))
     assert same(scored, list(val_batches(val, data, readers=ReaderPool([val]))))
@@ -298,7 +334,9 @@ def test_shared_memory_that_is_too_small_is_named_before_the_first_batch(
     loader_of(ReaderPool([train]), data)  # the training process shares nothing
 
 
-def test_what_is_read_can_be_sent_to_a_spawned_process(val: SegmentationDataset, data: DataSettings) -> None:
+def test_what_is_read_can_be_sent_to_a_spawned_process(
+    val: SegmentationDataset, data: DataSettings
+) -> None:
     here = val_batches(val, data, readers=ReaderPool([val]))
     there = pickle.loads(pickle.dumps(val))
     assert same(list(here), list(val_batches(there, data, readers=ReaderPool([there]))))

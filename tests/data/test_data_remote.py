@@ -42,7 +42,11 @@ class Bucket:
     def __init__(self, port: int) -> None:
         self._port = port
         where = f"http://127.0.0.1:{port}"
-        keys = {"aws_access_key_id": "made", "aws_secret_access_key": "up", "region_name": "us-east-1"}
+        keys = {
+            "aws_access_key_id": "made",
+            "aws_secret_access_key": "up",
+            "region_name": "us-east-1",
+        }
         self._client = boto3.client("s3", endpoint_url=where, **keys)
         self._client.create_bucket(Bucket="bucket")
 
@@ -101,11 +105,19 @@ def silent_port() -> Iterator[int]:
 
 
 def files_in(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
 
 
 def inodes_in(root: Path) -> dict[str, int]:
-    return {path.relative_to(root).as_posix(): path.stat().st_ino for path in root.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): path.stat().st_ino
+        for path in root.rglob("*")
+        if path.is_file()
+    }
 
 
 def error_of(uri: str, **others: Any) -> str:
@@ -143,7 +155,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def python(code: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_a_path_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +175,9 @@ def test_a_file_uri_is_a_path_and_names_no_host(tmp_path: Path) -> None:
     assert not cache_root().exists()
 
 
-def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert cache_root() == tmp_path / "cache"
     monkeypatch.delenv("ATTNFD_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
@@ -171,7 +187,9 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
     assert cache_root() == Path("/home/me/.cache/attnfd-ray")
 
 
-def test_a_bucket_reads_as_its_directory_does(make_voc: Make, settings: Settings, bucket: Bucket) -> None:
+def test_a_bucket_reads_as_its_directory_does(
+    make_voc: Make, settings: Settings, bucket: Bucket
+) -> None:
     here = settings(make_voc())
     there = settings(bucket.upload(Path(here.root)))
     for split in ("train", "val"):
@@ -184,7 +202,9 @@ def test_a_bucket_reads_as_its_directory_does(make_voc: Make, settings: Settings
     assert check_data(there, full=True).errors == ()
 
 
-def test_a_second_opening_copies_nothing(make_voc: Make, bucket: Bucket, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_opening_copies_nothing(
+    make_voc: Make, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
     uri = bucket.upload(make_voc())
     root = local_root(uri)
     assert [record.getMessage() for record in caplog.records] == [
@@ -307,7 +327,10 @@ def test_a_killed_copy_leaves_nothing_torn_and_the_next_goes_on(bucket: Bucket) 
     for name, content in whole.items():
         bucket.put(f"set/{name}", content)
     killed = python(SLOWLY.format(uri=bucket.uri(), pause_s=60))
-    while not list(cache_root().glob("mirrors/*/parts/*")) or len(list(cache_root().glob("mirrors/*/files/*"))) < 5:
+    while (
+        not list(cache_root().glob("mirrors/*/parts/*"))
+        or len(list(cache_root().glob("mirrors/*/files/*"))) < 5
+    ):
         assert killed.poll() is None
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
@@ -335,14 +358,17 @@ def test_two_processes_copy_each_file_once(bucket: Bucket) -> None:
     assert len(files_in(Path(said[0][0].strip()))) == 12
 
 
-def test_a_disk_without_room_is_told_with_the_sum(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_room_is_told_with_the_sum(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket.put("set/large", b"x" * (3 << 20))
     monkeypatch.setattr(remote, "GIB", 1 << 20)
     monkeypatch.setattr(remote, "free_bytes", lambda place: 1 << 20)
     said = error_of(bucket.uri())
     place = next(cache_root().glob("mirrors/*"))
     assert said == (
-        f"data.root {bucket.uri()}: 3.00 GiB are to be copied and {place} has room for 1.00 GiB, 2.00 GiB too little; "
+        f"data.root {bucket.uri()}: 3.00 GiB are to be copied and {place} has room for 1.00 GiB, "
+        "2.00 GiB too little; "
         "set ATTNFD_CACHE to a directory on a larger disk"
     )
     assert not (place / "files").exists()
@@ -355,20 +381,31 @@ def test_a_cache_that_cannot_be_written_is_told(
     (tmp_path / "taken").write_text("a file")
     monkeypatch.setenv("ATTNFD_CACHE", str(tmp_path / "taken"))
     said = error_of(bucket.uri())
-    assert "cannot be written (Not a directory); set ATTNFD_CACHE to a directory of yours with room" in said
+    assert (
+        "cannot be written (Not a directory); set ATTNFD_CACHE to a directory of yours with room"
+        in said
+    )
 
 
-@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "a//b", "/etc/evil", "a/./b", "file/below"])
-def test_a_name_that_is_none_of_a_file_in_the_root_is_refused(bucket: Bucket, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../evil", "a/../../evil", "a//b", "/etc/evil", "a/./b", "file/below"]
+)
+def test_a_name_that_is_none_of_a_file_in_the_root_is_refused(
+    bucket: Bucket, tmp_path: Path, name: str
+) -> None:
     bucket.put("set/file", b"good")
     bucket.put(f"set/{name}", b"evil")
     said = error_of(bucket.uri())
     assert "1 names there are none of files in a directory" in said
     assert ("file;" if name == "file/below" else name) in said
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [next(cache_root().glob("mirrors/*/lock"))]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [
+        next(cache_root().glob("mirrors/*/lock"))
+    ]
 
 
-def test_what_a_dataset_never_reads_is_not_copied(make_voc: Make, settings: Settings, bucket: Bucket) -> None:
+def test_what_a_dataset_never_reads_is_not_copied(
+    make_voc: Make, settings: Settings, bucket: Bucket
+) -> None:
     root = make_voc()
     for unread in ("Annotations/a0.xml", "SegmentationObject/a0.png"):
         path = root / "VOCdevkit/VOC2012" / unread
@@ -377,7 +414,9 @@ def test_what_a_dataset_never_reads_is_not_copied(make_voc: Make, settings: Sett
     data = settings(bucket.upload(root))
     copied = files_in(open_dataset(data, split="train").root)
     assert len(copied) == 18
-    assert copied.keys() == {name for name in files_in(root) if "Annot" not in name and "Object" not in name}
+    assert copied.keys() == {
+        name for name in files_in(root) if "Annot" not in name and "Object" not in name
+    }
     assert quick_check(data) == quick_check(settings(root))
 
 
@@ -392,7 +431,9 @@ def test_what_a_dataset_never_reads_is_not_copied(make_voc: Make, settings: Sett
         ("images/val2017/1.jpg", True),
     ],
 )
-def test_coco_leaves_out_all_annotations_but_the_instances(bucket: Bucket, name: str, is_read: bool) -> None:
+def test_coco_leaves_out_all_annotations_but_the_instances(
+    bucket: Bucket, name: str, is_read: bool
+) -> None:
     bucket.put("set/val2017/0.jpg", b"x")
     bucket.put(f"set/{name}", b"x")
     assert (local_root(bucket.uri(), unread=COCO.unread) / name).exists() == is_read
@@ -400,13 +441,20 @@ def test_coco_leaves_out_all_annotations_but_the_instances(bucket: Bucket, name:
 
 def test_a_missing_bucket_or_directory_or_a_file_is_told(bucket: Bucket) -> None:
     bucket.put("set/file", b"x")
-    for uri in (bucket.uri(bucket="elsewhere"), bucket.uri("sat"), bucket.uri(bucket="elsewhere", prefix="")):
+    for uri in (
+        bucket.uri(bucket="elsewhere"),
+        bucket.uri("sat"),
+        bucket.uri(bucket="elsewhere", prefix=""),
+    ):
         assert error_of(uri) == (
-            f"data.root {uri}: cannot be read (there is no such bucket or directory); set data.root to the directory "
+            f"data.root {uri}: cannot be read (there is no such bucket or directory); set "
+            "data.root to the directory "
             "of the dataset"
         )
     uri = bucket.uri("set/file")
-    assert error_of(uri) == (f"data.root {uri}: is a file; needed is the directory of a dataset: unpack it there")
+    assert error_of(uri) == (
+        f"data.root {uri}: is a file; needed is the directory of a dataset: unpack it there"
+    )
     assert "it names no bucket" in error_of("s3://")
 
 
@@ -418,9 +466,7 @@ def test_a_uri_whose_files_are_all_unread_is_told(bucket: Bucket) -> None:
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_nobody_there_is_told_soon(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_files, "_FIRST_ANSWER_S", 2.0)
-    uri = (
-        f"{scheme}://{'anonymous@' * (scheme == 'gs')}bucket/set?endpoint_override=127.0.0.1:{CLOSED_PORT}&scheme=http"
-    )
+    uri = f"{scheme}://{'anonymous@' * (scheme == 'gs')}bucket/set?endpoint_override=127.0.0.1:{CLOSED_PORT}&scheme=http"
     began = time.monotonic()
     said = error_of(uri)
     assert time.monotonic() - began < 20
@@ -428,7 +474,9 @@ def test_nobody_there_is_told_soon(scheme: str, monkeypatch: pytest.MonkeyPatch)
     assert said.endswith("); check data.root, the network, and the credentials in the environment")
 
 
-def test_a_server_that_never_answers_is_told_soon(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_told_soon(
+    silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(remote_files, "_SILENCE_S", 1.0)
     uri = f"s3://bucket/set?endpoint_override=127.0.0.1:{silent_port}&scheme=http"
     began = time.monotonic()
@@ -440,7 +488,8 @@ def test_a_library_that_waits_for_ever_is_not_waited_for(silent_port: int) -> No
     """Google's waits two minutes for a first byte; also, the process ends in good order."""
     uri = f"gs://anonymous@bucket/set?endpoint_override=127.0.0.1:{silent_port}&scheme=http"
     process = python(
-        "from attnfd_ray.data import remote, remote_files\nfrom attnfd_ray.errors import DataError\n"
+        "from attnfd_ray.data import remote, remote_files\nfrom attnfd_ray.errors import "
+        "DataError\n"
         f"remote_files._FIRST_ANSWER_S = 1.0\ntry:\n    remote.local_root({uri!r})\n"
         "except DataError as error:\n    print(error)\n"
     )
@@ -465,7 +514,8 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "paramiko", None)
     monkeypatch.delitem(sys.modules, "fsspec.implementations.sftp", raising=False)
     assert error_of("sftp://host/set") == (
-        'data.root sftp://host/set: cannot be read (SFTPFileSystem requires "paramiko" to be installed); pip install '
+        'data.root sftp://host/set: cannot be read (SFTPFileSystem requires "paramiko" to be '
+        "installed); pip install "
         "what is missing wherever workers run"
     )
 
@@ -480,7 +530,9 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         "https://host/set?X-Amz-Security-Token=hidden",
     ],
 )
-def test_secrets_in_a_uri_are_refused_and_not_repeated(uri: str, run: Trainer, tmp_path: Path) -> None:
+def test_secrets_in_a_uri_are_refused_and_not_repeated(
+    uri: str, run: Trainer, tmp_path: Path
+) -> None:
     said = error_of(uri)
     assert said.startswith(f"data.root {urlsplit(uri).scheme}://...: has a password or key in it")
     assert run("data", "check", str(experiment(tmp_path, uri))) == (2, "", f"{said}\n")
@@ -494,7 +546,10 @@ def test_a_container_before_the_host_is_no_secret(monkeypatch: pytest.MonkeyPatc
         raise DataError("seen")
 
     monkeypatch.setattr(remote, "open_uri", refuse)
-    uris = ["abfss://c@account.dfs.core.windows.net/set", "s3://b/set?region=r&endpoint_override=h:1"]
+    uris = [
+        "abfss://c@account.dfs.core.windows.net/set",
+        "s3://b/set?region=r&endpoint_override=h:1",
+    ]
     assert [error_of(uri) for uri in uris] == ["seen", "seen"]
     assert opened == uris
 
@@ -506,7 +561,9 @@ def memory() -> Iterator[Any]:
     files.rm("/set", recursive=True)
 
 
-def test_what_only_fsspec_knows_is_copied_alike(make_voc: Make, settings: Settings, memory: Any) -> None:
+def test_what_only_fsspec_knows_is_copied_alike(
+    make_voc: Make, settings: Settings, memory: Any
+) -> None:
     root = make_voc()
     for name, content in files_in(root).items():
         memory.pipe(f"/set/{name}", content)
@@ -527,7 +584,9 @@ def test_what_only_fsspec_knows_is_copied_alike(make_voc: Make, settings: Settin
 def test_a_store_that_tells_no_sizes_is_told(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     memory.pipe("/set/file", b"x")
     with monkeypatch.context() as patch:
-        patch.setattr(type(memory), "find", lambda self, base, detail: {"/set/file": {"size": None}})
+        patch.setattr(
+            type(memory), "find", lambda self, base, detail: {"/set/file": {"size": None}}
+        )
         assert "it does not tell the size of /set/file" in error_of("memory://set")
 
 
@@ -535,13 +594,16 @@ def test_a_file_that_ends_early_is_told(bucket: Bucket, monkeypatch: pytest.Monk
     bucket.put("set/file", b"whole")
     monkeypatch.setattr(remote_files.RemoteFiles, "chunks", lambda self, name: iter([b"wh"]))
     assert error_of(bucket.uri()) == (
-        f"data.root {bucket.uri()}: file has 2 bytes and was listed with 5; start again when nobody is writing there"
+        f"data.root {bucket.uri()}: file has 2 bytes and was listed with 5; start again when "
+        "nobody is writing there"
     )
     assert list(cache_root().glob("mirrors/*/files/*")) == []
     assert list(cache_root().glob("mirrors/*/listed")) == []
 
 
-def test_a_file_that_vanishes_while_it_is_copied_is_told(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_while_it_is_copied_is_told(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket.put("set/file", b"x")
     original = remote_files.RemoteFiles.states
 
@@ -557,7 +619,9 @@ def test_a_file_that_vanishes_while_it_is_copied_is_told(bucket: Bucket, monkeyp
 
 
 def test_a_settings_file_takes_a_uri_with_parts_from_the_environment(tmp_path: Path) -> None:
-    file = experiment(tmp_path, "s3://${BUCKET}/set?endpoint_override=127.0.0.1:${PORT}&scheme=http")
+    file = experiment(
+        tmp_path, "s3://${BUCKET}/set?endpoint_override=127.0.0.1:${PORT}&scheme=http"
+    )
     settings = load_experiment(file, environ={"BUCKET": "mine", "PORT": "81"})
     assert settings.data.root == "s3://mine/set?endpoint_override=127.0.0.1:81&scheme=http"
     shown = tmp_path / "shown.yaml"
@@ -567,7 +631,15 @@ def test_a_settings_file_takes_a_uri_with_parts_from_the_environment(tmp_path: P
 
 def test_the_command_line_checks_a_bucket(toy: Path, tmp_path: Path, bucket: Bucket) -> None:
     uri = bucket.upload(toy)
-    command = [sys.executable, "-m", "attnfd_ray", "data", "check", str(experiment(tmp_path, uri)), "--full"]
+    command = [
+        sys.executable,
+        "-m",
+        "attnfd_ray",
+        "data",
+        "check",
+        str(experiment(tmp_path, uri)),
+        "--full",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
@@ -577,7 +649,9 @@ def test_the_command_line_checks_a_bucket(toy: Path, tmp_path: Path, bucket: Buc
     assert done.stdout.startswith(f"toyscenes: {uri}\n")
 
 
-def test_the_command_line_tells_of_a_broken_uri_in_one_line(run: Trainer, tmp_path: Path, bucket: Bucket) -> None:
+def test_the_command_line_tells_of_a_broken_uri_in_one_line(
+    run: Trainer, tmp_path: Path, bucket: Bucket
+) -> None:
     uri = bucket.uri(bucket="elsewhere")
     assert run("data", "check", str(experiment(tmp_path, uri))) == (2, "", f"{error_of(uri)}\n")
 
@@ -589,4 +663,7 @@ def test_another_endpoint_in_the_environment_is_heeded(
     endpoint = dict(parse_qsl(urlsplit(uri).query))["endpoint_override"]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{endpoint}")
     plain = settings(uri.partition("?")[0])
-    assert open_dataset(plain, split="train").fingerprint() == open_dataset(settings(uri), split="train").fingerprint()
+    assert (
+        open_dataset(plain, split="train").fingerprint()
+        == open_dataset(settings(uri), split="train").fingerprint()
+    )

@@ -1,4 +1,5 @@
-"""VOC's augmented set made of SBD: what is in it, what it never does, and the command that makes it."""
+"""VOC's augmented set made of SBD: what is in it, what it never does, and the command that makes
+it."""
 
 import os
 import re
@@ -24,7 +25,8 @@ from attnfd_ray.data.palette import voc_colormap
 from attnfd_ray.errors import DataError
 
 HOME = "VOCdevkit/VOC2012"
-# VOC's train is a0..a4 and its val b0..b2; SBD has two of each, some in either of its own lists, and four more
+# VOC's train is a0..a4 and its val b0..b2; SBD has two of each, some in either of its own lists,
+# and four more
 SBD_TRAIN, SBD_VAL = ("a0", "b0", "s0", "s1"), ("a1", "b1", "s2", "s3")
 TRAINAUG = ["a0", "a1", "a2", "a3", "a4", "s0", "s1", "s2", "s3"]
 
@@ -41,12 +43,17 @@ def sbd_label(name: str) -> np.ndarray:
 
 
 def save_mat(path: Path, label_HW: np.ndarray, *, compressed: bool = True) -> None:
-    """Write a file as SBD has it: a struct of sparse boundaries, the mask, and the classes in it."""
+    """Write a file as SBD has it: a struct of sparse boundaries, the mask, and the classes in
+    it."""
     boundaries = np.empty((20, 1), object)
     for label in range(20):
         boundaries[label, 0] = csc_matrix(label_HW == label + 1)
     found = np.unique(label_HW[label_HW > 0])
-    gt: dict[str, Any] = {"Boundaries": boundaries, "Segmentation": label_HW, "CategoriesPresent": found}
+    gt: dict[str, Any] = {
+        "Boundaries": boundaries,
+        "Segmentation": label_HW,
+        "CategoriesPresent": found,
+    }
     savemat(path, {"GTcls": gt}, do_compression=compressed)
 
 
@@ -66,9 +73,20 @@ def roots(make_voc: Callable[..., Path], tmp_path: Path) -> Roots:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     def run(roots: Roots, *options: str) -> tuple[int, str, str]:
-        words = ["attnfd-ray", "data", "voc-aug", "--voc", str(roots.voc), "--sbd", str(roots.sbd), *options]
+        words = [
+            "attnfd-ray",
+            "data",
+            "voc-aug",
+            "--voc",
+            str(roots.voc),
+            "--sbd",
+            str(roots.sbd),
+            *options,
+        ]
         monkeypatch.setattr(sys, "argv", words)
         with pytest.raises(SystemExit) as raised:
             cli.main()
@@ -118,7 +136,9 @@ def test_masks_that_voc_has_are_vocs_own(roots: Roots) -> None:
     masks = roots.voc / HOME / "SegmentationClassAug"
     assert sorted(path.stem for path in masks.iterdir()) == sorted([*TRAINAUG, "b0", "b1", "b2"])
     for name in ("a0", "a4", "b0", "b2"):
-        assert (masks / f"{name}.png").read_bytes() == (masks.parent / f"SegmentationClass/{name}.png").read_bytes()
+        assert (masks / f"{name}.png").read_bytes() == (
+            masks.parent / f"SegmentationClass/{name}.png"
+        ).read_bytes()
 
 
 def test_masks_of_sbd_are_written_with_vocs_palette(roots: Roots) -> None:
@@ -184,7 +204,8 @@ def test_it_is_heard_how_many_masks_are_done(roots: Roots) -> None:
 
 def test_other_than_the_published_counts_are_refused(roots: Roots) -> None:
     assert refused(lambda: plan_trainaug(*roots), roots.voc) == (
-        f"{roots.sbd}: with {roots.voc} this makes 9 images of trainaug and 4 of aug; needed are 10582 and 9118: "
+        f"{roots.sbd}: with {roots.voc} this makes 9 images of trainaug and 4 of aug; needed are "
+        "10582 and 9118: "
         "complete both sets, or take cut ones with --any-count"
     )
 
@@ -207,11 +228,21 @@ PLACES = (
     [
         ("elsewhere", "no such directory; set --voc to the directory of the dataset"),
         ("sbd", f"no VOC 2012 here; {PLACES}: set --voc to the directory that holds VOCdevkit"),
-        ("voc", f"there is no list {HOME}/ImageSets/Segmentation/val.txt; there is: train; unpack VOC 2012 again"),
+        (
+            "voc",
+            (
+                f"there is no list {HOME}/ImageSets/Segmentation/val.txt; there is: train; unpack VOC "
+                "2012 again"
+            ),
+        ),
     ],
 )
 def test_a_wrong_voc_is_refused_by_the_name_of_its_option(
-    roots: Roots, run: Callable[..., tuple[int, str, str]], tmp_path: Path, broken: str, problem: str
+    roots: Roots,
+    run: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    broken: str,
+    problem: str,
 ) -> None:
     (roots.voc / HOME / "ImageSets/Segmentation/val.txt").unlink()
     root = tmp_path / broken
@@ -229,7 +260,8 @@ def test_masks_that_sbd_lacks_are_counted(roots: Roots) -> None:
 def test_a_list_of_sbd_that_leaves_its_directory_is_refused(roots: Roots, name: str) -> None:
     (roots.sbd / "val.txt").write_text(f"s2\n{name}\n")
     assert refused(lambda: make(roots), roots.voc) == (
-        f"{roots.sbd}/val.txt: {name} are no ids; needed is the name of a file in cls without .mat on each line"
+        f"{roots.sbd}/val.txt: {name} are no ids; needed is the name of a file in cls without "
+        ".mat on each line"
     )
 
 
@@ -248,7 +280,9 @@ NEEDED = "needed is GTcls with an 8-bit Segmentation of classes 0..20: unpack SB
         ({"GTcls": {"Segmentation": np.zeros((2, 20, 30), np.uint8)}}, "is no mask of SBD"),
     ],
 )
-def test_a_file_without_a_mask_is_refused_by_name(roots: Roots, content: dict[str, Any], complaint: str | None) -> None:
+def test_a_file_without_a_mask_is_refused_by_name(
+    roots: Roots, content: dict[str, Any], complaint: str | None
+) -> None:
     path = roots.sbd / "cls/s2.mat"
     savemat(path, content)
     text = refused(lambda: make(roots), roots.voc)
@@ -282,7 +316,10 @@ def test_a_damaged_file_may_end_its_reader_and_is_refused_by_name(
     for processes in (1, 2):
         monkeypatch.setattr(sbd, "crew_size", lambda _, size=processes: size)
         text = refused(lambda: make(roots), roots.voc)
-        assert text == f"{roots.sbd}/cls/s2.mat: cannot be read (the process that tried died); {NEEDED}"
+        assert (
+            text
+            == f"{roots.sbd}/cls/s2.mat: cannot be read (the process that tried died); {NEEDED}"
+        )
     assert capfd.readouterr() == ("", "")
 
 
@@ -339,13 +376,15 @@ def test_somebodys_other_masks_are_never_overwritten(roots: Roots) -> None:
     masks = roots.voc / HOME / "SegmentationClassAug"
     Image.new("L", (30, 20), 3).save(masks / "s1.png")
     assert refused(lambda: make(roots), roots.voc) == (
-        f"{masks}/s1.png: is there and is not {roots.sbd}/cls/s1.mat; needed is none, or the same mask: move "
+        f"{masks}/s1.png: is there and is not {roots.sbd}/cls/s1.mat; needed is none, or the same "
+        "mask: move "
         "SegmentationClassAug away"
     )
     (masks / "s1.png").unlink()
     (masks / "b2.png").unlink()
     assert refused(lambda: make(roots), roots.voc) == (
-        f"{masks}: is there and lacks 2 of 12 masks: b2, s1; needed is none, or a whole one: move it away"
+        f"{masks}: is there and lacks 2 of 12 masks: b2, s1; needed is none, or a whole one: move "
+        "it away"
     )
 
 
@@ -368,18 +407,23 @@ def test_the_command_says_what_it_made_and_that_it_was_there(
     assert run(roots, "--any-count") == (0, there, "")
 
 
-def test_the_command_tells_images_that_voc_lacks(roots: Roots, run: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_command_tells_images_that_voc_lacks(
+    roots: Roots, run: Callable[..., tuple[int, str, str]]
+) -> None:
     for name in ("s1", "s3"):
         (roots.voc / HOME / f"JPEGImages/{name}.jpg").unlink()
     code, _, err = run(roots, "--any-count")
     assert code == 0
     assert err == (
-        f"{roots.voc}/{HOME}: 2 images of trainaug are missing in JPEGImages: s1, s3; copy them from the directory img "
+        f"{roots.voc}/{HOME}: 2 images of trainaug are missing in JPEGImages: s1, s3; copy them "
+        "from the directory img "
         "of SBD\n"
     )
 
 
-def test_the_command_refuses_cut_sets_in_one_line(roots: Roots, run: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_command_refuses_cut_sets_in_one_line(
+    roots: Roots, run: Callable[..., tuple[int, str, str]]
+) -> None:
     before = files_of(roots.voc)
     code, out, err = run(roots)
     assert (code, out, err.count("\n")) == (2, "", 1)

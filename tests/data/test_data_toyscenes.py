@@ -1,4 +1,5 @@
-"""The generated set: what is in it, that it is always the same, and that it is written whole or not at all."""
+"""The generated set: what is in it, that it is always the same, and that it is written whole or not
+at all."""
 
 import dataclasses
 import hashlib
@@ -28,22 +29,35 @@ def read_all(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images_NHW3 and labels_NHW."""
     dataset = ToyScenes(root, split)
     images, labels = zip(*(dataset.read(index) for index in range(len(dataset))), strict=True)
-    return np.stack([image.permute(1, 2, 0).numpy() for image in images]), np.stack([label.numpy() for label in labels])
+    return np.stack([image.permute(1, 2, 0).numpy() for image in images]), np.stack(
+        [label.numpy() for label in labels]
+    )
 
 
 def files(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
 
 
 def test_the_masks_are_these_on_every_machine(toy: Path) -> None:
-    digests = {split: hashlib.sha256(read_all(toy, split)[1].tobytes()).hexdigest()[:16] for split in ("train", "val")}
+    digests = {
+        split: hashlib.sha256(read_all(toy, split)[1].tobytes()).hexdigest()[:16]
+        for split in ("train", "val")
+    }
     assert digests == {"train": "76cca6a737c282c0", "val": "68c25b7708ee8e04"}
 
 
 def test_the_images_are_nearly_these_on_every_machine(toy: Path) -> None:
-    # JPEG encoders and decoders differ by a grey level or two a pixel, which a mean over 4096 pixels does not show
+    # JPEG encoders and decoders differ by a grey level or two a pixel, which a mean over 4096
+    # pixels does not show
     means = read_all(toy, "val")[0][:4].mean((1, 2))
-    expected = [[105.8, 100.6, 75.6], [111.8, 117.3, 129.0], [149.7, 157.7, 148.2], [96.1, 75.3, 64.9]]
+    expected = [
+        [105.8, 100.6, 75.6],
+        [111.8, 117.3, 129.0],
+        [149.7, 157.7, 148.2],
+        [96.1, 75.3, 64.9],
+    ]
     np.testing.assert_allclose(means, expected, atol=0.5)
 
 
@@ -96,25 +110,38 @@ def test_another_seed_is_another_set(toy: Path, tmp_path: Path) -> None:
     assert all(other[name] != first[name] for name in images)
 
 
-def test_label_noise_changes_train_labels_to_what_they_are_taken_for_and_nothing_else(tmp_path: Path) -> None:
+def test_label_noise_changes_train_labels_to_what_they_are_taken_for_and_nothing_else(
+    tmp_path: Path,
+) -> None:
     knobs = {"train": 12, "val": 3}
     write_toyscenes(tmp_path / "clean", noise=0, **knobs)
     write_toyscenes(tmp_path / "noisy", noise=1, **knobs)
     clean_images, clean = read_all(tmp_path / "clean", "train")
     noisy_images, noisy = read_all(tmp_path / "noisy", "train")
     np.testing.assert_array_equal(clean_images, noisy_images)
-    pairs = {(CLASS_NAMES[a], CLASS_NAMES[b]) for a, b in zip(clean.ravel(), noisy.ravel(), strict=True) if a < 12}
+    pairs = {
+        (CLASS_NAMES[a], CLASS_NAMES[b])
+        for a, b in zip(clean.ravel(), noisy.ravel(), strict=True)
+        if a < 12
+    }
     assert all(after in CONFUSABLE.get(before, (before,)) for before, after in pairs)
     assert ("disc", "ring") in pairs
-    np.testing.assert_array_equal(read_all(tmp_path / "clean", "val")[1], read_all(tmp_path / "noisy", "val")[1])
+    np.testing.assert_array_equal(
+        read_all(tmp_path / "clean", "val")[1], read_all(tmp_path / "noisy", "val")[1]
+    )
 
 
-def test_patterns_change_how_objects_look_and_not_how_they_are_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one object an image nothing that is drawn later depends on whether it wears its pattern."""
+def test_patterns_change_how_objects_look_and_not_how_they_are_labelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With one object an image nothing that is drawn later depends on whether it wears its
+    pattern."""
     plain = Scene(size=64, objects=(1, 1), radius=(20, 30), noise=0.0)
     worn = dataclasses.replace(plain, patterns=1.0)
     for index in range(20):
-        (image, label), (other, same) = (draw_scene(np.random.default_rng(index), scene, []) for scene in (plain, worn))
+        (image, label), (other, same) = (
+            draw_scene(np.random.default_rng(index), scene, []) for scene in (plain, worn)
+        )
         np.testing.assert_array_equal(label, same)
         assert (image != other)[(label > 0) & (label < 255)].any()
 
@@ -128,12 +155,19 @@ def test_every_object_class_has_a_pattern_of_its_own() -> None:
         # as they lie and shifted by any way: no two of them are one and the same
         for one, other in itertools.combinations(masks, 2):
             shifts = itertools.product(range(4 * width), repeat=2)
-            assert not any((np.roll(masks[one], shift, (0, 1)) == masks[other]).all() for shift in shifts), (one, other)
+            assert not any(
+                (np.roll(masks[one], shift, (0, 1)) == masks[other]).all() for shift in shifts
+            ), (one, other)
 
 
-def test_half_of_the_objects_wear_their_pattern_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_objects_wear_their_pattern_if_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     worn: list[str] = []
-    monkeypatch.setattr("attnfd_ray.data.generate.scenes._typical", lambda rng, name, size: worn.append(name) or np.zeros(()))
+    monkeypatch.setattr(
+        "attnfd_ray.data.generate.scenes._typical",
+        lambda rng, name, size: worn.append(name) or np.zeros(()),
+    )
     scene = Scene(size=32, objects=(4, 4), radius=(10, 20), noise=0.0, patterns=0.5)
     for index in range(100):
         draw_scene(np.random.default_rng(index), scene, [])
@@ -170,7 +204,8 @@ def test_boats_are_below_and_planes_above_one_horizon(monkeypatch: pytest.Monkey
 def test_toyscenes_is_written_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from attnfd_ray.data.generate.toyscenes import write_toyscenes; "
-        f"write_toyscenes({str(tmp_path / 'toy')!r}, train=1, val=1); sys.exit('torch' in sys.modules)"
+        f"write_toyscenes({str(tmp_path / 'toy')!r}, train=1, val=1); sys.exit('torch' in "
+        "sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -211,13 +246,16 @@ def test_a_set_with_other_knobs_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         write_toyscenes(root, train=3, val=1, noise=0.2)
     assert str(caught.value) == (
-        f"{root}: holds other toyscenes (train 2, not 3; noise 0.1, not 0.2); needed is a new or empty directory: "
+        f"{root}: holds other toyscenes (train 2, not 3; noise 0.1, not 0.2); needed is a new or "
+        "empty directory: "
         "remove this one or choose another"
     )
     assert files(root) == before
 
 
-def test_an_interrupted_writer_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_writer_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -227,7 +265,9 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_two_writers_the_second_finds_the_first_ones_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_writers_the_second_finds_the_first_ones_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, write_split = tmp_path / "toy", toyscenes._write_split
 
     def overtaken(*args: object) -> None:
@@ -248,7 +288,8 @@ def test_a_place_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) 
         write_toyscenes(root)
     assert (
         str(caught.value)
-        == f"{root}: cannot be written ([Errno 17] File exists: '{tmp_path / 'file'}'); choose another directory"
+        == f"{root}: cannot be written ([Errno 17] File exists: '{tmp_path / 'file'}'); choose "
+        "another directory"
     )
 
 
@@ -285,7 +326,10 @@ def test_the_command_says_what_it_wrote_in_one_line(tmp_path: Path) -> None:
     assert first.exit_code == 0, first.output
     assert first.output.startswith(f"{root}: 3 train and 2 val images of 32x32 pixels, written in ")
     again = CliRunner().invoke(cli, arguments)
-    assert again.output == f"{root}: 3 train and 2 val images of 32x32 pixels, already there, nothing to do\n"
+    assert (
+        again.output
+        == f"{root}: 3 train and 2 val images of 32x32 pixels, already there, nothing to do\n"
+    )
     knobs = json.loads((root / toyscenes.MANIFEST).read_text())
     assert (knobs["size"], knobs["seed"], knobs["noise"], knobs["patterns"]) == (32, 5, 0, 0.5)
     assert len(ToyScenes(root, "val")) == 2
@@ -294,6 +338,8 @@ def test_the_command_says_what_it_wrote_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [32, 96])
 def test_other_sizes_are_drawn_alike(size: int) -> None:
     scene = Scene(size=size, objects=(3, 6), radius=(10, 21), noise=0.0)
-    labels = np.stack([draw_scene(np.random.default_rng(index), scene, [])[1] for index in range(40)])
+    labels = np.stack(
+        [draw_scene(np.random.default_rng(index), scene, [])[1] for index in range(40)]
+    )
     assert labels.shape == (40, size, size)
     assert 0.6 < (labels == 0).mean() < 0.85

@@ -1,4 +1,5 @@
-"""Traps of COCO and COCO-Stuff: in each test the naive code, run as it stands, goes wrong, and ours does not."""
+"""Traps of COCO and COCO-Stuff: in each test the naive code, run as it stands, goes wrong, and ours
+does not."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +26,13 @@ CAT, PERSON = 17, 1
 
 
 def shape(category: int, segmentation: Any, area: float, crowd: int = 0) -> dict[str, Any]:
-    found = {"image_id": 9, "category_id": category, "iscrowd": crowd, "area": area, "segmentation": segmentation}
+    found = {
+        "image_id": 9,
+        "category_id": category,
+        "iscrowd": crowd,
+        "area": area,
+        "segmentation": segmentation,
+    }
     return {"id": category, **found}
 
 
@@ -41,11 +48,16 @@ def make_coco(tmp_path: Path) -> Make:
     def make(*annotations: dict[str, Any]) -> Path:
         for folder in ("annotations", "val2017"):
             (tmp_path / folder).mkdir()
-        images = [{"id": number, "file_name": f"{number}.jpg", "height": 8, "width": 12} for number in (9, 8)]
+        images = [
+            {"id": number, "file_name": f"{number}.jpg", "height": 8, "width": 12}
+            for number in (9, 8)
+        ]
         for image in images:
             Image.new("RGB", (12, 8)).save(tmp_path / f"val2017/{image['file_name']}")
         document = {"images": images, "annotations": list(annotations)}
-        document["categories"] = [{"id": number, "name": name} for number, name in CATEGORIES.items()]
+        document["categories"] = [
+            {"id": number, "name": name} for number, name in CATEGORIES.items()
+        ]
         (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(document))
         return tmp_path
 
@@ -120,7 +132,9 @@ def naive_ones_first(runs: list[int], height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("naive", [naive_rows, naive_ones_first])
-def test_runs_go_down_the_columns_and_are_of_nothing_first(naive: Callable[..., np.ndarray]) -> None:
+def test_runs_go_down_the_columns_and_are_of_nothing_first(
+    naive: Callable[..., np.ndarray],
+) -> None:
     mask_HW = np.zeros((3, 4), bool)
     mask_HW[:, 1] = True
     runs = [3, 3, 6]
@@ -148,12 +162,20 @@ def test_values_of_coco_stuff_have_holes_and_begin_at_0(
     tmp_path: Path, naive: Callable[[np.ndarray], np.ndarray], expected: list[str | None]
 ) -> None:
     values = np.array([[0, 12, 181, 255]], np.uint8)
-    for folder, pixels in (("val2017", np.zeros((1, 4, 3), np.uint8)), ("annotations/val2017", values)):
+    for folder, pixels in (
+        ("val2017", np.zeros((1, 4, 3), np.uint8)),
+        ("annotations/val2017", values),
+    ):
         (tmp_path / folder).mkdir(parents=True)
-        Image.fromarray(pixels).save(tmp_path / folder / ("9.png" if "annotations" in folder else "9.jpg"))
+        Image.fromarray(pixels).save(
+            tmp_path / folder / ("9.png" if "annotations" in folder else "9.jpg")
+        )
 
     def names(label_HW: np.ndarray) -> list[str | None]:
-        return [COCOStuff.class_names[label] if label < 171 else None for label in label_HW[0, :3].tolist()]
+        return [
+            COCOStuff.class_names[label] if label < 171 else None
+            for label in label_HW[0, :3].tolist()
+        ]
 
     label = COCOStuff(tmp_path, "val").read(0)[1].numpy()
     assert names(naive(values)) == expected

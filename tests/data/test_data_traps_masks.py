@@ -1,7 +1,8 @@
-"""Traps of transforms on masks: in each test the naive code, run as it stands, goes wrong, and ours does not.
+"""Traps of transforms on masks: in each test the naive code, run as it stands, goes wrong, and ours
+does not.
 
-What transforms.v2 does to a mask depends on the type that it comes in, so most of it goes wrong without a word.
-"""
+What transforms.v2 does to a mask depends on the type that it comes in, so most of it goes wrong
+without a word."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,11 +34,14 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def sample(height: int = 24, width: int = 36) -> tuple[Tensor, Tensor]:
-    """Return a random image and a mask of blocks of IDS, 3 pixels wide, whose first column tells left from right."""
+    """Return a random image and a mask of blocks of IDS, 3 pixels wide, whose first column tells
+    left from right."""
     coarse = rng().choice(IDS[1:], (height // 3, width // 3))
     coarse[:, 0] = 0
     label = np.kron(coarse, np.ones((3, 3), int)).astype(np.uint8)
-    return torch.from_numpy(rng().integers(0, 100, (3, height, width), np.uint8)), torch.from_numpy(label)
+    return torch.from_numpy(rng().integers(0, 100, (3, height, width), np.uint8)), torch.from_numpy(
+        label
+    )
 
 
 def as_pillow(image_CHW: Tensor, label_HW: Tensor) -> tuple[Image.Image, Image.Image]:
@@ -63,7 +67,9 @@ def test_a_mask_of_pillows_is_resized_as_an_image(make: Settings) -> None:
     assert len(bogus(naive(*as_pillow(image, label)))) > 50
     with_palette = as_pillow(image, label)[1]
     with_palette.putpalette([*range(256)] * 3)
-    assert not bogus(naive(as_pillow(image, label)[0], with_palette))  # which is why nobody notices on VOC
+    assert not bogus(
+        naive(as_pillow(image, label)[0], with_palette)
+    )  # which is why nobody notices on VOC
     for seen in (
         eval_transform(image, label, make(crop=(17, 25), evaluation="resized"))[1],
         train_transform(image, label, make(crop=(17, 25), scale=(0.7, 0.7)), rng())[1],
@@ -71,8 +77,12 @@ def test_a_mask_of_pillows_is_resized_as_an_image(make: Settings) -> None:
         assert set(seen.unique().tolist()) == set(IDS)
 
 
-@pytest.mark.parametrize("transform", [v2.RandomHorizontalFlip(p=1.0), v2.Resize((12, 18)), v2.CenterCrop((8, 8))])
-def test_a_plain_tensor_beside_an_image_is_left_as_it_is(make: Settings, transform: nn.Module) -> None:
+@pytest.mark.parametrize(
+    "transform", [v2.RandomHorizontalFlip(p=1.0), v2.Resize((12, 18)), v2.CenterCrop((8, 8))]
+)
+def test_a_plain_tensor_beside_an_image_is_left_as_it_is(
+    make: Settings, transform: nn.Module
+) -> None:
     def naive(image_CHW: Tensor, label_HW: Tensor) -> tuple[Tensor, Tensor]:
         seen: tuple[Tensor, Tensor] = transform(tv_tensors.Image(image_CHW), label_HW)
         return seen
@@ -94,7 +104,12 @@ def test_a_plain_tensor_beside_an_image_is_left_as_it_is(make: Settings, transfo
     "transform",
     [
         v2.RandomCrop((48, 48), pad_if_needed=True),
-        v2.Compose([v2.ScaleJitter((24, 24), scale_range=(0.5, 0.5)), v2.RandomCrop((48, 48), pad_if_needed=True)]),
+        v2.Compose(
+            [
+                v2.ScaleJitter((24, 24), scale_range=(0.5, 0.5)),
+                v2.RandomCrop((48, 48), pad_if_needed=True),
+            ]
+        ),
         v2.RandomZoomOut(p=1.0, side_range=(2.0, 2.0)),
         v2.RandomRotation((45, 45)),
     ],
@@ -104,9 +119,15 @@ def test_padding_is_a_class_unless_its_fill_is_told(make: Settings, transform: n
         label: Tensor = transform(*wrapped(image_CHW, label_HW))[1]
         return label
 
-    image, label = torch.full((3, 24, 24), 9, dtype=torch.uint8), torch.full((24, 24), 7, dtype=torch.uint8)
+    image, label = (
+        torch.full((3, 24, 24), 9, dtype=torch.uint8),
+        torch.full((24, 24), 7, dtype=torch.uint8),
+    )
     found = naive(image, label)
-    assert set(found.unique().tolist()) == {0, 7}  # the first class, which is what gets learnt there
+    assert set(found.unique().tolist()) == {
+        0,
+        7,
+    }  # the first class, which is what gets learnt there
     _, found = train_transform(image, label, make(crop=(48, 48), scale=(0.5, 0.5)), rng())
     assert int((found == 7).sum()) == 12 * 12
     assert set(found.unique().tolist()) == {7, 255}
@@ -124,7 +145,10 @@ def test_a_mask_is_neither_scaled_nor_left_as_bytes(toy: Path, settings: Setting
         return label
 
     image, label = sample()
-    assert set(naive_fractions(as_pillow(image, label)[1]).unique().tolist()) == {0, 1}  # 1 is what was to be ignored
+    assert set(naive_fractions(as_pillow(image, label)[1]).unique().tolist()) == {
+        0,
+        1,
+    }  # 1 is what was to be ignored
     label_HW = naive_bytes(image, label)
     assert label_HW.dtype == torch.uint8
     with pytest.raises(RuntimeError, match="Byte"):
@@ -135,7 +159,9 @@ def test_a_mask_is_neither_scaled_nor_left_as_bytes(toy: Path, settings: Setting
     assert bool(nnf.cross_entropy(torch.zeros(4, 12, 64, 64), labels, ignore_index=255).isfinite())
 
 
-@pytest.mark.parametrize("transform", [v2.ColorJitter(brightness=(2.0, 2.0)), v2.GaussianBlur(5, sigma=2.0)])
+@pytest.mark.parametrize(
+    "transform", [v2.ColorJitter(brightness=(2.0, 2.0)), v2.GaussianBlur(5, sigma=2.0)]
+)
 def test_colours_and_blur_are_for_images(make: Settings, transform: nn.Module) -> None:
     def naive(image: Image.Image, mask: Image.Image) -> Image.Image:
         seen: Image.Image = transform(image, mask)[1]
@@ -171,7 +197,9 @@ def test_what_shows_nothing_has_no_label(make: Settings) -> None:
 
 def one_batch(data: DataSettings) -> tuple[Tensor, Tensor]:
     with ReaderPool([open_dataset(data, split="train")]) as readers:
-        loader = TrainLoader(readers.datasets[0], data, readers=readers, global_batch_size=4, seed=0)
+        loader = TrainLoader(
+            readers.datasets[0], data, readers=readers, global_batch_size=4, seed=0
+        )
         return next(iter(loader.epoch(1)))
 
 

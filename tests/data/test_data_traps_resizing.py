@@ -1,7 +1,8 @@
-"""Traps of resizing masks: in each test the naive code, run as it stands, goes wrong, and ours does not.
+"""Traps of resizing masks: in each test the naive code, run as it stands, goes wrong, and ours does
+not.
 
-There is more than one nearest pixel: torch's `nearest` takes the floor, half a pixel off a bilinear image and Pillow.
-"""
+There is more than one nearest pixel: torch's `nearest` takes the floor, half a pixel off a bilinear
+image and Pillow."""
 
 from collections.abc import Callable
 
@@ -58,7 +59,8 @@ def ramp(side: int) -> tuple[Tensor, Tensor]:
 
 
 def shift_px(image_CHW: Tensor, label_HW: Tensor) -> Tensor:
-    """Return how far right of its mask an image lies, in pixels of the mask, away from the border and padding."""
+    """Return how far right of its mask an image lies, in pixels of the mask, away from the border
+    and padding."""
     distance_HW = image_CHW[0].float() / 3 - label_HW.float()
     return distance_HW[3:-3, 3:-3][label_HW[3:-3, 3:-3] != 255]
 
@@ -70,7 +72,8 @@ def test_a_resized_mask_stays_under_its_image(make: Settings, side: int) -> None
         return seen
 
     image, label = ramp(80)
-    # a pixel of the small image is 80 / side of the large one: their middle against the left of them
+    # a pixel of the small image is 80 / side of the large one: their middle against the left of
+    # them
     assert float(shift_px(*naive(image, label)).mean()) > (80 / side - 1) / 2 - ROUNDING_PX > 0.8
     ours = shift_px(*eval_transform(image, label, make(crop=(side, side), evaluation="resized")))
     assert len(ours) == (side - 6) ** 2
@@ -87,7 +90,9 @@ def test_a_random_view_stays_within_half_a_pixel_of_its_mask(make: Settings, see
 
     image, label = ramp(80)
     assert float(shift_px(*naive(image, label)).mean()) > 0.5
-    ours = shift_px(*train_transform(image, label, make(crop=(32, 32), scale=(0.4, 2.0)), rng(seed)))
+    ours = shift_px(
+        *train_transform(image, label, make(crop=(32, 32), scale=(0.4, 2.0)), rng(seed))
+    )
     assert len(ours) > 200
     assert float(ours.abs().max()) <= 0.5 + ROUNDING_PX
     assert abs(float(ours.mean())) <= 0.5
@@ -96,14 +101,18 @@ def test_a_random_view_stays_within_half_a_pixel_of_its_mask(make: Settings, see
 @pytest.mark.parametrize("mode", [InterpolationMode.BILINEAR, InterpolationMode.NEAREST_EXACT])
 def test_one_mode_for_both_spoils_one_of_them(make: Settings, mode: InterpolationMode) -> None:
     def naive(image_CHW: Tensor, label_HW: Tensor) -> tuple[Tensor, Tensor]:
-        seen: tuple[Tensor, Tensor] = v2.Resize((4, 4), interpolation=mode)(*wrapped(image_CHW, label_HW))
+        seen: tuple[Tensor, Tensor] = v2.Resize((4, 4), interpolation=mode)(
+            *wrapped(image_CHW, label_HW)
+        )
         return seen
 
     stripes = torch.tensor([0, 200], dtype=torch.uint8).repeat(4).expand(3, 8, 8).contiguous()
     label = torch.arange(8, dtype=torch.uint8).expand(8, 8).contiguous()
     image, mask = naive(stripes, label)
     smooth, exact = bool((image[..., 1:3] == 100).all()), mask[0].tolist() == [1, 3, 5, 7]
-    assert (smooth, exact) == ((True, False) if mode is InterpolationMode.BILINEAR else (False, True))
+    assert (smooth, exact) == (
+        (True, False) if mode is InterpolationMode.BILINEAR else (False, True)
+    )
     image, mask = eval_transform(stripes, label, make(crop=(4, 4), evaluation="resized"))
     assert (image[..., 1:3] * 1.0 - 100).abs().max() <= 1
     assert mask[0].tolist() == [1, 3, 5, 7]
@@ -112,13 +121,17 @@ def test_one_mode_for_both_spoils_one_of_them(make: Settings, mode: Interpolatio
 def test_a_resized_crop_of_a_mask_takes_the_floor_whatever_it_is_told(make: Settings) -> None:
     def naive(image_CHW: Tensor, label_HW: Tensor) -> Tensor:
         exact = InterpolationMode.NEAREST_EXACT
-        transform = v2.RandomResizedCrop((3, 3), scale=(1.0, 1.0), ratio=(1.0, 1.0), interpolation=exact)
+        transform = v2.RandomResizedCrop(
+            (3, 3), scale=(1.0, 1.0), ratio=(1.0, 1.0), interpolation=exact
+        )
         label: Tensor = transform(*wrapped(image_CHW, label_HW))[1]
         return label
 
     image, label = ramp(9)
     assert naive(image, label)[0].tolist() == [0, 3, 6]
-    assert train_transform(image, label, make(crop=(3, 3), scale=(1 / 3, 1 / 3)), rng())[1][0].tolist() == [1, 4, 7]
+    assert train_transform(image, label, make(crop=(3, 3), scale=(1 / 3, 1 / 3)), rng())[1][
+        0
+    ].tolist() == [1, 4, 7]
 
 
 def test_labels_at_the_size_of_features_are_those_in_the_middle() -> None:
@@ -128,10 +141,16 @@ def test_labels_at_the_size_of_features_are_those_in_the_middle() -> None:
     labels = torch.arange(9).expand(2, 9, 9)
     assert naive(labels, (3, 3))[0, 0].tolist() == [0, 3, 6]
     assert labels_at(labels, torch.zeros(2, 5, 3, 3))[0, 0].tolist() == [1, 4, 7]
-    # a crop of 513 and the features of a decoder: the farthest from the middle of what a feature stands for
-    labels, middles = torch.arange(513).expand(1, 513, 513), (torch.arange(129) + 0.5) * 513 / 129 - 0.5
+    # a crop of 513 and the features of a decoder: the farthest from the middle of what a feature
+    # stands for
+    labels, middles = (
+        torch.arange(513).expand(1, 513, 513),
+        (torch.arange(129) + 0.5) * 513 / 129 - 0.5,
+    )
     assert float((naive(labels, (129, 129))[0, 0] - middles).abs().max()) > 1.4
-    assert float((labels_at(labels, torch.zeros(1, 5, 129, 129))[0, 0] - middles).abs().max()) <= 0.5
+    assert (
+        float((labels_at(labels, torch.zeros(1, 5, 129, 129))[0, 0] - middles).abs().max()) <= 0.5
+    )
 
 
 def test_labels_that_are_shrunk_to_the_logits_lose_what_is_thin(make: Settings) -> None:
@@ -140,11 +159,15 @@ def test_labels_that_are_shrunk_to_the_logits_lose_what_is_thin(make: Settings) 
 
         def forward(self, images_NCHW: Tensor) -> Tensor:
             height, width = images_NCHW.shape[-2:]
-            return torch.tensor([1.0, 0.0])[None, :, None, None].expand(len(images_NCHW), 2, height // 4, width // 4)
+            return torch.tensor([1.0, 0.0])[None, :, None, None].expand(
+                len(images_NCHW), 2, height // 4, width // 4
+            )
 
     def naive(network: nn.Module, image_NCHW: Tensor, labels_NHW: Tensor) -> float:
         said_NHW = network(image_NCHW).argmax(dim=1)
-        shrunk = nnf.interpolate(labels_NHW[:, None].float(), size=said_NHW.shape[-2:], mode="nearest-exact")[:, 0]
+        shrunk = nnf.interpolate(
+            labels_NHW[:, None].float(), size=said_NHW.shape[-2:], mode="nearest-exact"
+        )[:, 0]
         return float((said_NHW == shrunk).float().mean())
 
     labels = torch.zeros(1, 32, 32, dtype=torch.long)

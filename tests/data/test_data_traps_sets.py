@@ -1,4 +1,5 @@
-"""Traps of Cityscapes, CamVid, pets: in each test the naive code, run as it stands, goes wrong, and ours does not."""
+"""Traps of Cityscapes, CamVid, pets: in each test the naive code, run as it stands, goes wrong, and
+ours does not."""
 
 import os
 import zipfile
@@ -27,7 +28,8 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def street(tmp_path: Path) -> Path:
-    """Cityscapes with one image of val: road, car, bicycle and something static, and the car's instance."""
+    """Cityscapes with one image of val: road, car, bicycle and something static, and the car's
+    instance."""
     frame = "munster/munster_000000_000019"
     label = np.array([[7, 26, 33, 4]] * 4, np.uint8)
     instances = np.where(label == 26, np.uint16(26_001), label)
@@ -59,7 +61,9 @@ def test_label_ids_are_no_classes(street: Path) -> None:
         return np.asarray(TorchvisionCityscapes(str(root), "val", target_type="semantic")[0][1])
 
     def naive_wrapped(root: Path) -> np.ndarray:
-        wrapped = wrap_dataset_for_transforms_v2(TorchvisionCityscapes(str(root), "val", target_type="semantic"))
+        wrapped = wrap_dataset_for_transforms_v2(
+            TorchvisionCityscapes(str(root), "val", target_type="semantic")
+        )
         return wrapped[0][1].squeeze(0).numpy()
 
     for values in (naive(street), naive_wrapped(street)):
@@ -88,7 +92,9 @@ def test_a_table_of_train_ids_trips_over_the_licence_plate(street: Path) -> None
     assert Cityscapes(street, "val").read(0)[1][0].tolist() == ROW
 
 
-def test_missing_directories_are_unpacked_by_torchvision_and_told_by_us(street: Path, tmp_path: Path) -> None:
+def test_missing_directories_are_unpacked_by_torchvision_and_told_by_us(
+    street: Path, tmp_path: Path
+) -> None:
     def naive(root: Path) -> int:
         return len(TorchvisionCityscapes(str(root), "val", target_type="semantic"))
 
@@ -174,7 +180,9 @@ def naive_in_place(values_HW: np.ndarray, meanings: dict[int, int]) -> np.ndarra
 
 
 def test_ids_that_are_mapped_in_place_are_mapped_twice(make_folder: Make, street: Path) -> None:
-    classes = "classes: [{name: road, id: 7}, {name: car, id: 0}, {name: sky, id: 255}]\nignore: [3]\n"
+    classes = (
+        "classes: [{name: road, id: 7}, {name: car, id: 0}, {name: sky, id: 255}]\nignore: [3]\n"
+    )
     dataset = Folder(make_folder(classes), "train")
     values = np.asarray(Image.open(dataset.paths(0)[1]))
     label = dataset.read(0)[1].numpy()
@@ -187,7 +195,9 @@ def test_ids_that_are_mapped_in_place_are_mapped_twice(make_folder: Make, street
     # no new id of Cityscapes is an old one that is yet to come, so nobody notices there
     values = np.array([[7, 26, 33, 4]])
     fine = {entry.id: entry.train_id & 255 for entry in TorchvisionCityscapes.classes}
-    assert naive_in_place(values, fine)[0].tolist() == Cityscapes(street, "val").read(0)[1][0].tolist()
+    assert (
+        naive_in_place(values, fine)[0].tolist() == Cityscapes(street, "val").read(0)[1][0].tolist()
+    )
 
 
 # ---- CamVid
@@ -203,7 +213,9 @@ def test_the_unlabelled_of_camvid_is_no_twelfth_class(make_camvid: Make) -> None
         cross_entropy(logits, torch.from_numpy(naive(dataset)).long()[None], ignore_index=255)
     label = dataset.read(0)[1]
     loss = cross_entropy(logits, label.long()[None], ignore_index=255, reduction="sum")
-    assert float(loss) == pytest.approx(int((naive(dataset) != 11).sum()) * np.log(11), rel=1e-5)  # float32
+    assert float(loss) == pytest.approx(
+        int((naive(dataset) != 11).sum()) * np.log(11), rel=1e-5
+    )  # float32
 
 
 def test_the_paths_in_camvids_lists_are_of_another_machine(make_camvid: Make) -> None:
@@ -213,13 +225,23 @@ def test_the_paths_in_camvids_lists_are_of_another_machine(make_camvid: Make) ->
 
     root = make_camvid()
     theirs = naive(root)
-    assert [len(pair) for pair in theirs] == [2, 0, 2, 0, 2, 0, 2]  # blank lines are pairs of nothing
+    assert [len(pair) for pair in theirs] == [
+        2,
+        0,
+        2,
+        0,
+        2,
+        0,
+        2,
+    ]  # blank lines are pairs of nothing
     assert theirs[0][0] == Path("/SegNet/CamVid/train/3.png")  # an absolute part drops the root
     ours = CamVid(root, "train").checked()
     assert ours.paths(0) == (root / "train/3.png", root / "trainannot/3.png")
 
 
-def test_the_32_colours_of_camvid_are_more_than_the_11_of_the_tutorial(make_camvid_original: Make) -> None:
+def test_the_32_colours_of_camvid_are_more_than_the_11_of_the_tutorial(
+    make_camvid_original: Make,
+) -> None:
     def naive(path: Path) -> np.ndarray:
         """Look every colour up in the palette of the 11 classes."""
         colours_HWC, label_HW = np.asarray(Image.open(path)), np.full((18, 24), 255)
@@ -231,11 +253,18 @@ def test_the_32_colours_of_camvid_are_more_than_the_11_of_the_tutorial(make_camv
     path = dataset.paths(0)[1]
     colours_HWC = np.asarray(Image.open(path))
     theirs, ours = naive(path), dataset.read(0)[1].numpy()
-    names = {(128, 128, 128): "Sky", (64, 192, 0): "Building", (0, 0, 64): "Pole", (0, 0, 192): "Pavement"}
+    names = {
+        (128, 128, 128): "Sky",
+        (64, 192, 0): "Building",
+        (0, 0, 64): "Pole",
+        (0, 0, 192): "Pavement",
+    }
     for colour, name in names.items():
         found = (colours_HWC == colour).all(-1)
         assert {dataset.class_names[label] for label in ours[found]} == {name}
-        assert set(theirs[found]) == ({0} if name == "Sky" else {255})  # walls, cones and sidewalks are lost
+        assert set(theirs[found]) == (
+            {0} if name == "Sky" else {255}
+        )  # walls, cones and sidewalks are lost
 
 
 # ---- pets
@@ -257,7 +286,11 @@ def test_a_trimap_has_its_own_numbers(tmp_path: Path) -> None:
 
     with pytest.raises(IndexError, match="Target 3 is out of bounds"):
         cross_entropy(torch.zeros(1, 3, 2, 4), naive()[None], ignore_index=255)
-    assert set((naive() - 1).unique().tolist()) == {0, 1, 2}  # one less, and the border is a class of its own
+    assert set((naive() - 1).unique().tolist()) == {
+        0,
+        1,
+        2,
+    }  # one less, and the border is a class of its own
 
     (root / "trainval.txt").write_text("Abyssinian_1\n")
     (root / "classes.yaml").write_text(

@@ -1,4 +1,5 @@
-"""Traps of Pascal VOC and SBD: in each test the naive code, run as it stands, goes wrong, and ours does not."""
+"""Traps of Pascal VOC and SBD: in each test the naive code, run as it stands, goes wrong, and ours
+does not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,8 @@ def values_of(mask: Image.Image) -> list[int]:
 
 @pytest.fixture
 def augmented(make_voc: Make) -> Path:
-    """VOC with trainaug: a0, which has another mask in SegmentationClass too, and b1, as if it came from SBD."""
+    """VOC with trainaug: a0, which has another mask in SegmentationClass too, and b1, as if it came
+    from SBD."""
     root = make_voc()
     (root / HOME / "SegmentationClassAug").mkdir()
     for name, width in (("a0", 30), ("b1", 31)):
@@ -84,11 +86,15 @@ def test_a_missing_file_is_found_by_torchvision_when_it_is_read_and_by_us_before
     for index in (3, 4):
         with pytest.raises(FileNotFoundError):
             theirs[index]
-    with pytest.raises(DataError, match=r"2 of the 10 files of split 'train' are missing: \S+a3.jpg, \S+a4.png"):
+    with pytest.raises(
+        DataError, match=r"2 of the 10 files of split 'train' are missing: \S+a3.jpg, \S+a4.png"
+    ):
         open_dataset(settings(root), split="train")
 
 
-def test_a_blank_line_is_an_image_without_a_name_to_torchvision_and_nothing_to_us(make_voc: Make) -> None:
+def test_a_blank_line_is_an_image_without_a_name_to_torchvision_and_nothing_to_us(
+    make_voc: Make,
+) -> None:
     def naive(root: Path) -> VOCSegmentation:
         return VOCSegmentation(str(root), image_set="val")
 
@@ -126,7 +132,10 @@ def naive_red(path: Path) -> np.ndarray:
 @pytest.mark.parametrize(
     ("naive", "expected"),
     [
-        (naive_grey, [0, TRAIN, 147, 220]),  # the brightness of the colours: a cat's is the id of a train
+        (
+            naive_grey,
+            [0, TRAIN, 147, 220],
+        ),  # the brightness of the colours: a cat's is the id of a train
         (naive_red, [0, 64, 192, 224]),
     ],
 )
@@ -168,7 +177,9 @@ def test_a_mask_is_written_with_its_ids_and_its_colours(toy: Path) -> None:
     assert quantised.mode == "P"
     assert (np.asarray(quantised) != ids)[ids > 0].mean() > 0.9  # numbers of Pillow's palette
     assert plain.mode == "L"
-    assert np.asarray(plain.convert("RGB"))[ids < 255].max() < 12  # all but black, so nobody sees what is in it
+    assert (
+        np.asarray(plain.convert("RGB"))[ids < 255].max() < 12
+    )  # all but black, so nobody sees what is in it
 
 
 # ---- SBD
@@ -187,7 +198,8 @@ class Roots(NamedTuple):
 
 @pytest.fixture
 def roots(make_voc: Make, tmp_path: Path) -> Roots:
-    """VOC's train is a0..a4 and its val b0..b2; SBD has one of each in either of its lists, and s0 and s1."""
+    """VOC's train is a0..a4 and its val b0..b2; SBD has one of each in either of its lists, and s0
+    and s1."""
     roots = Roots(make_voc(), tmp_path / "sbd")
     for folder in ("cls", "img"):
         (roots.lists / folder).mkdir(parents=True)
@@ -198,7 +210,10 @@ def roots(make_voc: Make, tmp_path: Path) -> Roots:
             boundaries = np.empty((20, 1), object)
             for index in range(20):
                 boundaries[index, 0] = csc_matrix(label == index + 1)
-            savemat(roots.lists / f"cls/{name}.mat", {"GTcls": {"Boundaries": boundaries, "Segmentation": label}})
+            savemat(
+                roots.lists / f"cls/{name}.mat",
+                {"GTcls": {"Boundaries": boundaries, "Segmentation": label}},
+            )
             for place in (roots.lists / "img", roots.voc / HOME / "JPEGImages"):
                 if not (place / f"{name}.jpg").exists():
                     Image.new("RGB", (30, 20)).save(place / f"{name}.jpg")
@@ -222,7 +237,9 @@ def test_sbd_gives_boundaries_unless_it_is_told_otherwise(roots: Roots) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "benchmark_RELEASE"])
-def test_sbd_as_its_archive_unpacks_is_not_where_torchvision_looks(roots: Roots, below: str) -> None:
+def test_sbd_as_its_archive_unpacks_is_not_where_torchvision_looks(
+    roots: Roots, below: str
+) -> None:
     def naive(root: Path) -> SBDataset:
         return SBDataset(str(root), image_set="train", mode="segmentation")
 
@@ -235,7 +252,11 @@ def test_sbd_as_its_archive_unpacks_is_not_where_torchvision_looks(roots: Roots,
 def test_the_lists_of_sbd_leak_the_val_of_voc(roots: Roots) -> None:
     def naive(root: Path) -> set[str]:
         """Take all that SBD has for training."""
-        return {name for split in ("train", "val") for name in ids_of(SBDataset(str(root), split, "segmentation"))}
+        return {
+            name
+            for split in ("train", "val")
+            for name in ids_of(SBDataset(str(root), split, "segmentation"))
+        }
 
     def naive_noval(root: Path) -> SBDataset:
         return SBDataset(str(root), "train_noval", "segmentation")

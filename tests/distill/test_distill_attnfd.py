@@ -16,7 +16,9 @@ from attnfd_ray.distill import presets
 from attnfd_ray.distill.attnfd import AttnFD, AttnFDPaper, AttnFDRelease, normalised_distance
 from attnfd_ray.distill.method import Networks
 
-CHANNELS = Networks(student_channels={"aspp": 8, "decoder": 12}, teacher_channels={"aspp": 16, "decoder": 12})
+CHANNELS = Networks(
+    student_channels={"aspp": 8, "decoder": 12}, teacher_channels={"aspp": 16, "decoder": 12}
+)
 NO_GATES = {"student_gate": "identity", "teacher_gate": "identity"}
 LABELS = torch.zeros(2, 1, 1, dtype=torch.long)
 
@@ -28,20 +30,29 @@ def make(**settings: Any) -> AttnFD:
 
 def student_features(size: int = 6) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(1)
-    return {layer: torch.randn((2, n, size, size), generator=rng) for layer, n in CHANNELS.student_channels.items()}
+    return {
+        layer: torch.randn((2, n, size, size), generator=rng)
+        for layer, n in CHANNELS.student_channels.items()
+    }
 
 
 def teacher_features(size: int = 6) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(2)
-    return {layer: torch.randn((2, n, size, size), generator=rng) for layer, n in CHANNELS.teacher_channels.items()}
+    return {
+        layer: torch.randn((2, n, size, size), generator=rng)
+        for layer, n in CHANNELS.teacher_channels.items()
+    }
 
 
 def test_each_layer_is_a_term_weighted_by_the_loss_weight() -> None:
     light, heavy = (
-        make(loss_weight=weight).eval()(student_features(), teacher_features(), LABELS) for weight in (1, 3)
+        make(loss_weight=weight).eval()(student_features(), teacher_features(), LABELS)
+        for weight in (1, 3)
     )
     assert list(light) == list(heavy) == ["attnfd/aspp", "attnfd/decoder"]
-    assert all(heavy[name].item() == pytest.approx(3 * light[name].item(), rel=1e-6) for name in light)  # float32
+    assert all(
+        heavy[name].item() == pytest.approx(3 * light[name].item(), rel=1e-6) for name in light
+    )  # float32
 
 
 def test_a_student_of_another_stride_is_brought_to_the_size_of_the_teacher() -> None:
@@ -49,8 +60,12 @@ def test_a_student_of_another_stride_is_brought_to_the_size_of_the_teacher() -> 
     student, teacher = student_features(4), teacher_features(6)
     terms = method(student, teacher, LABELS)
     for layer in ("aspp", "decoder"):
-        guess = F.interpolate(method.connectors[layer](student[layer]), (6, 6), mode="bilinear", align_corners=False)
-        assert torch.equal(terms[f"attnfd/{layer}"], normalised_distance(guess, teacher[layer], norm="batch"))
+        guess = F.interpolate(
+            method.connectors[layer](student[layer]), (6, 6), mode="bilinear", align_corners=False
+        )
+        assert torch.equal(
+            terms[f"attnfd/{layer}"], normalised_distance(guess, teacher[layer], norm="batch")
+        )
 
 
 @pytest.mark.parametrize("teacher_gate", ["parameter_free", "random_frozen", "identity"])
@@ -58,21 +73,36 @@ def test_nothing_flows_back_into_the_teacher(teacher_gate: str) -> None:
     method = make(teacher_gate=teacher_gate).train()
     before = {name: tensor.clone() for name, tensor in method.teacher_gates.state_dict().items()}
     teacher = {layer: feature.requires_grad_() for layer, feature in teacher_features().items()}
-    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1.0, weight_decay=0.1)
+    optimizer = torch.optim.SGD(
+        [p for p in method.parameters() if p.requires_grad], lr=1.0, weight_decay=0.1
+    )
     torch.stack(list(method(student_features(), teacher, LABELS).values())).sum().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     assert all(feature.grad is None for feature in teacher.values())
     assert not any(parameter.requires_grad for parameter in method.teacher_gates.parameters())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in method.teacher_gates.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name])
+        for name, tensor in method.teacher_gates.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize(
     ("student_gate", "expected"),
-    [("learned", {"student_gates", "connectors"}), ("parameter_free", {"connectors"}), ("identity", {"connectors"})],
+    [
+        ("learned", {"student_gates", "connectors"}),
+        ("parameter_free", {"connectors"}),
+        ("identity", {"connectors"}),
+    ],
 )
-def test_what_learns_beside_the_student_is_its_gates_and_the_connectors(student_gate: str, expected: set[str]) -> None:
+def test_what_learns_beside_the_student_is_its_gates_and_the_connectors(
+    student_gate: str, expected: set[str]
+) -> None:
     method = make(student_gate=student_gate, teacher_gate="random_frozen")
-    learning = {name.partition(".")[0] for name, parameter in method.named_parameters() if parameter.requires_grad}
+    learning = {
+        name.partition(".")[0]
+        for name, parameter in method.named_parameters()
+        if parameter.requires_grad
+    }
     assert learning == expected
 
 
@@ -114,7 +144,10 @@ def test_connectors_start_as_the_paper_of_their_kind_says() -> None:
         ),
         (
             {"student_gate": "parameter_free", "train_channel_mlp": False},
-            "train_channel_mlp\n.*needs true: student_gate: parameter_free has no MLP to leave untrained",
+            (
+                "train_channel_mlp\n.*needs true: student_gate: parameter_free has no MLP to leave "
+                "untrained"
+            ),
         ),
         (
             {**NO_GATES, "attention": "channel"},
@@ -124,7 +157,10 @@ def test_connectors_start_as_the_paper_of_their_kind_says() -> None:
             {**NO_GATES, "order": "spatial_first"},
             "order\n.*needs channel_first where both sides' gates are identity, got spatial_first",
         ),
-        ({**NO_GATES, "pooling": "max"}, "pooling\n.*needs both where both sides' gates are identity, got max"),
+        (
+            {**NO_GATES, "pooling": "max"},
+            "pooling\n.*needs both where both sides' gates are identity, got max",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, Any], problem: str) -> None:
@@ -149,17 +185,21 @@ def test_without_attention_features_are_compared_as_with_identity_gates() -> Non
     assert all(torch.equal(term, terms[1][name]) for name, term in terms[0].items())
 
 
-@pytest.mark.parametrize("changes", [{"order": "spatial_first"}, {"kernel": 3}, {"pooling": "max"}, {"squared": False}])
+@pytest.mark.parametrize(
+    "changes", [{"order": "spatial_first"}, {"kernel": 3}, {"pooling": "max"}, {"squared": False}]
+)
 def test_each_setting_of_the_gates_and_the_norm_has_an_effect(changes: dict[str, Any]) -> None:
     for fixed in ({}, {"teacher_gate": "random_frozen"}):
         plain, changed = (
-            make(**fixed, **more)(student_features(), teacher_features(), LABELS) for more in ({}, changes)
+            make(**fixed, **more)(student_features(), teacher_features(), LABELS)
+            for more in ({}, changes)
         )
         assert all(term.item() != changed[name].item() for name, term in plain.items())
 
 
 def through_the_class(student: Tensor, teacher: Tensor, **settings: Any) -> float:
-    """Return the loss of one layer of 1x1 features at weight 1, whose gate and connector do nothing."""
+    """Return the loss of one layer of 1x1 features at weight 1, whose gate and connector do
+    nothing."""
     channels = {"aspp": student.shape[1]}
     method = AttnFD(
         AttnFD.Settings(**{"layers": ["aspp"], "loss_weight": 1.0, **NO_GATES, **settings}),
@@ -167,7 +207,9 @@ def through_the_class(student: Tensor, teacher: Tensor, **settings: Any) -> floa
     ).double()
     nn.init.dirac_(method.connectors["aspp"].get_parameter("0.weight"))
     # in eval mode the connector's BatchNorm only scales, which changes nothing
-    (term,) = method.eval()({"aspp": student}, {"aspp": teacher}, torch.zeros(len(student), 1, 1)).values()
+    (term,) = method.eval()(
+        {"aspp": student}, {"aspp": teacher}, torch.zeros(len(student), 1, 1)
+    ).values()
     return float(term.detach())
 
 
@@ -186,7 +228,9 @@ def vectors(num_images: int, *values: float) -> Tensor:
     ],
     ids=["parallel", "orthogonal", "opposite", "orthogonal images", "cosine 2/3"],
 )
-def test_the_released_loss_is_what_a_pencil_gives(student: Tensor, teacher: Tensor, expected: float) -> None:
+def test_the_released_loss_is_what_a_pencil_gives(
+    student: Tensor, teacher: Tensor, expected: float
+) -> None:
     found = through_the_class(student, teacher, norm="batch")
     assert found == pytest.approx(expected, abs=1e-14)
     assert through_the_class(student, teacher, norm="batch", squared=False) == pytest.approx(
@@ -198,18 +242,27 @@ def test_the_released_loss_is_what_a_pencil_gives(student: Tensor, teacher: Tens
 def test_the_division_by_the_batch_is_left_to_the_training_loop() -> None:
     student, teacher = vectors(2, 1, 2, 3, 4), vectors(2, 4, 3, 2, 1)
     for norm in ("batch", "image", "pixel"):
-        once, twice = (through_the_class(student, teacher, norm=norm, divide_by_batch=by) for by in (False, True))
+        once, twice = (
+            through_the_class(student, teacher, norm=norm, divide_by_batch=by)
+            for by in (False, True)
+        )
         assert once == twice
 
 
 def test_the_pixel_norm_is_the_mean_over_pixels_and_images_of_what_a_pencil_gives() -> None:
     # two images of two channels and two pixels: parallel, orthogonal, opposite, and at 60 degrees
     student = torch.tensor([[[[3.0, 1.0]], [[4.0, 0.0]]], [[[1.0, 1.0]], [[1.0, 0.0]]]]).double()
-    teacher = torch.tensor([[[[6.0, 0.0]], [[8.0, 2.0]]], [[[-2.0, 1.0]], [[-2.0, 3**0.5]]]]).double()
+    teacher = torch.tensor(
+        [[[[6.0, 0.0]], [[8.0, 2.0]]], [[[-2.0, 1.0]], [[-2.0, 3**0.5]]]]
+    ).double()
     # the square of the chord is 2 - 2 cos; 3 ** 0.5 was rounded to float32
-    assert through_the_class(student, teacher, norm="pixel") == pytest.approx((0 + 2 + 4 + 1) / 4, rel=1e-6)
+    assert through_the_class(student, teacher, norm="pixel") == pytest.approx(
+        (0 + 2 + 4 + 1) / 4, rel=1e-6
+    )
     chords = (0 + 2**0.5 + 2 + 1) / 4
-    assert through_the_class(student, teacher, norm="pixel", squared=False) == pytest.approx(chords, rel=1e-6)
+    assert through_the_class(student, teacher, norm="pixel", squared=False) == pytest.approx(
+        chords, rel=1e-6
+    )
 
 
 def test_un_squared_the_image_norm_is_the_mean_over_images_of_the_chord() -> None:
@@ -231,7 +284,9 @@ def test_with_identity_gates_and_the_batch_norm_it_is_lad() -> None:
     lad = lad_class(lad_class.Settings(layers=["aspp", "decoder"], loss_weight=3.0), CHANNELS)
     method = make(norm="batch", loss_weight=3.0, **NO_GATES)
     method.connectors.load_state_dict(lad.connectors.state_dict())
-    ours, theirs = (each.train()(student_features(), teacher_features(), LABELS) for each in (method, lad))
+    ours, theirs = (
+        each.train()(student_features(), teacher_features(), LABELS) for each in (method, lad)
+    )
     assert [term.item() for term in ours.values()] == [term.item() for term in theirs.values()]
 
 
@@ -244,9 +299,21 @@ def test_connectors_of_the_first_epoch_learn_alone_then_and_never_again() -> Non
 
 def test_what_the_loop_is_to_do_is_what_the_settings_say() -> None:
     plain, other = make(), make(teacher_mode="batch_statistics", divide_by_batch=True)
-    assert (plain.teacher_mode, plain.loss_over_batch_size, plain.depends_on_batch) == ("eval", False, False)
-    assert (other.teacher_mode, other.loss_over_batch_size, other.depends_on_batch) == ("batch_statistics", True, True)
-    assert [make(norm=norm).uses_batch_sums for norm in ("batch", "image", "pixel")] == [True, False, False]
+    assert (plain.teacher_mode, plain.loss_over_batch_size, plain.depends_on_batch) == (
+        "eval",
+        False,
+        False,
+    )
+    assert (other.teacher_mode, other.loss_over_batch_size, other.depends_on_batch) == (
+        "batch_statistics",
+        True,
+        True,
+    )
+    assert [make(norm=norm).uses_batch_sums for norm in ("batch", "image", "pixel")] == [
+        True,
+        False,
+        False,
+    ]
     assert not make(norm="batch").depends_on_batch
 
 
@@ -257,8 +324,12 @@ def test_the_gate_of_the_teacher_normalises_as_the_teacher_does() -> None:
         assert torch.allclose(gate(given)[:1], gate(given[:1])) != by_batch
 
 
-@pytest.mark.parametrize(("kind", "preset"), [(AttnFDRelease, presets.RELEASE), (AttnFDPaper, presets.PAPER)])
-def test_the_methods_of_the_presets_have_their_defaults_and_nothing_else(kind: Any, preset: presets.Preset) -> None:
+@pytest.mark.parametrize(
+    ("kind", "preset"), [(AttnFDRelease, presets.RELEASE), (AttnFDPaper, presets.PAPER)]
+)
+def test_the_methods_of_the_presets_have_their_defaults_and_nothing_else(
+    kind: Any, preset: presets.Preset
+) -> None:
     chosen, settings = preset.of_method(), kind.Settings()
     assert isinstance(settings, AttnFD.Settings)
     assert settings.model_dump() == AttnFD.Settings().model_dump() | chosen

@@ -1,4 +1,5 @@
-"""CIRKD: what its distances are worth on features small enough for a pencil, and what its memory takes in."""
+"""CIRKD: what its distances are worth on features small enough for a pencil, and what its memory
+takes in."""
 
 from __future__ import annotations
 
@@ -11,12 +12,24 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd_ray.distill.cirkd import CIRKD, cross_image_distance, memory_distance, pooled, some_pixels
+from attnfd_ray.distill.cirkd import (
+    CIRKD,
+    cross_image_distance,
+    memory_distance,
+    pooled,
+    some_pixels,
+)
 from attnfd_ray.distill.class_queue import ClassQueue
 from attnfd_ray.distill.method import Networks
 
 NETWORKS = Networks(student_channels={"decoder": 3}, teacher_channels={"decoder": 4}, num_classes=3)
-SMALL = {"pixel_queue": 6, "region_queue": 4, "pixels_per_image": 2, "pixel_samples": 9, "region_samples": 6}
+SMALL = {
+    "pixel_queue": 6,
+    "region_queue": 4,
+    "pixels_per_image": 2,
+    "pixel_samples": 9,
+    "region_samples": 6,
+}
 
 
 def features(seed: int, channels: int, size: int = 4) -> Tensor:
@@ -38,7 +51,9 @@ def make(**changes: Any) -> CIRKD:
 
 def step(method: CIRKD, seed: int, given: Tensor = LABELS) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    terms: dict[str, Tensor] = method({"decoder": features(seed, 3)}, {"decoder": features(seed + 50, 4)}, given)
+    terms: dict[str, Tensor] = method(
+        {"decoder": features(seed, 3)}, {"decoder": features(seed + 50, 4)}, given
+    )
     return terms
 
 
@@ -58,20 +73,29 @@ def images_of(*rows: tuple[tuple[float, ...], ...]) -> Tensor:
 def test_the_distance_across_images_is_what_a_pencil_gives() -> None:
     student = images_of(((2, 0), (0, 3)), ((1, 0), (1, 0)))
     teacher = images_of(((1, 0), (0, 1)), ((0, 4), (5, 0)))
-    near, far, same = softmax(2, 0), softmax(0, 2), softmax(2, 2)  # cosines of 1 and 0 at temperature 1/2
-    # image 1 seen from image 1: like the teacher. Image 2 from the pixels of image 1, then of image 2:
+    near, far, same = (
+        softmax(2, 0),
+        softmax(0, 2),
+        softmax(2, 2),
+    )  # cosines of 1 and 0 at temperature 1/2
+    # image 1 seen from image 1: like the teacher. Image 2 from the pixels of image 1, then of image
+    # 2:
     across = divergence(far, same) + divergence(near, [0.5, 0.5])
     within = divergence(near, same) + divergence(far, same)
     # and image 1 from the pixels of image 2: student (1, 0), (1, 0), teacher (0, 1), (1, 0)
     back = divergence(far, near) + 0
     expected = (0 + across / 2 + within / 2 + back / 2) / 4
-    assert cross_image_distance(student, teacher, temperature=0.5).item() == pytest.approx(expected, abs=1e-12)
+    assert cross_image_distance(student, teacher, temperature=0.5).item() == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 def test_scaling_the_student_changes_nothing_and_equals_have_no_distance() -> None:
     student, teacher = features(0, 3).double(), features(1, 4).double()
     distance = cross_image_distance(student, teacher, temperature=0.1).item()
-    assert cross_image_distance(7 * student, teacher, temperature=0.1).item() == pytest.approx(distance, rel=1e-12)
+    assert cross_image_distance(7 * student, teacher, temperature=0.1).item() == pytest.approx(
+        distance, rel=1e-12
+    )
     assert cross_image_distance(student, student, temperature=0.1) == 0
     assert distance > 0
 
@@ -82,14 +106,20 @@ def test_the_distance_with_respect_to_a_memory_is_what_a_pencil_gives() -> None:
     known, labelled = torch.tensor([True, True, False]), torch.tensor([[[True, True, False]]])
     # at temperature 1/2: student's first pixel (2, 1.2), second (0, 1.6); teacher's (0, 1.6) twice
     expected = (divergence(softmax(0, 1.6), softmax(2, 1.2)) + 0) / 2
-    distance = memory_distance(student, teacher, entries, known, labelled_NHW=labelled, temperature=0.5)
+    distance = memory_distance(
+        student, teacher, entries, known, labelled_NHW=labelled, temperature=0.5
+    )
     assert distance.item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_ignored_pixels_have_no_part_in_the_memory() -> None:
     method = make()
     whole = step(method, 1)
-    assert method.memories["decoder"].get_submodule("pixels").get_buffer("pushed").tolist() == [4, 0, 4]
+    assert method.memories["decoder"].get_submodule("pixels").get_buffer("pushed").tolist() == [
+        4,
+        0,
+        4,
+    ]
     method = make()
     torch.manual_seed(1)
     student, teacher = features(1, 3), features(51, 4)
@@ -106,8 +136,15 @@ def test_where_nothing_is_labelled_the_memory_stays_empty_and_teaches_nothing() 
     terms = step(method, 1, torch.full_like(LABELS, 255))
     torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     assert terms["cirkd/decoder/pixels"] == terms["cirkd/decoder/regions"] == 0
-    assert all(parameter.grad is not None and (parameter.grad == 0).all() for parameter in method.parameters())
-    assert not any(buffer.any() for name, buffer in method.named_buffers() if name.endswith((".entries", ".pushed")))
+    assert all(
+        parameter.grad is not None and (parameter.grad == 0).all()
+        for parameter in method.parameters()
+    )
+    assert not any(
+        buffer.any()
+        for name, buffer in method.named_buffers()
+        if name.endswith((".entries", ".pushed"))
+    )
 
 
 def test_the_memory_holds_unit_pixels_of_a_class_and_the_mean_of_each_image() -> None:
@@ -128,7 +165,9 @@ def test_the_memory_holds_unit_pixels_of_a_class_and_the_mean_of_each_image() ->
 def test_the_memory_takes_in_nothing_when_it_is_only_asked() -> None:
     method = make().eval()
     step(method, 1)
-    assert not any(buffer.any() for name, buffer in method.named_buffers() if name.endswith(".pushed"))
+    assert not any(
+        buffer.any() for name, buffer in method.named_buffers() if name.endswith(".pushed")
+    )
 
 
 def test_a_memory_of_a_checkpoint_goes_on_as_if_never_stopped() -> None:
@@ -148,7 +187,9 @@ def test_a_memory_of_a_checkpoint_goes_on_as_if_never_stopped() -> None:
     }
 
 
-def test_a_step_draws_as_many_of_each_class_as_the_paper_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_draws_as_many_of_each_class_as_the_paper_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     counts: list[int] = []
     draw = ClassQueue.draw
 
@@ -176,7 +217,10 @@ def test_some_pixels_of_a_class_are_drawn_without_repetition_the_same_after_rese
 
 
 def test_terms_carry_their_weights() -> None:
-    light, heavy = step(make(), 1), step(make(loss_weight=2, pixel_weight=0.3, region_weight=0.5), 1)
+    light, heavy = (
+        step(make(), 1),
+        step(make(loss_weight=2, pixel_weight=0.3, region_weight=0.5), 1),
+    )
     assert list(light) == ["cirkd/decoder", "cirkd/decoder/pixels", "cirkd/decoder/regions"]
     for name, factor in zip(light, (2, 2 * 3, 2 * 5), strict=True):
         assert heavy[name].item() == pytest.approx(factor * light[name].item(), rel=1e-5)  # float32
@@ -202,17 +246,30 @@ def test_without_a_memory_nothing_beside_the_student_learns_or_is_stored() -> No
     assert list(step(method, 1)) == ["cirkd/decoder"]
 
 
-@pytest.mark.parametrize(("size", "expected"), [((4, 4), (4, 4)), ((9, 3), (4, 3)), ((8, 12), (4, 4))])
-def test_large_features_are_averaged_to_the_largest_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "expected"), [((4, 4), (4, 4)), ((9, 3), (4, 3)), ((8, 12), (4, 4))]
+)
+def test_large_features_are_averaged_to_the_largest_size(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
     given = torch.randn(1, 2, *size)
     assert pooled(given, 4).shape[-2:] == expected
     # parts are equal where a side divides evenly, and then the mean stays
     if size == (8, 12):
-        assert pooled(given, 4).mean().item() == pytest.approx(given.mean().item(), abs=1e-6)  # float32
+        assert pooled(given, 4).mean().item() == pytest.approx(
+            given.mean().item(), abs=1e-6
+        )  # float32
 
 
 @pytest.mark.parametrize(
-    "changes", [{"temperature": 0}, {"max_size": 0}, {"pixel_queue": 0}, {"pixel_weight": -1}, {"loss_weight": -1}]
+    "changes",
+    [
+        {"temperature": 0},
+        {"max_size": 0},
+        {"pixel_queue": 0},
+        {"pixel_weight": -1},
+        {"loss_weight": -1},
+    ],
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -1,4 +1,5 @@
-"""The memory of each class: it fills, it wraps around, it is drawn from, it survives a checkpoint."""
+"""The memory of each class: it fills, it wraps around, it is drawn from, it survives a
+checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from attnfd_ray.distill.class_queue import ClassQueue
 
 
 def numbered(*rows: tuple[int | None, ...]) -> tuple[Tensor, Tensor]:
-    """Return entries of one channel, a row of them with one for each class, None where there is none."""
+    """Return entries of one channel, a row of them with one for each class, None where there is
+    none."""
     entries = torch.tensor([[0.0 if value is None else value for value in row] for row in rows])
     present = torch.tensor([[value is not None for value in row] for row in rows])
     return entries[:, :, None], present
@@ -75,7 +77,9 @@ def test_the_same_is_drawn_after_a_round_trip_through_its_state_and_reseeding() 
     assert held(first) == held(second)
 
 
-def test_all_workers_hold_what_any_of_them_pushed_in_the_order_of_their_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_workers_hold_what_any_of_them_pushed_in_the_order_of_their_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def gathered(parts: list[Tensor], sent: Tensor) -> None:
         parts[0].copy_(sent)
         parts[1].copy_(sent + 5 if sent.is_floating_point() else 1 - sent)

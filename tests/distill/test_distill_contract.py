@@ -15,19 +15,22 @@ from torch.nn import functional as F
 from attnfd_ray import registry
 from attnfd_ray.config.schema import MethodSettings, ModelSettings
 from attnfd_ray.distill.batch_sums import BatchSums
-from attnfd_ray.distill.method import Networks, Norm
+from attnfd_ray.distill.method import BatchNormStats, Networks
 from attnfd_ray.models import SegmentationModel, TapRecorder, build_model
 
 NUM_CLASSES = 5
 METHODS = sorted(registry.TABLES["method"])
-WEIGHTED = [name for name in METHODS if "loss_weight" in registry.load("method", name).Settings.model_fields]
+WEIGHTED = [
+    name for name in METHODS if "loss_weight" in registry.load("method", name).Settings.model_fields
+]
 # what has no default
 NEEDED = {"sum": {"terms": [{"name": "kd", "weight": 1}, {"name": "cwd_feature", "weight": 50}]}}
 # under whose names the terms are, where not the method's own
 HEADS = {"sum": {"kd", "cwd_feature"}}
 # settings with which equal features have the distance 0, connectors aside
 NO_GATES = {"student_gate": "identity", "teacher_gate": "identity", "train_channel_mlp": True}
-# whose connectors are not all that stands between equal features: a generator fills in what a mask took away
+# whose connectors are not all that stands between equal features: a generator fills in what a mask
+# took away
 NEVER_EQUAL = {"mgd"}
 EQUAL = {name: NO_GATES for name in METHODS if name.startswith("attnfd")}
 
@@ -35,7 +38,9 @@ EQUAL = {name: NO_GATES for name in METHODS if name.startswith("attnfd")}
 @cache
 def network(width: float) -> SegmentationModel:
     torch.manual_seed(int(8 * width))
-    return build_model(ModelSettings(backbone="resnet18", width=width), num_classes=NUM_CLASSES).eval()
+    return build_model(
+        ModelSettings(backbone="resnet18", width=width), num_classes=NUM_CLASSES
+    ).eval()
 
 
 def student_network() -> SegmentationModel:
@@ -70,10 +75,14 @@ class Case:
     kind: Any
 
     def settings(self, **changes: Any) -> MethodSettings:
-        settings: MethodSettings = self.kind.Settings.model_validate(NEEDED.get(self.name, {}) | changes)
+        settings: MethodSettings = self.kind.Settings.model_validate(
+            NEEDED.get(self.name, {}) | changes
+        )
         return settings
 
-    def make(self, seed: int = 0, student: SegmentationModel | None = None, **changes: Any) -> nn.Module:
+    def make(
+        self, seed: int = 0, student: SegmentationModel | None = None, **changes: Any
+    ) -> nn.Module:
         """Make it between `student`, or the narrow one, and the teacher."""
         networks = Networks(
             student_channels=(student or student_network()).tap_channels(),
@@ -91,15 +100,22 @@ class Case:
         return taps
 
     def student(self) -> dict[str, Tensor]:
-        return {tap: feature.requires_grad_() for tap, feature in features(student_network(), self.taps).items()}
+        return {
+            tap: feature.requires_grad_()
+            for tap, feature in features(student_network(), self.taps).items()
+        }
 
     def teacher(self) -> dict[str, Tensor]:
         return features(teacher_network(), self.taps) if self.kind.needs_teacher else {}
 
 
-def norms(model: SegmentationModel) -> dict[str, Norm]:
+def norms(model: SegmentationModel) -> dict[str, BatchNormStats]:
     found = {tap: model.last_norm(tap) for tap in model.taps}
-    return {tap: Norm(scale=norm.weight.detach(), shift=norm.bias.detach()) for tap, norm in found.items() if norm}
+    return {
+        tap: BatchNormStats(scale=norm.weight.detach(), shift=norm.bias.detach())
+        for tap, norm in found.items()
+        if norm
+    }
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:
@@ -125,9 +141,14 @@ def test_the_table_is_not_empty() -> None:
 class TestEveryMethod:
     def test_its_settings_survive_a_round_trip_and_carry_its_name(self, case: Case) -> None:
         assert case.settings().name == case.name
-        assert case.kind.Settings.model_validate(case.settings().model_dump(mode="json")) == case.settings()
+        assert (
+            case.kind.Settings.model_validate(case.settings().model_dump(mode="json"))
+            == case.settings()
+        )
 
-    def test_it_wants_taps_that_networks_have_and_a_teacher_only_if_it_listens_to_one(self, case: Case) -> None:
+    def test_it_wants_taps_that_networks_have_and_a_teacher_only_if_it_listens_to_one(
+        self, case: Case
+    ) -> None:
         assert set(case.taps) <= set(student_network().taps)
         assert len(set(case.taps)) == len(case.taps)
         if case.kind.needs_teacher:
@@ -142,12 +163,18 @@ class TestEveryMethod:
             assert term.shape == ()
             assert term.isfinite()
 
-    def test_every_parameter_that_learns_gets_a_gradient_and_so_does_the_student(self, case: Case) -> None:
+    def test_every_parameter_that_learns_gets_a_gradient_and_so_does_the_student(
+        self, case: Case
+    ) -> None:
         method, student = case.make().train(), case.student()
         loss = total(method(student, case.teacher(), labels()))
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
-        learning = {name: parameter for name, parameter in method.named_parameters() if parameter.requires_grad}
+        learning = {
+            name: parameter
+            for name, parameter in method.named_parameters()
+            if parameter.requires_grad
+        }
         for name, tensor in (learning | student).items():
             assert tensor.grad is not None, name
             assert tensor.grad.isfinite().all(), name
@@ -162,18 +189,26 @@ class TestEveryMethod:
 
     def test_it_is_the_same_after_a_round_trip_through_its_state(self, case: Case) -> None:
         first, second = case.make(seed=1), case.make(seed=2)
-        first.train()(case.student(), case.teacher(), labels())  # moves whatever statistics there are
+        first.train()(
+            case.student(), case.teacher(), labels()
+        )  # moves whatever statistics there are
         second.load_state_dict(first.state_dict())
-        terms, again = (seeded(method.eval(), case.student(), case.teacher(), labels()) for method in (first, second))
+        terms, again = (
+            seeded(method.eval(), case.student(), case.teacher(), labels())
+            for method in (first, second)
+        )
         assert terms.keys() == again.keys()
         assert all(torch.equal(term, again[name]) for name, term in terms.items())
 
     def test_its_terms_do_not_depend_on_how_the_batch_is_cut_unless_it_says_that_the_cut_matters(
         self, case: Case
     ) -> None:
-        # in eval mode: what a BatchNorm of the method makes of a part is not what it makes of the whole
+        # in eval mode: what a BatchNorm of the method makes of a part is not what it makes of the
+        # whole
         method, student, teacher = case.make().eval(), case.student(), case.teacher()
-        whole = {name: term.item() for name, term in seeded(method, student, teacher, labels()).items()}
+        whole = {
+            name: term.item() for name, term in seeded(method, student, teacher, labels()).items()
+        }
         pieced = dict.fromkeys(whole, 0.0)
         sums, parts = BatchSums(lambda total: total, num_workers=1), (slice(0, 1), slice(1, 4))
         cuts = [[{tap: feature[part] for tap, feature in given.items()} for given in (student, teacher)]
@@ -203,8 +238,12 @@ class TestEveryMethod:
         for module in method.modules():
             if isinstance(connectors := getattr(module, "connectors", None), nn.ModuleDict):
                 connectors.update({layer: nn.Identity() for layer in connectors})
-        noise = {tap: feature + torch.randn_like(feature) for tap, feature in case.teacher().items()}
-        equal, unlike = (seeded(method, side, case.teacher(), labels()) for side in (case.teacher(), noise))
+        noise = {
+            tap: feature + torch.randn_like(feature) for tap, feature in case.teacher().items()
+        }
+        equal, unlike = (
+            seeded(method, side, case.teacher(), labels()) for side in (case.teacher(), noise)
+        )
         # float32; and some published forms add a little to a norm, so that equal is not quite equal
         assert all(abs(term.item()) <= 1e-4 * unlike[name].item() for name, term in equal.items())
 
@@ -213,13 +252,17 @@ class TestEveryMethod:
         self, case: Case, size: tuple[int, int]
     ) -> None:
         student = {
-            tap: F.interpolate(feature.detach(), size).requires_grad_() for tap, feature in case.student().items()
+            tap: F.interpolate(feature.detach(), size).requires_grad_()
+            for tap, feature in case.student().items()
         }
         loss = total(case.make().train()(student, case.teacher(), labels()))
         assert loss.isfinite()
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
-        assert all(feature.grad is not None and feature.grad.isfinite().all() for feature in student.values())
+        assert all(
+            feature.grad is not None and feature.grad.isfinite().all()
+            for feature in student.values()
+        )
 
     @pytest.mark.parametrize("case", WEIGHTED, indirect=True)
     def test_its_terms_grow_with_its_loss_weight(self, case: Case) -> None:
@@ -228,13 +271,18 @@ class TestEveryMethod:
             for weight in (1.0, 3.0)
         )
         assert light.keys() == heavy.keys()
-        assert all(heavy[name].item() == pytest.approx(3 * light[name].item(), rel=1e-5) for name in light)  # float32
+        assert all(
+            heavy[name].item() == pytest.approx(3 * light[name].item(), rel=1e-5) for name in light
+        )  # float32
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_it_is_finite_at_half_precision(self, case: Case, dtype: torch.dtype) -> None:
         method = case.make().train()
         with torch.autocast("cpu", dtype=dtype):
-            student = {tap: feature.detach().to(dtype).requires_grad_() for tap, feature in case.student().items()}
+            student = {
+                tap: feature.detach().to(dtype).requires_grad_()
+                for tap, feature in case.student().items()
+            }
             teacher = {tap: feature.to(dtype) for tap, feature in case.teacher().items()}
             loss = total(method(student, teacher, labels()))
         assert loss.isfinite()

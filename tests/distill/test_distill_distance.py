@@ -27,7 +27,9 @@ def batch_of(num_images: int, *values: float) -> Tensor:
 
 def test_the_image_norm_is_the_mean_over_images_of_what_a_pencil_gives() -> None:
     student, teacher = batch_of(3, 1, 0, 1, 2, 3, 4), batch_of(3, 0, 1, -1, -2, 6, 8)
-    assert normalised_distance(student, teacher, norm="image").item() == pytest.approx((2 + 4 + 0) / 3, abs=1e-15)
+    assert normalised_distance(student, teacher, norm="image").item() == pytest.approx(
+        (2 + 4 + 0) / 3, abs=1e-15
+    )
 
 
 @both_norms
@@ -45,26 +47,36 @@ def test_scaling_either_side_changes_nothing(norm: Norm) -> None:
     expected = normalised_distance(student, teacher, norm=norm).item()
     for factor in (1e-3, 7.0, 1e4):
         # scaling rounds each number once, in the 16th digit
-        assert normalised_distance(factor * student, teacher, norm=norm).item() == pytest.approx(expected, rel=1e-12)
-        assert normalised_distance(student, factor * teacher, norm=norm).item() == pytest.approx(expected, rel=1e-12)
+        assert normalised_distance(factor * student, teacher, norm=norm).item() == pytest.approx(
+            expected, rel=1e-12
+        )
+        assert normalised_distance(student, factor * teacher, norm=norm).item() == pytest.approx(
+            expected, rel=1e-12
+        )
 
 
 def test_the_two_norms_are_one_for_a_single_image() -> None:
     student, teacher = features(0, shape=(1, 4, 5, 6)), features(1, shape=(1, 4, 5, 6))
     image, batch = (normalised_distance(student, teacher, norm=norm) for norm in ("image", "batch"))
-    assert image.item() == pytest.approx(batch.item(), rel=1e-12)  # float64, computed in another way
+    assert image.item() == pytest.approx(
+        batch.item(), rel=1e-12
+    )  # float64, computed in another way
 
 
 def test_the_batch_norm_is_one_number_for_all_images_together() -> None:
     student, teacher = batch_of(2, 3, 4, 0, 0), batch_of(2, 0, 0, 5, 12)
     assert normalised_distance(student, teacher, norm="batch").item() == pytest.approx(2, abs=1e-15)
     student, teacher = batch_of(2, 1, 2, 3, 4), batch_of(2, 4, 3, 2, 1)
-    assert normalised_distance(student, teacher, norm="batch").item() == pytest.approx(2 - 2 * 20 / 30, abs=1e-15)
+    assert normalised_distance(student, teacher, norm="batch").item() == pytest.approx(
+        2 - 2 * 20 / 30, abs=1e-15
+    )
 
 
 def test_an_image_with_features_near_zero_gets_no_large_gradient_from_the_batch_norm() -> None:
     student, teacher = features(0), features(1)
-    student[0] *= 1e-6  # what a BatchNorm before it allows: it fixes the energy of a batch, not of an image
+    student[0] *= (
+        1e-6  # what a BatchNorm before it allows: it fixes the energy of a batch, not of an image
+    )
     sizes = {}
     for norm in ("image", "batch"):
         quiet = student.clone().requires_grad_()
@@ -82,7 +94,9 @@ def test_the_image_norm_does_not_depend_on_how_a_batch_is_cut(sizes: list[int]) 
     parts = zip(torch.split(student, sizes), torch.split(teacher, sizes), strict=True)
     mean = sum(len(s) * normalised_distance(s, t, norm="image").item() for s, t in parts) / 6
     # float64, added in another order
-    assert normalised_distance(student, teacher, norm="image").item() == pytest.approx(mean, rel=1e-12)
+    assert normalised_distance(student, teacher, norm="image").item() == pytest.approx(
+        mean, rel=1e-12
+    )
 
 
 @both_norms
@@ -105,7 +119,9 @@ def test_a_map_of_zeros_gives_numbers_and_not_nan(silent: str, norm: Norm) -> No
 
 @both_norms
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_features_are_squared_in_single_precision(dtype: torch.dtype, norm: Norm) -> None:
+def test_half_precision_features_are_squared_in_single_precision(
+    dtype: torch.dtype, norm: Norm
+) -> None:
     # squares of 1e4 are past float16's 65504, and so is their sum
     student, teacher = (1e4 * features(seed).to(dtype) for seed in (0, 1))
     student.requires_grad_()

@@ -1,4 +1,5 @@
-"""Taps of two networks that were not made for each other: the table of what there is, and modules by tap."""
+"""Taps of two networks that were not made for each other: the table of what there is, and modules
+by tap."""
 
 from __future__ import annotations
 
@@ -33,14 +34,18 @@ def build(layers: list[str], teacher: dict[str, Any] = TEACHER) -> tuple[Any, tu
     torch.manual_seed(0)
     student = build_model(settings.student, num_classes=4)
     return build_method(
-        settings, student, FrozenTeacher(build_model(ModelSettings.model_validate(teacher), num_classes=4))
+        settings,
+        student,
+        FrozenTeacher(build_model(ModelSettings.model_validate(teacher), num_classes=4)),
     )
 
 
 def test_channels_that_differ_are_bridged() -> None:
     method, taps = build(["stage1", "stage4", "decoder"])
     assert taps == ("stage1", "stage4", "decoder")
-    widths = {layer: connector[0].weight.shape[:2] for layer, connector in method.connectors.items()}
+    widths = {
+        layer: connector[0].weight.shape[:2] for layer, connector in method.connectors.items()
+    }
     assert widths == {"stage1": (16, 24), "stage4": (128, 960), "decoder": (64, 128)}
 
 
@@ -65,21 +70,33 @@ def test_a_tap_that_one_side_lacks_is_told_with_the_taps_of_both() -> None:
 def test_a_modules_path_that_only_one_side_has_is_told_alike() -> None:
     with pytest.raises(ConfigError) as caught:
         build(["backbone.layer4"])
-    assert caught.value.problems[0].startswith("the student has no tap 'backbone.layer4'; there are modules' paths")
+    assert caught.value.problems[0].startswith(
+        "the student has no tap 'backbone.layer4'; there are modules' paths"
+    )
     with pytest.raises(ConfigError) as caught:
         build(["classifier.cbr"])
-    assert caught.value.problems[0].startswith("the teacher has no tap 'classifier.cbr'; there are modules' paths")
+    assert caught.value.problems[0].startswith(
+        "the teacher has no tap 'classifier.cbr'; there are modules' paths"
+    )
 
 
 def test_a_name_nearly_right_is_told_with_what_was_meant() -> None:
-    with pytest.raises(ConfigError, match=r"^the student has no tap 'stage44'; did you mean 'stage4'\? there are"):
+    with pytest.raises(
+        ConfigError, match=r"^the student has no tap 'stage44'; did you mean 'stage4'\? there are"
+    ):
         build(["stage44"], teacher=STUDENT)
 
 
 def test_modules_by_tap_take_any_modules_path() -> None:
-    modules = TapModuleDict({"encoder.layer2": nn.Identity(), "stage4": nn.ReLU(), "encoder[2]": nn.Sigmoid()})
+    modules = TapModuleDict(
+        {"encoder.layer2": nn.Identity(), "stage4": nn.ReLU(), "encoder[2]": nn.Sigmoid()}
+    )
     assert [tap for tap, _ in modules.items()] == ["encoder.layer2", "stage4", "encoder[2]"]
     assert isinstance(modules["encoder.layer2"], nn.Identity)
     assert isinstance(modules["stage4"], nn.ReLU)
     # names without dots are kept as they are, so files of before still fit
-    assert [name for name, _ in modules.named_children()] == ["encoder/layer2", "stage4", "encoder[2]"]
+    assert [name for name, _ in modules.named_children()] == [
+        "encoder/layer2",
+        "stage4",
+        "encoder[2]",
+    ]

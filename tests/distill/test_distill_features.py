@@ -1,4 +1,5 @@
-"""FitNet, attention transfer, channel-wise and angular distillation of features: by hand, and what changes nothing."""
+"""FitNet, attention transfer, channel-wise and angular distillation of features: by hand, and what
+changes nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from attnfd_ray.distill.method import Method, Networks
 
 LABELS = torch.zeros(2, 1, 1, dtype=torch.long)
 LAYERS = ["aspp", "decoder"]
-CHANNELS = Networks(student_channels={"aspp": 3, "decoder": 4}, teacher_channels={"aspp": 6, "decoder": 4})
+CHANNELS = Networks(
+    student_channels={"aspp": 3, "decoder": 4}, teacher_channels={"aspp": 6, "decoder": 4}
+)
 SAME = Networks(student_channels={"aspp": 2}, teacher_channels={"aspp": 2})
 METHODS = ["fitnet", "at", "cwd_feature", "lad", "pad", "cad", "naive"]
 
@@ -40,7 +43,10 @@ def without_connectors(name: str) -> Method:
 
 def features(channels: Any, seed: int) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(seed)
-    return {layer: torch.randn((2, n, 3, 5), generator=rng, dtype=torch.float64) for layer, n in channels.items()}
+    return {
+        layer: torch.randn((2, n, 3, 5), generator=rng, dtype=torch.float64)
+        for layer, n in channels.items()
+    }
 
 
 def value(name: str, student: list[Any], teacher: list[Any]) -> float:
@@ -57,20 +63,25 @@ def value(name: str, student: list[Any], teacher: list[Any]) -> float:
 @pytest.mark.parametrize("name", ["fitnet", "naive"])
 def test_raw_features_by_hand(name: str) -> None:
     # differences 1, 2, 3, 4
-    assert value(name, [[[[1, 2]], [[3, 4]]]], [[[[0, 0]], [[6, 8]]]]) == pytest.approx((1 + 4 + 9 + 16) / 4)
+    assert value(name, [[[[1, 2]], [[3, 4]]]], [[[[0, 0]], [[6, 8]]]]) == pytest.approx(
+        (1 + 4 + 9 + 16) / 4
+    )
 
 
 def test_attention_transfer_by_hand() -> None:
-    # the student is active at the first of two positions, (1, 0); the teacher's mean squares over channels are (3, 4),
-    # which as a unit vector is (3/5, 4/5)
+    # the student is active at the first of two positions, (1, 0); the teacher's mean squares over
+    # channels are (3, 4), which as a unit vector is (3/5, 4/5)
     student = torch.tensor([[[[7.0, 0.0]]]])
     teacher = torch.tensor([[[[math.sqrt(6), math.sqrt(8)]], [[0.0, 0.0]]]])
     expected = ((1 - 3 / 5) ** 2 + (4 / 5) ** 2) / 2
-    assert attention_distance(student, teacher).item() == pytest.approx(expected, rel=1e-6)  # float32
+    assert attention_distance(student, teacher).item() == pytest.approx(
+        expected, rel=1e-6
+    )  # float32
 
 
 def test_pixel_wise_angular_distance_by_hand() -> None:
-    # pixel 1: (3, 4) and (4, 3), so (.6, .8) and (.8, .6); pixel 2: (0, 5) and (1, 0), at right angles
+    # pixel 1: (3, 4) and (4, 3), so (.6, .8) and (.8, .6); pixel 2: (0, 5) and (1, 0), at right
+    # angles
     expected = ((0.2**2 + 0.2**2) + 2) / 2
     assert value("pad", [[[[3, 0]], [[4, 5]]]], [[[[4, 1]], [[3, 0]]]]) == pytest.approx(expected)
 
@@ -91,7 +102,8 @@ def test_layer_wise_angular_distance_by_hand() -> None:
 
 
 def test_channel_wise_divergence_of_features_by_hand() -> None:
-    # at temperature 4: the teacher looks at positions with (3/4, 1/4), the student with (1/2, 1/2); then both alike
+    # at temperature 4: the teacher looks at positions with (3/4, 1/4), the student with (1/2, 1/2);
+    # then both alike
     divergence = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     student, teacher = [[[[0, 0]], [[9, 1]]]], [[[[4 * math.log(3), 0]], [[9, 1]]]]
     assert value("cwd_feature", student, teacher) == pytest.approx(4**2 * divergence / 2)
@@ -104,11 +116,20 @@ def test_channel_wise_divergence_of_features_by_hand() -> None:
 def test_lad_is_attnfd_without_gates(training: bool) -> None:
     lad = make("lad").train(training)
     attnfd = AttnFD(
-        AttnFD.Settings(layers=LAYERS, loss_weight=1, norm="batch", student_gate="identity", teacher_gate="identity"),
+        AttnFD.Settings(
+            layers=LAYERS,
+            loss_weight=1,
+            norm="batch",
+            student_gate="identity",
+            teacher_gate="identity",
+        ),
         CHANNELS,
     )
     attnfd.double().train(training).connectors = copy.deepcopy(lad.connectors)
-    student, teacher = features(CHANNELS.student_channels, 1), features(CHANNELS.teacher_channels, 2)
+    student, teacher = (
+        features(CHANNELS.student_channels, 1),
+        features(CHANNELS.teacher_channels, 2),
+    )
     ours, theirs = (list(method(student, teacher, LABELS).values()) for method in (lad, attnfd))
     assert [term.item() for term in ours] == [term.item() for term in theirs]
 
@@ -123,7 +144,8 @@ def test_scaling_the_students_features_changes_nothing(name: str) -> None:
     method = without_connectors(name)
     student, teacher = features(SAME.student_channels, 1), features(SAME.teacher_channels, 2)
     plain, scaled = (
-        method({"aspp": factor * student["aspp"]}, teacher, LABELS)[f"{name}/aspp"].item() for factor in (1, 7)
+        method({"aspp": factor * student["aspp"]}, teacher, LABELS)[f"{name}/aspp"].item()
+        for factor in (1, 7)
     )
     assert plain > 1e-3
     assert scaled == pytest.approx(plain, rel=1e-9)  # float64
@@ -131,8 +153,13 @@ def test_scaling_the_students_features_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["fitnet", "naive"])
 def test_scaling_raw_features_changes_their_distance(name: str) -> None:
-    student, teacher = features(SAME.student_channels, 1)["aspp"], features(SAME.teacher_channels, 2)["aspp"]
-    assert squared_error(2 * student, 2 * teacher).item() == pytest.approx(4 * squared_error(student, teacher).item())
+    student, teacher = (
+        features(SAME.student_channels, 1)["aspp"],
+        features(SAME.teacher_channels, 2)["aspp"],
+    )
+    assert squared_error(2 * student, 2 * teacher).item() == pytest.approx(
+        4 * squared_error(student, teacher).item()
+    )
 
 
 def test_channel_wise_divergence_does_not_mind_a_shift_of_each_channel() -> None:
@@ -140,7 +167,8 @@ def test_channel_wise_divergence_does_not_mind_a_shift_of_each_channel() -> None
     student, teacher = features(SAME.student_channels, 1), features(SAME.teacher_channels, 2)
     shift = torch.tensor([3.0, -8.0], dtype=torch.float64)[:, None, None]
     plain, shifted = (
-        method({"aspp": student["aspp"] + by}, teacher, LABELS)["cwd_feature/aspp"].item() for by in (0, shift)
+        method({"aspp": student["aspp"] + by}, teacher, LABELS)["cwd_feature/aspp"].item()
+        for by in (0, shift)
     )
     assert shifted == pytest.approx(plain, rel=1e-9)  # float64
 
@@ -171,7 +199,9 @@ def parts(module: nn.Module) -> list[str]:
         ("naive", ["Conv2d", "BatchNorm2d"], ["Conv2d", "BatchNorm2d"]),
     ],
 )
-def test_a_method_has_the_connectors_it_was_published_with(name: str, widened: list[str], kept: list[str]) -> None:
+def test_a_method_has_the_connectors_it_was_published_with(
+    name: str, widened: list[str], kept: list[str]
+) -> None:
     method: Any = make(name)
     assert parts(method.connectors["aspp"]) == widened
     assert parts(method.connectors["decoder"]) == kept
@@ -181,7 +211,9 @@ def test_a_method_has_the_connectors_it_was_published_with(name: str, widened: l
 @pytest.mark.parametrize("name", METHODS)
 def test_each_layer_is_a_term(name: str) -> None:
     method = make(name)
-    terms = method(features(CHANNELS.student_channels, 1), features(CHANNELS.teacher_channels, 2), LABELS)
+    terms = method(
+        features(CHANNELS.student_channels, 1), features(CHANNELS.teacher_channels, 2), LABELS
+    )
     assert list(terms) == [f"{name}/aspp", f"{name}/decoder"]
     assert registry.load("method", name).taps(method.settings) == ("aspp", "decoder")
 
@@ -189,10 +221,18 @@ def test_each_layer_is_a_term(name: str) -> None:
 def test_the_published_weights_are_the_defaults_where_there_are_any() -> None:
     weights = {name: registry.load("method", name).Settings().loss_weight for name in METHODS}
     assert (weights["fitnet"], weights["at"], weights["cwd_feature"]) == (10, 10_000, 50)
-    assert weights["lad"] == 10  # the published loss and its cross-entropy are both divided by the batch
+    assert (
+        weights["lad"] == 10
+    )  # the published loss and its cross-entropy are both divided by the batch
     layers = {name: registry.load("method", name).Settings().layers for name in METHODS}
     assert layers["fitnet"] == layers["at"] == layers["cwd_feature"] == ["decoder"]
-    assert layers["lad"] == layers["pad"] == layers["cad"] == layers["naive"] == ["stage4", "aspp", "decoder"]
+    assert (
+        layers["lad"]
+        == layers["pad"]
+        == layers["cad"]
+        == layers["naive"]
+        == ["stage4", "aspp", "decoder"]
+    )
 
 
 @pytest.mark.parametrize("name", [*METHODS, "ofd"])
@@ -205,6 +245,8 @@ def test_the_published_weights_are_the_defaults_where_there_are_any() -> None:
         ({"name": "kd"}, "Input should be"),
     ],
 )
-def test_settings_out_of_range_are_refused(name: str, changes: dict[str, Any], problem: str) -> None:
+def test_settings_out_of_range_are_refused(
+    name: str, changes: dict[str, Any], problem: str
+) -> None:
     with pytest.raises(ValidationError, match=problem):
         registry.load("method", name).Settings(**changes)

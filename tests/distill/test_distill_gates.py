@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnfd_ray.distill.cbam import CBAM, ChannelGate, Form, FrozenGate, ParameterFreeGate, SpatialGate
+from attnfd_ray.distill.cbam import (
+    CBAM,
+    ChannelGate,
+    Form,
+    FrozenGate,
+    ParameterFreeGate,
+    SpatialGate,
+)
 from attnfd_ray.distill.gates import student_gate, teacher_gate
 from attnfd_ray.errors import CheckpointError
 
@@ -29,7 +36,11 @@ def features(channels: int, *, seed: int = 0, num_images: int = 2) -> Tensor:
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher's file with the attention gates of the released ResNet-101, and little else."""
     rng = torch.Generator().manual_seed(3)
-    shapes = {key: shape for key, shape in json.loads(KEYS.read_text())["resnet101"].items() if ".cbam." in key}
+    shapes = {
+        key: shape
+        for key, shape in json.loads(KEYS.read_text())["resnet101"].items()
+        if ".cbam." in key
+    }
     assert len(shapes) == 30
     state: dict[str, Tensor] = {"backbone.conv1.weight": torch.zeros(64, 3, 7, 7)}
     for key, shape in shapes.items():
@@ -68,12 +79,20 @@ def test_the_parameter_free_gate_is_what_a_pencil_gives() -> None:
     low, high = mask(1.5 + 3), mask(-1 + 0)  # a channel's mean + its largest
     first, second = [0 * low, 1 * low, 2 * low, 3 * low], [-4 * high, 0.0, 0.0, 0.0]
     pixels = [mask(max(a, b) + (a + b) / 2) for a, b in zip(first, second, strict=True)]
-    expected = [[value * pixel for value, pixel in zip(row, pixels, strict=True)] for row in (first, second)]
-    refined = ParameterFreeGate(FORM)(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]], [[-4.0, 0.0], [0.0, 0.0]]]]))
-    assert refined.flatten().tolist() == pytest.approx([*expected[0], *expected[1]], rel=1e-6)  # float32
+    expected = [
+        [value * pixel for value, pixel in zip(row, pixels, strict=True)] for row in (first, second)
+    ]
+    refined = ParameterFreeGate(FORM)(
+        torch.tensor([[[[0.0, 1.0], [2.0, 3.0]], [[-4.0, 0.0], [0.0, 0.0]]]])
+    )
+    assert refined.flatten().tolist() == pytest.approx(
+        [*expected[0], *expected[1]], rel=1e-6
+    )  # float32
 
 
-@pytest.mark.parametrize("gate", [CBAM(8, FORM), ParameterFreeGate(FORM)], ids=["cbam", "parameter-free"])
+@pytest.mark.parametrize(
+    "gate", [CBAM(8, FORM), ParameterFreeGate(FORM)], ids=["cbam", "parameter-free"]
+)
 def test_a_gate_only_ever_makes_features_smaller(gate: nn.Module) -> None:
     given = features(8)
     refined = gate(given)
@@ -82,13 +101,21 @@ def test_a_gate_only_ever_makes_features_smaller(gate: nn.Module) -> None:
     assert (refined.sign() == given.sign()).all()
 
 
-@pytest.mark.parametrize(("channels", "ratio", "hidden"), [(64, 16, 4), (64, 64, 1), (8, 16, 1), (2048, 1, 2048)])
-def test_a_channel_gate_has_a_hidden_channel_at_least(channels: int, ratio: int, hidden: int) -> None:
+@pytest.mark.parametrize(
+    ("channels", "ratio", "hidden"), [(64, 16, 4), (64, 64, 1), (8, 16, 1), (2048, 1, 2048)]
+)
+def test_a_channel_gate_has_a_hidden_channel_at_least(
+    channels: int, ratio: int, hidden: int
+) -> None:
     assert CBAM(channels, Form(reduction_ratio=ratio)).channel.mlp[0].out_features == hidden
 
 
-@pytest.mark.parametrize(("kind", "has_weights"), [("learned", True), ("parameter_free", False), ("identity", False)])
-def test_the_gates_of_the_student_learn_where_they_have_weights(kind: str, has_weights: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "has_weights"), [("learned", True), ("parameter_free", False), ("identity", False)]
+)
+def test_the_gates_of_the_student_learn_where_they_have_weights(
+    kind: str, has_weights: bool
+) -> None:
     gate = student_gate(kind, 16, FORM)
     parameters = list(gate.parameters())
     assert bool(parameters) == has_weights
@@ -97,7 +124,9 @@ def test_the_gates_of_the_student_learn_where_they_have_weights(kind: str, has_w
 
 @pytest.mark.parametrize("batch_statistics", [False, True])
 @pytest.mark.parametrize("kind", TEACHER_GATES)
-def test_no_gate_of_the_teacher_moves_or_passes_a_gradient(kind: str, batch_statistics: bool, released: Path) -> None:
+def test_no_gate_of_the_teacher_moves_or_passes_a_gradient(
+    kind: str, batch_statistics: bool, released: Path
+) -> None:
     gate = make(kind, 256, layer="aspp", file=released, batch_statistics=batch_statistics)
     parent = nn.Sequential(gate).train()
     before = {name: tensor.clone() for name, tensor in parent.state_dict().items()}
@@ -111,7 +140,9 @@ def test_no_gate_of_the_teacher_moves_or_passes_a_gradient(kind: str, batch_stat
 
 
 @pytest.mark.parametrize("batch_statistics", [False, True])
-def test_a_random_gate_depends_on_its_seed_alone_and_leaves_the_global_generator_alone(batch_statistics: bool) -> None:
+def test_a_random_gate_depends_on_its_seed_alone_and_leaves_the_global_generator_alone(
+    batch_statistics: bool,
+) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
     gate = make("random_frozen", seed=5, batch_statistics=batch_statistics)
@@ -126,29 +157,47 @@ def test_a_random_gate_depends_on_its_seed_alone_and_leaves_the_global_generator
 
 @pytest.mark.parametrize("batch_statistics", [False, True])
 @pytest.mark.parametrize("layer", PLACES)
-def test_a_released_gate_answers_as_its_weights_say(layer: str, batch_statistics: bool, released: Path) -> None:
+def test_a_released_gate_answers_as_its_weights_say(
+    layer: str, batch_statistics: bool, released: Path
+) -> None:
     state = torch.load(released)["state_dict"]
-    stored = {key: tensor for key, tensor in state.items() if key.startswith(f"{PLACES[layer]}.cbam.")}
+    stored = {
+        key: tensor for key, tensor in state.items() if key.startswith(f"{PLACES[layer]}.cbam.")
+    }
     weights = {key.partition(".cbam.")[2]: tensor.double() for key, tensor in stored.items()}
     given = features(R101_CHANNELS[layer]).double()
 
     def mlp(pooled_NC: Tensor) -> Tensor:
-        hidden = pooled_NC @ weights["ChannelGate.mlp.1.weight"].T + weights["ChannelGate.mlp.1.bias"]
-        out: Tensor = hidden.relu() @ weights["ChannelGate.mlp.3.weight"].T + weights["ChannelGate.mlp.3.bias"]
+        hidden = (
+            pooled_NC @ weights["ChannelGate.mlp.1.weight"].T + weights["ChannelGate.mlp.1.bias"]
+        )
+        out: Tensor = (
+            hidden.relu() @ weights["ChannelGate.mlp.3.weight"].T
+            + weights["ChannelGate.mlp.3.bias"]
+        )
         return out
 
     mask_NC = torch.sigmoid(mlp(given.mean((2, 3))) + mlp(given.amax((2, 3))))
     once = given * mask_NC[:, :, None, None]
     pooled_N2HW = torch.stack([once.amax(1), once.mean(1)], dim=1)
-    projected = nn.functional.conv2d(pooled_N2HW, weights["SpatialGate.spatial.conv.weight"], padding=3)
+    projected = nn.functional.conv2d(
+        pooled_N2HW, weights["SpatialGate.spatial.conv.weight"], padding=3
+    )
     mean, variance, scale, shift = (
-        weights[f"SpatialGate.spatial.bn.{name}"] for name in ("running_mean", "running_var", "weight", "bias")
+        weights[f"SpatialGate.spatial.bn.{name}"]
+        for name in ("running_mean", "running_var", "weight", "bias")
     )
     if batch_statistics:
         mean, variance = projected.mean(), projected.var(correction=0)
     expected = once * torch.sigmoid((projected - mean) / (variance + 1e-5).sqrt() * scale + shift)
 
-    gate = make("from_checkpoint", R101_CHANNELS[layer], layer=layer, file=released, batch_statistics=batch_statistics)
+    gate = make(
+        "from_checkpoint",
+        R101_CHANNELS[layer],
+        layer=layer,
+        file=released,
+        batch_statistics=batch_statistics,
+    )
     # float64 either way; only the order of sums differs
     torch.testing.assert_close(gate.double()(given), expected, rtol=1e-10, atol=1e-12)
 
@@ -159,7 +208,8 @@ def test_a_file_without_gates_is_refused_with_the_way_out(tmp_path: Path) -> Non
     with pytest.raises(CheckpointError) as caught:
         make("from_checkpoint", layer="aspp", file=path)
     assert str(caught.value) == (
-        f"{path}: holds no attention gate for layer 'aspp'; use teacher_gate: random_frozen or parameter_free"
+        f"{path}: holds no attention gate for layer 'aspp'; use teacher_gate: random_frozen or "
+        "parameter_free"
     )
 
 
@@ -167,7 +217,8 @@ def test_a_layer_the_released_networks_have_no_gate_for_is_refused(released: Pat
     with pytest.raises(CheckpointError) as caught:
         make("from_checkpoint", layer="stage2", file=released)
     assert str(caught.value) == (
-        f"{released}: holds no attention gate for layer 'stage2'; use teacher_gate: random_frozen or parameter_free"
+        f"{released}: holds no attention gate for layer 'stage2'; use teacher_gate: random_frozen "
+        "or parameter_free"
     )
 
 
@@ -183,12 +234,18 @@ def test_a_teacher_trained_here_has_no_gate_to_offer() -> None:
 def test_a_gate_of_another_size_is_refused(released: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         make("from_checkpoint", 512, layer="aspp", file=released)
-    assert str(caught.value) == f"{released}: its attention gate for 'aspp' does not fit 512 channels"
+    assert (
+        str(caught.value) == f"{released}: its attention gate for 'aspp' does not fit 512 channels"
+    )
 
 
 def test_a_student_gate_can_keep_its_channel_mlp_as_it_was_drawn() -> None:
     gate = student_gate("learned", 16, FORM, train_channel_mlp=False)
-    learning = {name.partition(".")[0] for name, parameter in gate.named_parameters() if parameter.requires_grad}
+    learning = {
+        name.partition(".")[0]
+        for name, parameter in gate.named_parameters()
+        if parameter.requires_grad
+    }
     assert learning == {"spatial"}
     spatial_alone = student_gate("learned", 16, Form(parts=("spatial",)), train_channel_mlp=False)
     assert all(parameter.requires_grad for parameter in spatial_alone.parameters())
@@ -217,7 +274,9 @@ def test_the_parts_of_a_parameter_free_gate_are_applied_in_their_order() -> None
     given = features(16)
     channel, spatial = (ParameterFreeGate(Form(parts=(part,))) for part in ("channel", "spatial"))  # type: ignore[arg-type]
     assert torch.equal(ParameterFreeGate(Form())(given), spatial(channel(given)))
-    assert torch.equal(ParameterFreeGate(Form(parts=("spatial", "channel")))(given), channel(spatial(given)))
+    assert torch.equal(
+        ParameterFreeGate(Form(parts=("spatial", "channel")))(given), channel(spatial(given))
+    )
     assert not torch.allclose(spatial(channel(given)), channel(spatial(given)))
     assert torch.equal(ParameterFreeGate(Form(parts=()))(given), given)
 
@@ -237,11 +296,15 @@ def test_a_gate_looks_at_what_its_pooling_says() -> None:
     louder[..., 0, 0] += 5  # the mean follows, and is put back
     louder -= (louder - given).mean((2, 3), keepdim=True)
     masks = [gate(each)[..., 2, 2] / each[..., 2, 2] for each in (given, louder)]
-    assert torch.allclose(*masks, atol=1e-6)  # float32: another maximum, the same mean, the same mask
+    assert torch.allclose(
+        *masks, atol=1e-6
+    )  # float32: another maximum, the same mean, the same mask
 
 
 @pytest.mark.parametrize("parts", [("channel",), ("spatial",), ("spatial", "channel")])
-def test_of_a_stored_gate_only_the_parts_asked_for_are_taken(parts: tuple[str, ...], released: Path) -> None:
+def test_of_a_stored_gate_only_the_parts_asked_for_are_taken(
+    parts: tuple[str, ...], released: Path
+) -> None:
     given = features(256)
     whole = make("from_checkpoint", 256, layer="aspp", file=released).get_submodule("gate")
     gate = make("from_checkpoint", 256, layer="aspp", file=released, form=Form(parts=parts))  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""The preset attnfd_release, number by number, on arrays that the released code wrote (tests/reference/README.md)."""
+"""The preset attnfd_release, number by number, on arrays that the released code wrote
+(tests/reference/README.md)."""
 
 from __future__ import annotations
 
@@ -30,17 +31,25 @@ TOLERANCE = 1e-9  # both sides are float64; only the order of their sums differs
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in np.load(REFERENCE / "attnfd_loss.npz").items()}
+    return {
+        name: torch.from_numpy(array)
+        for name, array in np.load(REFERENCE / "attnfd_loss.npz").items()
+    }
 
 
 @pytest.fixture
 def method(golden: Mapping[str, Tensor]) -> AttnFDRelease:
-    """The preset as its defaults make it, in train mode, with the gates and connectors of the arrays."""
+    """The preset as its defaults make it, in train mode, with the gates and connectors of the
+    arrays."""
     settings = AttnFDRelease.Settings()
     assert (settings.layers, settings.loss_weight) == (LAYERS, golden["lam"].item())
     networks = Networks(
-        student_channels={layer: golden[f"student_feature_{i}"].shape[1] for i, layer in enumerate(LAYERS)},
-        teacher_channels={layer: golden[f"teacher_feature_{i}"].shape[1] for i, layer in enumerate(LAYERS)},
+        student_channels={
+            layer: golden[f"student_feature_{i}"].shape[1] for i, layer in enumerate(LAYERS)
+        },
+        teacher_channels={
+            layer: golden[f"teacher_feature_{i}"].shape[1] for i, layer in enumerate(LAYERS)
+        },
     )
     method = AttnFDRelease(settings, networks).double().train()
     for i, layer in enumerate(LAYERS):
@@ -48,9 +57,14 @@ def method(golden: Mapping[str, Tensor]) -> AttnFDRelease:
             ("student", method.student_gates[layer]),
             ("teacher", method.teacher_gates[layer].get_submodule("gate")),
         ):
-            copy_into(gate, {ours: golden[f"{side}_{theirs}_{i}"] for ours, theirs in GATE_KEYS.items()})
+            copy_into(
+                gate, {ours: golden[f"{side}_{theirs}_{i}"] for ours, theirs in GATE_KEYS.items()}
+            )
         names = {"0.weight": "conv_weight", "1.weight": "bn_weight", "1.bias": "bn_bias"}
-        copy_into(method.connectors[layer], {ours: golden[f"connector_{theirs}_{i}"] for ours, theirs in names.items()})
+        copy_into(
+            method.connectors[layer],
+            {ours: golden[f"connector_{theirs}_{i}"] for ours, theirs in names.items()},
+        )
     return method
 
 
@@ -68,10 +82,14 @@ def features(golden: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:
 def test_the_loss_and_its_gradient_are_those_of_the_released_code(
     golden: Mapping[str, Tensor], method: AttnFDRelease
 ) -> None:
-    student = {layer: feature.requires_grad_() for layer, feature in features(golden, "student").items()}
+    student = {
+        layer: feature.requires_grad_() for layer, feature in features(golden, "student").items()
+    }
     terms = method(student, features(golden, "teacher"), LABELS)
     assert method.loss_over_batch_size
-    loss = torch.stack(list(terms.values())).sum() / len(LABELS)  # as the training loop divides every term
+    loss = torch.stack(list(terms.values())).sum() / len(
+        LABELS
+    )  # as the training loop divides every term
     loss.backward()  # type: ignore[no-untyped-call]
     assert list(terms) == [f"attnfd_release/{layer}" for layer in LAYERS]
     assert abs(loss.item() - golden["loss"].item()) < TOLERANCE

@@ -1,4 +1,5 @@
-"""ICKD: what its distance is worth on features small enough for a pencil, and what it does not depend on."""
+"""ICKD: what its distance is worth on features small enough for a pencil, and what it does not
+depend on."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ NETWORKS = Networks(student_channels={"decoder": 2}, teacher_channels={"decoder"
 
 
 def features(seed: int) -> Tensor:
-    return torch.randn((2, 3, 7, 5), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        (2, 3, 7, 5), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def channels(*rows: tuple[float, ...]) -> Tensor:
@@ -31,7 +34,9 @@ def test_a_distance_is_what_a_pencil_gives() -> None:
     # G = ((1, 0), (0, 4)): rows (1, 0) and (0, 1)
     teacher = channels((1, 0), (0, 2))
     expected = ((0.6 - 1) ** 2 + 0.8**2 + 0.6**2 + (0.8 - 1) ** 2) / 2
-    assert correlation_distance(student, teacher, grid=(1, 1)).item() == pytest.approx(expected, abs=1e-12)
+    assert correlation_distance(student, teacher, grid=(1, 1)).item() == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 def test_a_grid_takes_the_mean_over_its_patches() -> None:
@@ -74,19 +79,28 @@ def test_a_channel_that_is_zero_leaves_the_gradient_finite() -> None:
 def test_a_grid_finer_than_the_feature_is_refused_with_the_way_out() -> None:
     method = ICKD(ICKD.Settings(grid=(8, 5)), NETWORKS)
     with pytest.raises(ConfigError) as caught:
-        method({"decoder": torch.zeros(2, 2, 7, 5)}, {"decoder": torch.zeros(2, 3, 7, 5)}, torch.zeros(2, 28, 20))
+        method(
+            {"decoder": torch.zeros(2, 2, 7, 5)},
+            {"decoder": torch.zeros(2, 3, 7, 5)},
+            torch.zeros(2, 28, 20),
+        )
     assert str(caught.value) == (
-        "method.grid: [8, 5] patches of a feature of 7 x 5 pixels; needs a pixel a patch: lower method.grid or raise "
+        "method.grid: [8, 5] patches of a feature of 7 x 5 pixels; needs a pixel a patch: lower "
+        "method.grid or raise "
         "data.crop"
     )
 
 
 def test_what_learns_beside_the_student_is_the_connector() -> None:
-    learning = {name.partition(".")[0] for name, _ in ICKD(ICKD.Settings(), NETWORKS).named_parameters()}
+    learning = {
+        name.partition(".")[0] for name, _ in ICKD(ICKD.Settings(), NETWORKS).named_parameters()
+    }
     assert learning == {"connectors"}
 
 
-@pytest.mark.parametrize("changes", [{"grid": (0, 1)}, {"grid": (2,)}, {"loss_weight": -1}, {"layers": []}])
+@pytest.mark.parametrize(
+    "changes", [{"grid": (0, 1)}, {"grid": (2,)}, {"loss_weight": -1}, {"layers": []}]
+)
 def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ICKD.Settings(**changes)

@@ -1,4 +1,5 @@
-"""IFVD: what its distance is worth on features small enough for a pencil, and what it does not depend on."""
+"""IFVD: what its distance is worth on features small enough for a pencil, and what it does not
+depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from attnfd_ray.distill.method import Networks
 
 
 def features(seed: int, channels: int = 3) -> Tensor:
-    return torch.randn((2, channels, 4, 5), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        (2, channels, 4, 5), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def labels() -> Tensor:
@@ -32,7 +35,9 @@ def test_a_distance_is_what_a_pencil_gives() -> None:
     # class 0: mean (1, 0, 1): cosine 1 and 1
     teacher = row_of((1, 0, 1), (1, 0, 1), (0, 5, 0), (1, 2, 3))
     expected = ((1 - 0.6) ** 2 + (1 - 0.8) ** 2 + 0 + 0) / 4
-    assert variation_distance(student, teacher, given, num_classes=3).item() == pytest.approx(expected, abs=1e-12)
+    assert variation_distance(student, teacher, given, num_classes=3).item() == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 def test_an_ignored_pixel_has_no_error_and_no_gradient_but_counts() -> None:
@@ -43,7 +48,9 @@ def test_an_ignored_pixel_has_no_error_and_no_gradient_but_counts() -> None:
     ignored = (given == 255)[:, None].expand_as(student)
     assert (student.grad[ignored] == 0).all()
     other = torch.where(ignored, 50.0, student.detach())
-    assert variation_distance(other, teacher, given, num_classes=3).item() == pytest.approx(distance.item(), rel=1e-12)
+    assert variation_distance(other, teacher, given, num_classes=3).item() == pytest.approx(
+        distance.item(), rel=1e-12
+    )
     labelled = given != 255
     errors = (variation(student, given, 3) - variation(teacher, given, 3)).square()[labelled]
     assert distance.item() == pytest.approx(errors.sum().item() / given.numel(), rel=1e-12)
@@ -62,7 +69,9 @@ def test_prototypes_are_of_one_image_not_of_the_batch() -> None:
     student, teacher, given = features(0), features(1, channels=4), labels()
     whole = variation_distance(student, teacher, given, num_classes=3).item()
     alone = [
-        variation_distance(student[i : i + 1], teacher[i : i + 1], given[i : i + 1], num_classes=3).item()
+        variation_distance(
+            student[i : i + 1], teacher[i : i + 1], given[i : i + 1], num_classes=3
+        ).item()
         for i in range(2)
     ]
     assert whole == pytest.approx(sum(alone) / 2, rel=1e-12)
@@ -78,7 +87,9 @@ def test_scaling_the_student_changes_nothing_and_equals_have_no_distance() -> No
 
 
 def test_labels_of_the_images_are_brought_to_the_size_of_the_teacher() -> None:
-    networks = Networks(student_channels={"decoder": 3}, teacher_channels={"decoder": 4}, num_classes=3)
+    networks = Networks(
+        student_channels={"decoder": 3}, teacher_channels={"decoder": 4}, num_classes=3
+    )
     method = IFVD(IFVD.Settings(loss_weight=2), networks)
     large = labels().repeat_interleave(4, 1).repeat_interleave(4, 2)
     student, teacher = features(0), features(1, channels=4)

@@ -21,7 +21,9 @@ def test_labels_are_brought_to_the_size_of_a_feature_without_mixing_classes() ->
 
 
 def test_a_class_mean_is_taken_within_an_image_over_labelled_pixels() -> None:
-    features = torch.tensor([[[[1.0, 3.0, 100.0]], [[2.0, 6.0, 100.0]]], [[[5.0, 7.0, 9.0]], [[0.0, 0.0, 3.0]]]])
+    features = torch.tensor(
+        [[[[1.0, 3.0, 100.0]], [[2.0, 6.0, 100.0]]], [[[5.0, 7.0, 9.0]], [[0.0, 0.0, 3.0]]]]
+    )
     labels = torch.tensor([[[1, 1, 255]], [[0, 0, 2]]])
     means, counts = class_means(features, labels, num_classes=3)
     assert means.tolist() == [[[0, 0], [2, 4], [0, 0]], [[6, 0], [0, 0], [9, 3]]]
@@ -37,4 +39,6 @@ def test_class_means_agree_with_a_loop_over_classes() -> None:
     for image in range(3):
         for index in range(5):
             own = features[image][:, labels[image] == index]
-            assert means[image, index].tolist() == pytest.approx(own.mean(dim=1).tolist(), abs=1e-12)  # float64
+            assert means[image, index].tolist() == pytest.approx(
+                own.mean(dim=1).tolist(), abs=1e-12
+            )  # float64

@@ -33,7 +33,10 @@ def test_a_distance_is_a_sum_over_channels_and_pixels_and_a_mean_over_images() -
 
 def test_a_generator_is_two_convolutions_with_a_relu_between() -> None:
     generator = MaskedGenerator(1, 1, masked=0)
-    for convolution, centre, bias in ((generator.align, 2.0, 1.0), (generator.generate[0], -1.0, 3.0)):
+    for convolution, centre, bias in (
+        (generator.align, 2.0, 1.0),
+        (generator.generate[0], -1.0, 3.0),
+    ):
         assert isinstance(convolution, nn.Conv2d)
         nn.init.dirac_(convolution.weight)
         convolution.weight.data *= centre
@@ -42,7 +45,8 @@ def test_a_generator_is_two_convolutions_with_a_relu_between() -> None:
     assert isinstance(last, nn.Conv2d)
     nn.init.constant_(last.weight, 1.0)
     nn.init.constant_(last.bias, 0.5)  # type: ignore[arg-type]
-    # aligned 2x + 1: 1, 3, 5; then relu(3 - that): 2, 0, 0; then each pixel and its neighbours summed, + 0.5
+    # aligned 2x + 1: 1, 3, 5; then relu(3 - that): 2, 0, 0; then each pixel and its neighbours
+    # summed, + 0.5
     generated = generator(torch.tensor([[[[0.0, 1.0, 2.0]]]]))
     assert generated.flatten().tolist() == [2.5, 2.5, 0.5]
 
@@ -80,7 +84,9 @@ def test_the_generator_has_the_size_of_the_paper() -> None:
     assert sum(parameter.numel() for parameter in generator.align.parameters()) == 512 * 2048 + 2048
 
 
-@pytest.mark.parametrize("changes", [{"masked": 1.1}, {"masked": -0.1}, {"loss_weight": -1}, {"layers": []}])
+@pytest.mark.parametrize(
+    "changes", [{"masked": 1.1}, {"masked": -0.1}, {"loss_weight": -1}, {"layers": []}]
+)
 def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         MGD.Settings(**changes)

@@ -57,9 +57,12 @@ def test_every_choice_is_made_once_and_has_a_reason(preset: Preset) -> None:
     assert all(choice.why for choice in preset.choices)
 
 
-def test_a_file_is_filled_up_with_the_name_of_the_method_and_the_recipe_around_it(preset: Preset) -> None:
+def test_a_file_is_filled_up_with_the_name_of_the_method_and_the_recipe_around_it(
+    preset: Preset,
+) -> None:
     fillings = preset.fillings()
     assert [path for path in fillings if path.startswith("method.")] == ["method.name"]
     assert (
-        registry.load("method", fillings["method.name"]).Settings().model_dump().items() >= preset.of_method().items()
+        registry.load("method", fillings["method.name"]).Settings().model_dump().items()
+        >= preset.of_method().items()
     )

@@ -1,4 +1,5 @@
-"""SKD: what its distance is worth on features small enough for a pencil, and what it does not depend on."""
+"""SKD: what its distance is worth on features small enough for a pencil, and what it does not
+depend on."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ NETWORKS = Networks(student_channels={"decoder": 2}, teacher_channels={"decoder"
 
 
 def features(seed: int, channels: int = 3) -> Tensor:
-    return torch.randn((2, channels, 6, 5), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        (2, channels, 6, 5), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def row_of(*pixels: tuple[float, ...]) -> Tensor:
@@ -27,20 +30,30 @@ def row_of(*pixels: tuple[float, ...]) -> Tensor:
 def test_a_distance_is_what_a_pencil_gives() -> None:
     # four regions of one pixel, so nothing is pooled away: a scale of 1/4 of a width of 4
     student = row_of((1, 0), (0, 1), (1, 0), (0, 1))  # cosines: 1 two apart, 0 with a neighbour
-    teacher = row_of((2, 0, 0), (3, 0, 0), (0, 5, 0), (0, 0, 1))  # cosines: 1 between the first two, else 0
+    teacher = row_of(
+        (2, 0, 0), (3, 0, 0), (0, 5, 0), (0, 0, 1)
+    )  # cosines: 1 between the first two, else 0
     # they differ by 1 for the pairs (0,1), (0,2), (1,3), both ways round: 6 of 16
-    assert pairwise_distance(student, teacher, pool_scale=0.25).item() == pytest.approx(6 / 16, abs=1e-7)
+    assert pairwise_distance(student, teacher, pool_scale=0.25).item() == pytest.approx(
+        6 / 16, abs=1e-7
+    )
 
 
 def test_opposite_and_half_way_regions_give_what_a_pencil_gives() -> None:
     student, teacher = row_of((1, 0), (-1, 0)), row_of((1, 0), (1, 1))
     expected = 2 * (-1 - 0.5**0.5) ** 2 / 4
     # 1e-8 is added to a norm
-    assert pairwise_distance(student, teacher, pool_scale=0.5).item() == pytest.approx(expected, abs=1e-7)
+    assert pairwise_distance(student, teacher, pool_scale=0.5).item() == pytest.approx(
+        expected, abs=1e-7
+    )
 
 
 def test_a_region_is_the_largest_of_each_channel_over_half_the_height_and_width() -> None:
-    given = torch.tensor([[[[3.0, 1], [0, 2]], [[4.0, 0], [1, 0]]]]).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    given = (
+        torch.tensor([[[[3.0, 1], [0, 2]], [[4.0, 0], [1, 0]]]])
+        .repeat_interleave(2, 2)
+        .repeat_interleave(2, 3)
+    )
     # (3, 4), (1, 0), (0, 1), (2, 0)
     expected = [[1, 0.6, 0.8, 0.6], [0.6, 1, 0, 1], [0.8, 0, 1, 0], [0.6, 1, 0, 1]]
     for row, wanted in zip(similarities(given, 0.5)[0].tolist(), expected, strict=True):
@@ -48,7 +61,8 @@ def test_a_region_is_the_largest_of_each_channel_over_half_the_height_and_width(
 
 
 @pytest.mark.parametrize(
-    ("size", "scale", "regions"), [(8, 0.5, 4), (9, 0.5, 4), (129, 0.5, 4), (8, 0.25, 16), (3, 1, 1)]
+    ("size", "scale", "regions"),
+    [(8, 0.5, 4), (9, 0.5, 4), (129, 0.5, 4), (8, 0.25, 16), (3, 1, 1)],
 )
 def test_odd_sides_leave_no_narrow_region(size: int, scale: float, regions: int) -> None:
     assert similarities(torch.ones(1, 2, size, size), scale).shape == (1, regions, regions)
@@ -58,7 +72,9 @@ def test_scaling_the_student_changes_nothing_and_equals_have_no_distance() -> No
     student, teacher = features(0), features(1, channels=4)
     distance = pairwise_distance(student, teacher, pool_scale=0.5).item()
     # 1e-8 is added to norms of about 1
-    assert pairwise_distance(7 * student, teacher, pool_scale=0.5).item() == pytest.approx(distance, rel=1e-6)
+    assert pairwise_distance(7 * student, teacher, pool_scale=0.5).item() == pytest.approx(
+        distance, rel=1e-6
+    )
     assert pairwise_distance(student, student, pool_scale=0.5) == 0
     assert 0 < distance < 4
 
@@ -82,7 +98,9 @@ def test_nothing_beside_the_student_learns() -> None:
     assert list(SKD(SKD.Settings(), NETWORKS).parameters()) == []
 
 
-@pytest.mark.parametrize("changes", [{"pool_scale": 0}, {"pool_scale": 1.5}, {"loss_weight": -1}, {"layers": []}])
+@pytest.mark.parametrize(
+    "changes", [{"pool_scale": 0}, {"pool_scale": 1.5}, {"loss_weight": -1}, {"layers": []}]
+)
 def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SKD.Settings(**changes)

@@ -1,4 +1,5 @@
-"""`sum`: several methods at once, their settings checked where they stand, their terms kept apart."""
+"""`sum`: several methods at once, their settings checked where they stand, their terms kept
+apart."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from attnfd_ray import registry
 from attnfd_ray.config.loader import dump_yaml, load_experiment
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.distill.method import Method, Networks, Norm
+from attnfd_ray.distill.method import BatchNormStats, Method, Networks
 from attnfd_ray.distill.sum import Sum
 from attnfd_ray.errors import ConfigError
 
@@ -21,10 +22,13 @@ TAPS = {"stage4": 4, "aspp": 4, "decoder": 4, "logits": 3}
 NETWORKS = Networks(
     student_channels=TAPS,
     teacher_channels=TAPS,
-    teacher_norms={"stage4": Norm(scale=torch.ones(4), shift=torch.zeros(4))},
+    teacher_norms={"stage4": BatchNormStats(scale=torch.ones(4), shift=torch.zeros(4))},
     num_classes=3,
 )
-KD, CWD = {"name": "kd", "weight": 2.0}, {"name": "cwd_feature", "weight": 50, "layers": ["decoder"]}
+KD, CWD = (
+    {"name": "kd", "weight": 2.0},
+    {"name": "cwd_feature", "weight": 50, "layers": ["decoder"]},
+)
 OFD = {"name": "ofd", "layers": ["stage4"]}
 
 
@@ -68,7 +72,13 @@ def test_a_weight_left_out_is_the_methods_default() -> None:
 
 
 def test_the_same_method_twice_has_its_terms_told_apart() -> None:
-    found = values(make({"name": "kd"}, {"name": "kd", "temperature": 4, "weight": 0.5}, {"name": "kd", "weight": 3}))
+    found = values(
+        make(
+            {"name": "kd"},
+            {"name": "kd", "temperature": 4, "weight": 0.5},
+            {"name": "kd", "weight": 3},
+        )
+    )
     plain = alone("kd")["kd/logits"]
     assert list(found) == ["kd/logits", "kd_2/logits", "kd_3/logits"]
     assert found["kd/logits"] == plain
@@ -121,7 +131,8 @@ def test_methods_content_with_eval_give_way_to_one_that_wants_the_teacher_otherw
 def experiment(tmp_path: Path, terms: str) -> Path:
     file = tmp_path / "exp.yaml"
     file.write_text(
-        "experiment: e\ndata: {name: camvid, root: /d, crop: [9, 9]}\nteacher: {checkpoint: /t.pt}\nstudent: {}\n"
+        "experiment: e\ndata: {name: camvid, root: /d, crop: [9, 9]}\nteacher: {checkpoint: "
+        "/t.pt}\nstudent: {}\n"
         f"method:\n  name: sum\n  terms:\n{terms}"
     )
     return file
@@ -134,15 +145,19 @@ def load(tmp_path: Path, terms: str) -> ExperimentSettings:
 @pytest.mark.parametrize(
     ("terms", "problem"),
     [
-        ("  - {name: kd}\n  - {name: kdd}\n", "9: method.terms[1].name: unknown method 'kdd'; did you mean 'kd'?"),
+        (("  - {name: kd}\n  - {name: "
+         "kdd}\n"), "9: method.terms[1].name: unknown method 'kdd'; did you mean 'kd'?"),
         ("  - {name: kd, warmth: 1}\n", "8: method.terms[0].warmth: unknown key 'warmth'"),
-        ("  - {name: kd, temperature: 0}\n", "8: method.terms[0].temperature: needs more than 0, got 0"),
+        (("  - {name: kd, temperature: "
+         "0}\n"), "8: method.terms[0].temperature: needs more than 0, got 0"),
         ("  - {name: kd, weight: -1}\n", "8: method.terms[0].weight: needs at least 0, got -1"),
-        ("  - {name: kd, weight: heavy}\n", '8: method.terms[0].weight: needs a number, got "heavy"'),
+        (("  - {name: kd, weight: "
+         "heavy}\n"), '8: method.terms[0].weight: needs a number, got "heavy"'),
         ("  - {name: kd, weight: true}\n", "8: method.terms[0].weight: needs a number, got true"),
         (
             "  - {name: kd, weight: 1, loss_weight: 1}\n",
-            "8: method.terms[0].weight: stands beside loss_weight, which is the same; keep one of them",
+            ("8: method.terms[0].weight: stands beside loss_weight, which is the same; keep one of "
+            "them"),
         ),
         (
             "  - {name: kd}\n  - {name: none, weight: 1}\n",
@@ -150,16 +165,19 @@ def load(tmp_path: Path, terms: str) -> ExperimentSettings:
         ),
         ("  - {name: at, layers: [aspp, aspp]}\n",
          "8: method.terms[0].layers: a layer stands there twice in ['aspp', 'aspp']"),
-        ("  - kd\n", '8: method.terms[0]: needs a section with a name, as in {name: attnfd}, got "kd"'),
+        ("  - kd\n", ('8: method.terms[0]: needs a section with a name, as in {name: attnfd}, got '
+                     '"kd"')),
         ("  - {name: at, layers: [stage5]}\n",
          "5: method: the student has no layer 'stage5'; did you mean 'stage4'?"),
         (
             "  - {name: ofd}\n  - {name: attnfd, teacher_mode: train}\n",
-            "7: method.terms: its methods want the teacher in unlike modes, batch_statistics and train; keep one mode",
+            ("7: method.terms: its methods want the teacher in unlike modes, batch_statistics and "
+            "train; keep one mode"),
         ),
         (
             "  - {name: attnfd, divide_by_batch: true}\n  - {name: kd}\n",
-            "7: method.terms: some of its methods divide the loss by the batch and some do not; keep one kind",
+            ("7: method.terms: some of its methods divide the loss by the batch and some do not; "
+            "keep one kind"),
         ),
     ],
 )  # fmt: skip
@@ -177,7 +195,11 @@ def test_a_sum_needs_a_term(tmp_path: Path) -> None:
 
 def test_its_settings_survive_being_written_and_read_again(tmp_path: Path) -> None:
     loaded = load(tmp_path, "  - {name: kd, weight: 2}\n  - {name: cwd_feature, layers: [aspp]}\n")
-    assert loaded.method.model_dump()["terms"][0] == {"name": "kd", "loss_weight": 2.0, "temperature": 1.0}
+    assert loaded.method.model_dump()["terms"][0] == {
+        "name": "kd",
+        "loss_weight": 2.0,
+        "temperature": 1.0,
+    }
     (tmp_path / "again.yaml").write_text(dump_yaml(loaded))
     assert load_experiment(tmp_path / "again.yaml", environ={}) == loaded
 

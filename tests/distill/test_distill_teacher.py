@@ -16,7 +16,9 @@ TAPS = ("stage1", "stage4", "aspp", "decoder", "logits")
 
 def make(backbone: str = "resnet18", *, packed: bool = False) -> FrozenTeacher:
     torch.manual_seed(0)
-    teacher = FrozenTeacher(build_model(ModelSettings(backbone=backbone, width=0.125), num_classes=4))
+    teacher = FrozenTeacher(
+        build_model(ModelSettings(backbone=backbone, width=0.125), num_classes=4)
+    )
     if packed:
         teacher.pack()
     teacher.set_taps(TAPS)
@@ -44,8 +46,12 @@ def test_it_stays_bit_for_bit_whatever_its_parent_is_told(backbone: str, packed:
         features = teacher(given)
         assert list(features) == list(TAPS)
         assert not any(feature.requires_grad for feature in features.values())
-    assert not any(module.training for module in teacher.modules())  # so dropout and BatchNorm are at rest
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in teacher.parameters())
+    assert not any(
+        module.training for module in teacher.modules()
+    )  # so dropout and BatchNorm are at rest
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None for parameter in teacher.parameters()
+    )
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert all(torch.equal(feature, answers[tap]) for tap, feature in teacher(images()).items())
 
@@ -87,7 +93,9 @@ def test_whatever_its_mode_nothing_of_it_moves_or_learns(backbone: str, mode: Te
         parent.train(step % 2 == 0)
         given = images(step).requires_grad_()
         assert not any(feature.requires_grad for feature in teacher(given).values())
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in teacher.parameters())
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None for parameter in teacher.parameters()
+    )
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
 
 
@@ -102,7 +110,8 @@ def test_with_batch_statistics_it_normalises_by_the_batch_and_draws_nothing() ->
     by_batch, again = (answers(teacher.set_mode("batch_statistics"), seed) for seed in (3, 4))
     assert not torch.allclose(by_batch["stage4"], still["stage4"])
     assert all(torch.equal(feature, again[tap]) for tap, feature in by_batch.items())
-    # what follows a BatchNorm, before its ReLU, has the mean and the spread that the BatchNorm says, over the batch
+    # what follows a BatchNorm, before its ReLU, has the mean and the spread that the BatchNorm
+    # says, over the batch
     teacher.set_taps(["aspp_pre"])
     feature = teacher(images())["aspp_pre"]
     assert feature.mean((0, 2, 3)).abs().max() < 1e-5  # float32
@@ -123,4 +132,7 @@ def test_a_mode_is_left_as_it_is_entered() -> None:
     still = answers(teacher)
     for mode in MODES:
         answers(teacher.set_mode(mode))
-    assert all(torch.equal(feature, still[tap]) for tap, feature in answers(teacher.set_mode("eval")).items())
+    assert all(
+        torch.equal(feature, still[tap])
+        for tap, feature in answers(teacher.set_mode("eval")).items()
+    )

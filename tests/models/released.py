@@ -1,4 +1,5 @@
-"""Stand-ins for the released checkpoints: their keys and shapes, weights seeded by key (tests/reference/README.md)."""
+"""Stand-ins for the released checkpoints: their keys and shapes, weights seeded by key
+(tests/reference/README.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,11 @@ import torch
 from torch import Tensor
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-NETWORKS = {"resnet101": "resnet101", "resnet18": "resnet18", "mobilenet": "mobilenet_v2"}  # released name -> ours
+NETWORKS = {
+    "resnet101": "resnet101",
+    "resnet18": "resnet18",
+    "mobilenet": "mobilenet_v2",
+}  # released name -> ours
 
 
 def seeded_tensor(key: str, shape: list[int]) -> Tensor:

@@ -24,7 +24,12 @@ def randomised(network: nn.Module) -> nn.Module:
     rng = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            tensors: Any = (module.weight.data, module.bias.data, module.running_mean, module.running_var)
+            tensors: Any = (
+                module.weight.data,
+                module.bias.data,
+                module.running_mean,
+                module.running_var,
+            )
             for tensor in tensors:
                 tensor.copy_(torch.rand(tensor.shape, generator=rng) + 0.25)
     return network.eval()
@@ -71,7 +76,9 @@ def test_a_resnet_computes_what_torchvision_does_up_to_where_it_dilates(name: st
         expected = output_of(theirs, layer, images)
         before_relu = output_of(ours, layer, images)
         assert (before_relu < 0).any()
-        torch.testing.assert_close(F.relu(before_relu), expected, rtol=1e-4, atol=1e-4 * expected.std().item())
+        torch.testing.assert_close(
+            F.relu(before_relu), expected, rtol=1e-4, atol=1e-4 * expected.std().item()
+        )
 
 
 def test_mobilenet_computes_what_torchvision_does_except_near_the_border() -> None:
@@ -81,8 +88,14 @@ def test_mobilenet_computes_what_torchvision_does_except_near_the_border() -> No
     ours.load_state_dict(ours.from_torchvision(theirs.state_dict()))
     images = torch.randn(1, 3, 129, 129)
     expected, got = (output_of(network, "features.6", images) for network in (theirs, ours))
-    middle = (..., slice(6, 11), slice(6, 11))  # of 17x17: out of the border's reach through six blocks
-    torch.testing.assert_close(got[middle], expected[middle], rtol=1e-4, atol=1e-4 * expected.std().item())
+    middle = (
+        ...,
+        slice(6, 11),
+        slice(6, 11),
+    )  # of 17x17: out of the border's reach through six blocks
+    torch.testing.assert_close(
+        got[middle], expected[middle], rtol=1e-4, atol=1e-4 * expected.std().item()
+    )
     assert not torch.allclose(got[..., 0, :], expected[..., 0, :], rtol=1e-2)
 
 
@@ -123,9 +136,12 @@ def test_basic_nets_dilate_both_convolutions_and_have_no_multi_grid(
 
 
 @pytest.mark.parametrize(
-    ("output_stride", "dilations"), [(16, {17: 2}), (8, {11: 2, 12: 2, 13: 2, 14: 2, 15: 2, 16: 2, 17: 4})]
+    ("output_stride", "dilations"),
+    [(16, {17: 2}), (8, {11: 2, 12: 2, 13: 2, 14: 2, 15: 2, 16: 2, 17: 4})],
 )
-def test_mobilenet_dilates_what_follows_a_dropped_stride(output_stride: int, dilations: dict[int, int]) -> None:
+def test_mobilenet_dilates_what_follows_a_dropped_stride(
+    output_stride: int, dilations: dict[int, int]
+) -> None:
     backbone = make("mobilenet_v2", output_stride=output_stride)
     padded = {i: block.padding[0] for i, block in enumerate(stage(backbone, "features")) if i}
     assert padded == {i: dilations.get(i, 1) for i in range(1, 18)}

@@ -12,7 +12,9 @@ from attnfd_ray.models.deeplabv3plus import DeepLabV3Plus
 from attnfd_ray.models.layers import scaled
 
 TINY = ModelSettings(backbone="resnet18", width=0.125)
-SMALL = [ModelSettings(backbone=name, width=0.25) for name in ("resnet18", "resnet50", "mobilenet_v2")]
+SMALL = [
+    ModelSettings(backbone=name, width=0.25) for name in ("resnet18", "resnet50", "mobilenet_v2")
+]
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -36,7 +38,9 @@ def test_parameter_counts_are_the_published_ones(backbone: str, counts: dict[int
 
 @pytest.mark.parametrize("settings", SMALL, ids=lambda settings: settings.backbone)
 @pytest.mark.parametrize("size", [(65, 65), (49, 81), (33, 64)])
-def test_logits_come_at_the_size_of_the_images_whatever_it_is(settings: ModelSettings, size: tuple[int, int]) -> None:
+def test_logits_come_at_the_size_of_the_images_whatever_it_is(
+    settings: ModelSettings, size: tuple[int, int]
+) -> None:
     model = build_model(settings, num_classes=5).eval()
     with torch.no_grad():
         assert model(images(1, 3, *size)).shape == (1, 5, *size)
@@ -60,15 +64,28 @@ def test_every_tap_has_the_channels_it_announces(settings: ModelSettings) -> Non
     recorder = TapRecorder(model, DeepLabV3Plus.tap_names)
     with torch.no_grad():
         model(images(1, 3, 65, 65))
-    assert {name: feature.shape[1] for name, feature in recorder.features.items()} == model.tap_channels()
+    assert {
+        name: feature.shape[1] for name, feature in recorder.features.items()
+    } == model.tap_channels()
     assert tuple(model.tap_channels()) == DeepLabV3Plus.tap_names
 
 
 @pytest.mark.parametrize(
     ("channels", "width", "expected"),
-    [(64, 1, 64), (21, 1, 21), (64, 0.5, 32), (48, 0.5, 24), (24, 0.5, 16), (16, 0.1, 8), (256, 0.3, 80), (64, 4, 256)],
+    [
+        (64, 1, 64),
+        (21, 1, 21),
+        (64, 0.5, 32),
+        (48, 0.5, 24),
+        (24, 0.5, 16),
+        (16, 0.1, 8),
+        (256, 0.3, 80),
+        (64, 4, 256),
+    ],
 )
-def test_width_scales_to_a_multiple_of_eight_and_width_one_is_exact(channels: int, width: float, expected: int) -> None:
+def test_width_scales_to_a_multiple_of_eight_and_width_one_is_exact(
+    channels: int, width: float, expected: int
+) -> None:
     assert scaled(channels, width) == expected
 
 
@@ -84,7 +101,9 @@ def test_width_reaches_backbone_pyramid_and_decoder() -> None:
 
 def test_dropout_is_where_the_release_has_it() -> None:
     model = build_model(TINY, num_classes=4)
-    dropouts = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
+    dropouts = {
+        name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)
+    }
     assert dropouts == {"aspp.dropout": 0.5, "decoder.last_conv.3": 0.5, "decoder.last_conv.7": 0.1}
 
 
@@ -93,7 +112,10 @@ def test_the_same_seed_gives_the_same_network() -> None:
     first = build_model(TINY, num_classes=4)
     torch.manual_seed(3)
     second = build_model(TINY, num_classes=4)
-    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
+    assert all(
+        torch.equal(tensor, second.state_dict()[name])
+        for name, tensor in first.state_dict().items()
+    )
 
 
 def test_first_weights_keep_the_signal_at_about_its_size() -> None:
@@ -102,7 +124,9 @@ def test_first_weights_keep_the_signal_at_about_its_size() -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             fan_in = module.weight[0].numel()
-            assert 0.5 < module.weight.std().item() * (fan_in / 2) ** 0.5 < 2  # Kaiming's 1; few weights scatter
+            assert (
+                0.5 < module.weight.std().item() * (fan_in / 2) ** 0.5 < 2
+            )  # Kaiming's 1; few weights scatter
     assert not model.get_parameter("decoder.last_conv.8.bias").any()
 
 
@@ -133,5 +157,7 @@ def test_a_network_of_ones_own_is_built_if_it_keeps_the_contract() -> None:
     own = build_model(TINY.model_copy(update={"arch": f"{here}OwnNetwork"}), num_classes=4)
     assert isinstance(own, SegmentationModel)
     assert isinstance(own, OwnNetwork)
-    with pytest.raises(ConfigError, match=r"NotANetwork' must derive from attnfd_ray.models.SegmentationModel"):
+    with pytest.raises(
+        ConfigError, match=r"NotANetwork' must derive from attnfd_ray.models.SegmentationModel"
+    ):
         build_model(TINY.model_copy(update={"arch": f"{here}NotANetwork"}), num_classes=4)

@@ -28,22 +28,29 @@ TINY = ModelSettings(backbone="resnet18", width=0.125)
 NAMES = ["sky", "road", "tree", "car"]
 
 
-def make(seed: int = 0, *, num_classes: int = 4, settings: ModelSettings = TINY) -> SegmentationModel:
+def make(
+    seed: int = 0, *, num_classes: int = 4, settings: ModelSettings = TINY
+) -> SegmentationModel:
     torch.manual_seed(seed)
     return build_model(settings, num_classes=num_classes)
 
 
 def save(model: nn.Module, path: Path, *, settings: ModelSettings = TINY) -> None:
-    save_model(model, path, settings=settings, num_classes=4, class_names=NAMES, extra={"miou": "0.61"})
+    save_model(
+        model, path, settings=settings, num_classes=4, class_names=NAMES, extra={"miou": "0.61"}
+    )
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:
     ours, theirs = first.state_dict(), second.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(tensor, theirs[name]) for name, tensor in ours.items()
+    )
 
 
 def refusal(path: Path, model: nn.Module | None = None, *, num_classes: int = 4) -> str:
-    """Return what `load_weights` says; check that it is one line and that the model stays as it was."""
+    """Return what `load_weights` says; check that it is one line and that the model stays as it
+    was."""
     model = model or make(1)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(CheckpointError) as caught:
@@ -90,7 +97,9 @@ def test_a_channels_last_network_is_saved_like_any_other(tmp_path: Path) -> None
 
 
 def test_a_teachers_settings_are_saved_as_those_of_its_network(tmp_path: Path) -> None:
-    settings = TeacherSettings(backbone="resnet18", width=0.125, checkpoint="/private/teacher.pth", min_miou=0.5)
+    settings = TeacherSettings(
+        backbone="resnet18", width=0.125, checkpoint="/private/teacher.pth", min_miou=0.5
+    )
     save(make(), tmp_path / "t.safetensors", settings=settings)
     header = read_header(tmp_path / "t.safetensors")
     assert header is not None
@@ -109,7 +118,9 @@ def test_a_file_that_cannot_be_written_is_our_error_and_keeps_the_old_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match=r"student.safetensors: cannot be written \(No space left on device\)$"):
+    with pytest.raises(
+        StoreError, match=r"student.safetensors: cannot be written \(No space left on device\)$"
+    ):
         save(make(1), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -134,9 +145,17 @@ WRAPPERS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "bare": lambda state: state,
     "under state_dict": lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"state": {}}},
     "under model": lambda state: {"model": state},
-    "from data parallel": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
-    "with a numpy score": lambda state: {"state_dict": state, "best_pred": np.float64(0.7), "acc": np.float32(0.9)},
-    "before torch 0.4.1": lambda state: {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")},
+    "from data parallel": lambda state: {
+        f"module.{name}": tensor for name, tensor in state.items()
+    },
+    "with a numpy score": lambda state: {
+        "state_dict": state,
+        "best_pred": np.float64(0.7),
+        "acc": np.float32(0.9),
+    },
+    "before torch 0.4.1": lambda state: {
+        k: v for k, v in state.items() if not k.endswith("num_batches_tracked")
+    },
 }
 
 
@@ -155,7 +174,9 @@ def test_torch_files_of_every_shape_load(
 def test_a_score_written_by_an_older_numpy_loads(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save(
-        {"best_pred": np.float64(0.7), "state_dict": make().state_dict()}, path, _use_new_zipfile_serialization=False
+        {"best_pred": np.float64(0.7), "state_dict": make().state_dict()},
+        path,
+        _use_new_zipfile_serialization=False,
     )
     content = path.read_bytes()
     assert b"numpy._core.multiarray" in content
@@ -169,7 +190,9 @@ def test_cbam_is_left_out_of_the_network_and_handed_out_by_location(tmp_path: Pa
     gates = cbam_state(path)
     assert list(gates) == ["backbone", "aspp", "decoder"]
     assert [len(gate) for gate in gates.values()] == [10, 10, 10]
-    assert torch.equal(gates["aspp"]["ChannelGate.mlp.1.weight"], state["aspp.cbam.ChannelGate.mlp.1.weight"])
+    assert torch.equal(
+        gates["aspp"]["ChannelGate.mlp.1.weight"], state["aspp.cbam.ChannelGate.mlp.1.weight"]
+    )
     load_weights(build_model(ModelSettings(), num_classes=21), path, num_classes=21)
     path.unlink()
 
@@ -181,14 +204,21 @@ def test_a_file_without_cbam_has_no_gates(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_counted_and_named_in_one_line(tmp_path: Path) -> None:
     path, state = tmp_path / "teacher.pth", make().state_dict()
-    for name in ("conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.num_batches_tracked"):
+    for name in (
+        "conv1.weight",
+        "bn1.weight",
+        "bn1.bias",
+        "bn1.running_mean",
+        "bn1.num_batches_tracked",
+    ):
         del state[f"backbone.{name}"]
     state["fc.weight"] = state["fc.bias"] = torch.zeros(3)
     state["decoder.last_conv.8.bias"] = torch.zeros(21)
     torch.save(state, path)
     assert refusal(path) == (
         "4 missing (backbone.conv1.weight, backbone.bn1.weight, backbone.bn1.bias, ...), "
-        "2 unexpected (fc.weight, fc.bias), 1 of another shape (decoder.last_conv.8.bias [21] here, [4] needed)"
+        "2 unexpected (fc.weight, fc.bias), 1 of another shape (decoder.last_conv.8.bias [21] "
+        "here, [4] needed)"
         "; it was made for 21 classes, not 4"
     )
 
@@ -196,8 +226,10 @@ def test_what_does_not_fit_is_counted_and_named_in_one_line(tmp_path: Path) -> N
 def test_another_number_of_classes_is_said_in_so_many_words(tmp_path: Path) -> None:
     path = tmp_path / "voc.pth"
     torch.save(make(num_classes=21).state_dict(), path)
-    assert refusal(path).endswith("(decoder.last_conv.8.weight [21, 32, 1, 1] here, [4, 32, 1, 1] needed, "
-        "decoder.last_conv.8.bias [21] here, [4] needed); it was made for 21 classes, not 4")  # fmt: skip
+    assert refusal(path).endswith("(decoder.last_conv.8.weight [21, 32, 1, 1] here, [4, 32, 1, 1] "
+                                  "needed, "
+        "decoder.last_conv.8.bias [21] here, [4] needed); it was made for 21 classes, not "
+        "4")  # fmt: skip
 
 
 def test_another_width_is_not_taken_for_another_number_of_classes(tmp_path: Path) -> None:
@@ -232,7 +264,13 @@ def test_a_missing_file_a_directory_and_a_file_without_weights_are_refused(tmp_p
     assert refusal(tmp_path / "nowhere.pth") == "cannot be read (No such file or directory)"
     assert refusal(tmp_path) == "cannot be read (Is a directory)"
     nothing = "holds no tensors by name, neither bare nor under 'state_dict' or 'model'"
-    for content in ({"epoch": 3}, {}, [torch.zeros(2)], torch.zeros(2), {"state_dict": {"epoch": 3}}):
+    for content in (
+        {"epoch": 3},
+        {},
+        [torch.zeros(2)],
+        torch.zeros(2),
+        {"state_dict": {"epoch": 3}},
+    ):
         torch.save(content, tmp_path / "w.pth")
         assert refusal(tmp_path / "w.pth") == nothing
 
@@ -247,11 +285,16 @@ def test_a_truncated_file_is_refused_wherever_it_was_cut(suffix: str, tmp_path: 
     content, other = path.read_bytes(), make(1)
     for size in (0, 1, 8, 9, 40, len(content) // 2, len(content) - 5):
         path.write_bytes(content[:size])
-        assert refusal(path, other).startswith("cannot be read as weights: cut short, or not a file that")
+        assert refusal(path, other).startswith(
+            "cannot be read as weights: cut short, or not a file that"
+        )
 
 
 def test_the_hash_is_that_of_sha256sum(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(b"abc")
-    assert model_hash(tmp_path / "w") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        model_hash(tmp_path / "w")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
     with pytest.raises(CheckpointError, match="No such file"):
         model_hash(tmp_path / "v")

@@ -13,10 +13,14 @@ from .released import NETWORKS, REFERENCE, golden_images, released_state
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_released_file_gives_the_logits_and_features_of_the_released_code(network: str, tmp_path: Path) -> None:
+def test_a_released_file_gives_the_logits_and_features_of_the_released_code(
+    network: str, tmp_path: Path
+) -> None:
     golden = np.load(REFERENCE / "deeplabv3plus_logits.npz")
     path = tmp_path / "teacher.pth.tar"
-    torch.save({"epoch": 1, "best_pred": np.float64(0.77), "state_dict": released_state(network)}, path)
+    torch.save(
+        {"epoch": 1, "best_pred": np.float64(0.77), "state_dict": released_state(network)}, path
+    )
     model = build_model(ModelSettings(backbone=NETWORKS[network]), num_classes=21).eval()
     load_weights(model, path, num_classes=21)
     path.unlink()  # 240 MB; pytest would keep it
@@ -33,6 +37,8 @@ def test_a_released_file_gives_the_logits_and_features_of_the_released_code(netw
         for name, feature in recorder.features.items():
             if f"{prefix}_{name}_mean_std" in golden:
                 mean_std = [feature.mean().item(), feature.std().item()]
-                assert mean_std == pytest.approx(golden[f"{prefix}_{name}_mean_std"], rel=1e-4, abs=1e-6)
+                assert mean_std == pytest.approx(
+                    golden[f"{prefix}_{name}_mean_std"], rel=1e-4, abs=1e-6
+                )
                 compared += 1
     assert compared == 2 * (3 if network == "mobilenet" else 6)

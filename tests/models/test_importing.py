@@ -1,4 +1,5 @@
-"""Networks from outside: what is told from a file, what is kept, and what is refused with everything that is wrong."""
+"""Networks from outside: what is told from a file, what is kept, and what is refused with
+everything that is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +21,14 @@ from attnfd_ray.data.datasets.voc import VOC
 from attnfd_ray.distill.cbam import CBAM, Form
 from attnfd_ray.distill.gates import teacher_gate
 from attnfd_ray.errors import CheckpointError, ConfigError, StoreError
-from attnfd_ray.models import SegmentationModel, build_model, cbam_state, load_weights, read_header, save_model
+from attnfd_ray.models import (
+    SegmentationModel,
+    build_model,
+    cbam_state,
+    load_weights,
+    read_header,
+    save_model,
+)
 from attnfd_ray.models.files import HEADER_KEY
 from attnfd_ray.models.importing import Imported, import_network
 from attnfd_ray.models.tensors import Misfit
@@ -33,7 +41,9 @@ BACKBONES = ["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"]
 CHANNELS = {"backbone": 64, "aspp": 32, "decoder": 32}  # of TINY
 
 
-def make(settings: ModelSettings = TINY, *, num_classes: int = 4, seed: int = 0) -> SegmentationModel:
+def make(
+    settings: ModelSettings = TINY, *, num_classes: int = 4, seed: int = 0
+) -> SegmentationModel:
     torch.manual_seed(seed)
     model = build_model(settings, num_classes=num_classes)
     for name, tensor in model.named_buffers():
@@ -51,12 +61,16 @@ def released_gate(channels: int) -> dict[str, Tensor]:
         "spatial.": "SpatialGate.spatial.",
     }
     return {
-        name.replace(old, new): tensor for name, tensor in ours.items() for old, new in names.items() if old in name
+        name.replace(old, new): tensor
+        for name, tensor in ours.items()
+        for old, new in names.items()
+        if old in name
     }
 
 
 def tiny_state() -> dict[str, Tensor]:
-    """Return a small network's tensors with gates at the three places, named as in the authors' files."""
+    """Return a small network's tensors with gates at the three places, named as in the authors'
+    files."""
     gates = {
         f"{place}.cbam.{name}": tensor
         for place, channels in CHANNELS.items()
@@ -67,7 +81,9 @@ def tiny_state() -> dict[str, Tensor]:
 
 
 def without(state: dict[str, Tensor], *parts: str) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if not any(part in name for part in parts)}
+    return {
+        name: tensor for name, tensor in state.items() if not any(part in name for part in parts)
+    }
 
 
 def built(path: Path) -> SegmentationModel:
@@ -80,7 +96,9 @@ def built(path: Path) -> SegmentationModel:
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    return first.keys() == second.keys() and all(
+        torch.equal(tensor, second[name]) for name, tensor in first.items()
+    )
 
 
 @pytest.fixture
@@ -96,7 +114,8 @@ def take(tmp_path: Path) -> Callable[..., Imported]:
 
 @pytest.fixture
 def refusal(take: Callable[..., Imported], tmp_path: Path) -> Callable[..., Misfit]:
-    """Return the Misfit that an import ends with; check that it is one line and that nothing was written."""
+    """Return the Misfit that an import ends with; check that it is one line and that nothing was
+    written."""
 
     def refused(content: object, **options: object) -> Misfit:
         with pytest.raises(Misfit) as caught:
@@ -112,16 +131,28 @@ def refusal(take: Callable[..., Imported], tmp_path: Path) -> Callable[..., Misf
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_an_imported_file_of_the_authors_gives_the_logits_of_their_code(network: str, tmp_path: Path) -> None:
+def test_an_imported_file_of_the_authors_gives_the_logits_of_their_code(
+    network: str, tmp_path: Path
+) -> None:
     golden = np.load(REFERENCE / "deeplabv3plus_logits.npz")
-    path, out, state = tmp_path / "teacher.pth.tar", tmp_path / "teacher.safetensors", released_state(network)
+    path, out, state = (
+        tmp_path / "teacher.pth.tar",
+        tmp_path / "teacher.safetensors",
+        released_state(network),
+    )
     torch.save({"epoch": 1, "best_pred": np.float64(0.77), "state_dict": state}, path)
-    ran = CliRunner().invoke(cli, ["teacher", "import", str(path), "-o", str(out), "--dataset", "voc", "--json"])
+    ran = CliRunner().invoke(
+        cli, ["teacher", "import", str(path), "-o", str(out), "--dataset", "voc", "--json"]
+    )
     path.unlink()  # 240 MB; pytest would keep it
     assert ran.exit_code == 0, ran.output
     told, header = json.loads(ran.output), read_header(out)
     assert header is not None
-    assert header.settings == ModelSettings(backbone=NETWORKS[network]) == ModelSettings(**told["model"])
+    assert (
+        header.settings
+        == ModelSettings(backbone=NETWORKS[network])
+        == ModelSettings(**told["model"])
+    )
     assert header.class_names == VOC.class_names == tuple(told["class_names"])
     duplicates = sum("_level_features." in name for name in state)
     assert told["num_tensors"] == len(state) - 30 - duplicates
@@ -157,15 +188,24 @@ def test_backbone_width_and_classes_are_told_from_the_tensors(
 
 
 SHAPES: dict[str, Callable[[dict[str, Tensor]], object]] = {
-    "authors": lambda state: {"state_dict": state, "epoch": 3, "best_pred": 0.77, "optimizer": {"state": {}}},
-    "data parallel": lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
+    "authors": lambda state: {
+        "state_dict": state,
+        "epoch": 3,
+        "best_pred": 0.77,
+        "optimizer": {"state": {}},
+    },
+    "data parallel": lambda state: {
+        "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}
+    },
     "no counters": lambda state: without(state, "num_batches_tracked"),
     "no gates": lambda state: without(state, ".cbam."),
 }
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_files_of_every_origin_give_the_same_network(shape: str, take: Callable[..., Imported], tmp_path: Path) -> None:
+def test_files_of_every_origin_give_the_same_network(
+    shape: str, take: Callable[..., Imported], tmp_path: Path
+) -> None:
     state = tiny_state()
     imported = take(SHAPES[shape](state))
     network = without(state, ".cbam.")
@@ -174,14 +214,18 @@ def test_files_of_every_origin_give_the_same_network(shape: str, take: Callable[
     counters = sum(name.endswith("num_batches_tracked") for name in network)
     assert imported.num_counters_added == (counters if lacks_counters else 0)
     assert imported.num_tensors == len(network) - (counters if lacks_counters else 0)
-    beside = {"beside the weights": ("epoch", "best_pred", "optimizer")} if shape == "authors" else {}
+    beside = (
+        {"beside the weights": ("epoch", "best_pred", "optimizer")} if shape == "authors" else {}
+    )
     assert imported.left_out == beside
     assert [gate.location for gate in imported.gates] == (
         [] if shape == "no gates" else ["backbone", "aspp", "decoder"]
     )
 
 
-def test_the_output_stride_is_as_given_else_16(take: Callable[..., Imported], tmp_path: Path) -> None:
+def test_the_output_stride_is_as_given_else_16(
+    take: Callable[..., Imported], tmp_path: Path
+) -> None:
     imported = take(make().state_dict())
     assert (imported.settings.output_stride, imported.stride_from) == (16, "assumed")
     (tmp_path / "out.safetensors").unlink()
@@ -190,7 +234,9 @@ def test_the_output_stride_is_as_given_else_16(take: Callable[..., Imported], tm
     assert built(tmp_path / "out.safetensors").state_dict().keys() == make().state_dict().keys()
 
 
-def test_the_written_file_says_what_it_is_and_where_it_came_from(take: Callable[..., Imported], tmp_path: Path) -> None:
+def test_the_written_file_says_what_it_is_and_where_it_came_from(
+    take: Callable[..., Imported], tmp_path: Path
+) -> None:
     take(make().state_dict(), class_names=NAMES)
     header = read_header(tmp_path / "out.safetensors")
     assert header is not None
@@ -224,10 +270,18 @@ def test_the_gates_answer_from_the_imported_file_as_from_the_original(
 
 def test_a_file_of_our_own_comes_back_as_it_was(tmp_path: Path) -> None:
     path, out = tmp_path / "best.safetensors", tmp_path / "teacher.safetensors"
-    settings = TINY.model_copy(update={"output_stride": 8, "pretrained": "imagenet"})  # and nothing is fetched for it
-    save_model(make(), path, settings=settings, num_classes=4, class_names=NAMES, extra={"epoch": "7"})
+    settings = TINY.model_copy(
+        update={"output_stride": 8, "pretrained": "imagenet"}
+    )  # and nothing is fetched for it
+    save_model(
+        make(), path, settings=settings, num_classes=4, class_names=NAMES, extra={"epoch": "7"}
+    )
     imported = import_network(path, out)
-    assert (imported.settings, imported.class_names, imported.stride_from) == (settings, NAMES, "header")
+    assert (imported.settings, imported.class_names, imported.stride_from) == (
+        settings,
+        NAMES,
+        "header",
+    )
     header = read_header(out)
     assert header is not None
     assert (header.settings, header.num_classes, header.class_names) == (settings, 4, NAMES)
@@ -235,14 +289,20 @@ def test_a_file_of_our_own_comes_back_as_it_was(tmp_path: Path) -> None:
     assert same(safetensors.torch.load_file(out), safetensors.torch.load_file(path))
 
 
-def test_importing_an_imported_file_again_changes_nothing(take: Callable[..., Imported], tmp_path: Path) -> None:
+def test_importing_an_imported_file_again_changes_nothing(
+    take: Callable[..., Imported], tmp_path: Path
+) -> None:
     take(tiny_state(), class_names=NAMES)
     import_network(tmp_path / "out.safetensors", tmp_path / "again.safetensors")
-    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "out.safetensors").read_bytes()
+    assert (tmp_path / "again.safetensors").read_bytes() == (
+        tmp_path / "out.safetensors"
+    ).read_bytes()
     assert list(cbam_state(tmp_path / "again.safetensors")) == ["backbone", "aspp", "decoder"]
 
 
-def test_torchvisions_deeplabv3_becomes_the_arch_of_that_name(take: Callable[..., Imported], tmp_path: Path) -> None:
+def test_torchvisions_deeplabv3_becomes_the_arch_of_that_name(
+    take: Callable[..., Imported], tmp_path: Path
+) -> None:
     import torchvision
 
     torch.manual_seed(0)
@@ -262,11 +322,15 @@ def test_torchvisions_deeplabv3_becomes_the_arch_of_that_name(take: Callable[...
 
 
 @pytest.mark.parametrize("name", ["deeplabv3_resnet50", "deeplabv3_resnet101"])
-def test_torchvisions_resnets_are_told_from_one_another(name: str, refusal: Callable[..., Misfit]) -> None:
+def test_torchvisions_resnets_are_told_from_one_another(
+    name: str, refusal: Callable[..., Misfit]
+) -> None:
     import torchvision
 
     with torch.device("meta"):
-        network = torchvision.models.get_model(f"{name}", weights=None, weights_backbone=None, aux_loss=False)
+        network = torchvision.models.get_model(
+            f"{name}", weights=None, weights_backbone=None, aux_loss=False
+        )
     # shapes do not matter to telling; without memory for them the test is fast
     error = refusal({key: torch.zeros(1) for key in network.state_dict()})
     assert f"read as torchvision/{name} with {name.removeprefix('deeplabv3_')}: " in str(error)
@@ -276,18 +340,25 @@ def test_torchvisions_resnets_are_told_from_one_another(name: str, refusal: Call
 # ---- what is refused
 
 
-def test_every_tensor_that_does_not_fit_is_listed(refusal: Callable[..., Misfit], tmp_path: Path) -> None:
+def test_every_tensor_that_does_not_fit_is_listed(
+    refusal: Callable[..., Misfit], tmp_path: Path
+) -> None:
     state = without(tiny_state(), "layer1.0", "aspp.cbam.ChannelGate.mlp.1.bias")
     state["decoder.cbam.SpatialGate.spatial.conv.weight"] = torch.zeros(1, 2, 3, 3)
     state["backbone.layer1.1.cbam.weight"] = state["fc.weight"] = torch.zeros(3)
     error = refusal(state)
-    lost = [name for name in make().state_dict() if "layer1.0" in name and "num_batches" not in name]
+    lost = [
+        name for name in make().state_dict() if "layer1.0" in name and "num_batches" not in name
+    ]
     assert error.missing == (*lost, "aspp.cbam.ChannelGate.mlp.1.bias")
     assert error.unexpected == ("backbone.layer1.1.cbam.weight", "fc.weight")
-    assert error.reshaped == ("decoder.cbam.SpatialGate.spatial.conv.weight [1, 2, 3, 3] here, [1, 2, 7, 7] needed",)
+    assert error.reshaped == (
+        "decoder.cbam.SpatialGate.spatial.conv.weight [1, 2, 3, 3] here, [1, 2, 7, 7] needed",
+    )
     assert str(error) == (
         f"{tmp_path / 'in.pth'}: read as deeplabv3plus with resnet18 at width 0.125: 11 missing "
-        "(backbone.layer1.0.conv1.weight, backbone.layer1.0.bn1.weight, backbone.layer1.0.bn1.bias, ...), "
+        "(backbone.layer1.0.conv1.weight, backbone.layer1.0.bn1.weight, "
+        "backbone.layer1.0.bn1.bias, ...), "
         "2 unexpected (backbone.layer1.1.cbam.weight, fc.weight), 1 of another shape "
         "(decoder.cbam.SpatialGate.spatial.conv.weight [1, 2, 3, 3] here, [1, 2, 7, 7] needed)"
     )
@@ -305,40 +376,62 @@ def test_a_file_without_its_classifier_lacks_it(refusal: Callable[..., Misfit]) 
     assert error.missing == ("decoder.last_conv.8.weight", "decoder.last_conv.8.bias")
 
 
-def test_what_is_given_must_be_true(refusal: Callable[..., Misfit], take: Callable[..., Imported]) -> None:
-    assert "read as deeplabv3plus with resnet34" in str(refusal(make().state_dict(), backbone="resnet34"))
-    assert str(refusal(make().state_dict(), num_classes=5)).endswith("; it was made for 4 classes, not 5")
+def test_what_is_given_must_be_true(
+    refusal: Callable[..., Misfit], take: Callable[..., Imported]
+) -> None:
+    assert "read as deeplabv3plus with resnet34" in str(
+        refusal(make().state_dict(), backbone="resnet34")
+    )
+    assert str(refusal(make().state_dict(), num_classes=5)).endswith(
+        "; it was made for 4 classes, not 5"
+    )
     with pytest.raises(CheckpointError, match=r"predicts 4 classes, but 3 class names are given$"):
         take(make().state_dict(), class_names=NAMES[:3])
-    with pytest.raises(ConfigError, match=r"unknown backbone 'resnet19'; did you mean 'resnet18'\?"):
+    with pytest.raises(
+        ConfigError, match=r"unknown backbone 'resnet19'; did you mean 'resnet18'\?"
+    ):
         take(make().state_dict(), backbone="resnet19")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1j])
-def test_values_that_are_no_finite_numbers_are_refused(value: complex, take: Callable[..., Imported]) -> None:
+def test_values_that_are_no_finite_numbers_are_refused(
+    value: complex, take: Callable[..., Imported]
+) -> None:
     state = make().state_dict()
     state["aspp.bn1.weight"] = torch.full((32,), value)
-    with pytest.raises(CheckpointError, match=r"1 tensors hold values that are no finite numbers \(aspp.bn1.weight\)$"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"1 tensors hold values that are no finite numbers \(aspp.bn1.weight\)$",
+    ):
         take(state)
 
 
-def test_a_file_that_holds_no_such_network_is_told_what_is_needed(take: Callable[..., Imported]) -> None:
+def test_a_file_that_holds_no_such_network_is_told_what_is_needed(
+    take: Callable[..., Imported],
+) -> None:
     with pytest.raises(CheckpointError) as caught:
         take(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).state_dict())
-    assert "none of its 4 names (0.weight, 0.bias, 1.weight, ...) starts with 'backbone.'; needed is" in str(
-        caught.value
+    assert (
+        "none of its 4 names (0.weight, 0.bias, 1.weight, ...) starts with 'backbone.'; needed is"
+        in str(caught.value)
     )
 
 
 def test_a_name_with_and_without_its_prefix_is_ambiguous(take: Callable[..., Imported]) -> None:
     state = make().state_dict()
-    with pytest.raises(CheckpointError, match=r"the same tensors with and without 'module\.' before their names"):
+    with pytest.raises(
+        CheckpointError, match=r"the same tensors with and without 'module\.' before their names"
+    ):
         take({**state, "module.aspp.bn1.weight": state["aspp.bn1.weight"]})
 
 
-def test_a_file_that_is_there_is_never_written_over(take: Callable[..., Imported], tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_never_written_over(
+    take: Callable[..., Imported], tmp_path: Path
+) -> None:
     (tmp_path / "out.safetensors").write_text("mine")
-    with pytest.raises(StoreError, match=r"out\.safetensors: there already; move it away or give another name$"):
+    with pytest.raises(
+        StoreError, match=r"out\.safetensors: there already; move it away or give another name$"
+    ):
         take(make().state_dict())
     assert (tmp_path / "out.safetensors").read_text() == "mine"
 
@@ -351,8 +444,13 @@ def test_a_module_that_a_header_names_is_not_imported(
     monkeypatch.syspath_prepend(tmp_path)
     header = {"settings": {setting: "trap:Net"}, "num_classes": 4, "class_names": NAMES}
     path = tmp_path / "in.safetensors"
-    safetensors.torch.save_file(make().state_dict(), path, metadata={HEADER_KEY: json.dumps(header)})
-    with pytest.raises(CheckpointError, match=r"its header names code of someone's own \(trap:Net\), which is not run"):
+    safetensors.torch.save_file(
+        make().state_dict(), path, metadata={HEADER_KEY: json.dumps(header)}
+    )
+    with pytest.raises(
+        CheckpointError,
+        match=r"its header names code of someone's own \(trap:Net\), which is not run",
+    ):
         import_network(path, tmp_path / "out.safetensors")
     assert not (tmp_path / "sprung").exists()
     assert "trap" not in sys.modules
@@ -362,5 +460,7 @@ def test_a_module_that_a_header_names_is_not_imported(
 def test_a_header_that_is_none_is_one_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "in.safetensors"
     safetensors.torch.save_file(make().state_dict(), path, metadata={HEADER_KEY: text})
-    with pytest.raises(CheckpointError, match=r"its header cannot be read, is it of a newer version\? \(.*\)$"):
+    with pytest.raises(
+        CheckpointError, match=r"its header cannot be read, is it of a newer version\? \(.*\)$"
+    ):
         import_network(path, tmp_path / "out.safetensors")

@@ -16,7 +16,11 @@ from attnfd_ray.models.packed_conv import PackedConv2d, pack_convolutions
 @pytest.fixture(scope="module", params=["resnet18", "mobilenet_v2"])
 def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
-    plain = build_model(ModelSettings(backbone=request.param, width=0.25), num_classes=5).eval().requires_grad_(False)
+    plain = (
+        build_model(ModelSettings(backbone=request.param, width=0.25), num_classes=5)
+        .eval()
+        .requires_grad_(False)
+    )
     packed = copy.deepcopy(plain)
     pack_convolutions(packed)
     assert sum(isinstance(module, PackedConv2d) for module in packed.modules()) > 20
@@ -35,7 +39,9 @@ def test_it_answers_as_before_at_one_size_after_another(pair: tuple[nn.Module, n
         assert torch.allclose(packed(images(*size)), plain(images(*size)), rtol=1e-4, atol=1e-4)
 
 
-def test_packing_and_unpacking_leave_no_trace_in_half_precision(pair: tuple[nn.Module, nn.Module]) -> None:
+def test_packing_and_unpacking_leave_no_trace_in_half_precision(
+    pair: tuple[nn.Module, nn.Module],
+) -> None:
     plain, packed = pair
     packed(images(33, 33))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -45,7 +51,10 @@ def test_packing_and_unpacking_leave_no_trace_in_half_precision(pair: tuple[nn.M
 def test_it_may_be_made_double_and_back(pair: tuple[nn.Module, nn.Module]) -> None:
     plain, packed = pair
     packed(images(33, 33))
-    assert torch.equal(packed.double()(images(33, 33).double()), copy.deepcopy(plain).double()(images(33, 33).double()))
+    assert torch.equal(
+        packed.double()(images(33, 33).double()),
+        copy.deepcopy(plain).double()(images(33, 33).double()),
+    )
     packed.float()
 
 

@@ -34,7 +34,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_weights_in_the_cache_fill_the_backbone_and_change_nothing_else(name: str, cache: Path) -> None:
+def test_weights_in_the_cache_fill_the_backbone_and_change_nothing_else(
+    name: str, cache: Path
+) -> None:
     cache.mkdir(parents=True)
     torch.manual_seed(5)
     theirs = getattr(torchvision.models, name)()
@@ -49,15 +51,19 @@ def test_weights_in_the_cache_fill_the_backbone_and_change_nothing_else(name: st
         if not key.startswith("backbone."):
             assert torch.equal(tensor, plain.state_dict()[key])
     expected = filled.backbone.from_torchvision(theirs.state_dict())
-    assert all(torch.equal(tensor, expected[key]) for key, tensor in filled.backbone.state_dict().items())
+    assert all(
+        torch.equal(tensor, expected[key]) for key, tensor in filled.backbone.state_dict().items()
+    )
 
 
 def test_weights_out_of_reach_are_one_line_that_names_the_file_and_its_place(cache: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         build_model(IMAGENET["resnet18"], num_classes=4)
     assert str(caught.value) == (
-        "ImageNet weights of resnet18: cannot be downloaded (<urlopen error no route to host>); put "
-        "resnet18-f37072fd.pth (from https://download.pytorch.org/models/resnet18-f37072fd.pth) into "
+        "ImageNet weights of resnet18: cannot be downloaded (<urlopen error no route to host>); "
+        "put "
+        "resnet18-f37072fd.pth (from https://download.pytorch.org/models/resnet18-f37072fd.pth) "
+        "into "
         f"{cache}/, give a file with pretrained: PATH, or set pretrained: none"
     )
     assert list(cache.iterdir()) == []
@@ -65,8 +71,13 @@ def test_weights_out_of_reach_are_one_line_that_names_the_file_and_its_place(cac
 
 def test_a_cached_file_of_another_network_is_refused(cache: Path) -> None:
     cache.mkdir(parents=True)
-    torch.save({"conv1.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}, cache / FILES["resnet18"])
-    with pytest.raises(CheckpointError, match=r"resnet18-f37072fd.pth: 99 missing \(bn1.weight, .*1 of another shape"):
+    torch.save(
+        {"conv1.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}, cache / FILES["resnet18"]
+    )
+    with pytest.raises(
+        CheckpointError,
+        match=r"resnet18-f37072fd.pth: 99 missing \(bn1.weight, .*1 of another shape",
+    ):
         build_model(IMAGENET["resnet18"], num_classes=4)
 
 
@@ -74,11 +85,15 @@ def test_a_cached_file_of_another_network_is_refused(cache: Path) -> None:
 def test_every_backbone_of_ours_has_weights_on_offer(name: str) -> None:
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     assert weights.url.startswith("https://download.pytorch.org/models/")
-    assert len(weights.url.rpartition("-")[2]) == len("f37072fd.pth")  # the digits `download` checks
+    assert len(weights.url.rpartition("-")[2]) == len(
+        "f37072fd.pth"
+    )  # the digits `download` checks
 
 
 def test_a_narrow_backbone_and_one_of_ones_own_have_no_imagenet_weights(cache: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no weights for resnet18 at width 0.5; set pretrained: none or PATH"):
+    with pytest.raises(
+        ConfigError, match=r"no weights for resnet18 at width 0.5; set pretrained: none or PATH"
+    ):
         build_model(IMAGENET["resnet18"].model_copy(update={"width": 0.5}), num_classes=4)
     own = IMAGENET["resnet18"].model_copy(update={"backbone": "attnfd_ray.models.resnet:resnet18"})
     with pytest.raises(ConfigError, match=r"no weights for attnfd_ray.models.resnet:resnet18"):
@@ -106,5 +121,9 @@ def test_a_server_that_says_nothing_does_not_hold_us(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(OSError, match="timed out"):
-            download(f"http://127.0.0.1:{port}/net-00000000.pth", tmp_path / "net-00000000.pth", timeout_s=0.2)
+            download(
+                f"http://127.0.0.1:{port}/net-00000000.pth",
+                tmp_path / "net-00000000.pth",
+                timeout_s=0.2,
+            )
     assert list(tmp_path.iterdir()) == []

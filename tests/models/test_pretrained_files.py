@@ -1,4 +1,5 @@
-"""`pretrained: PATH`: what a file fills, what is left out and said, and what is refused in one line."""
+"""`pretrained: PATH`: what a file fills, what is left out and said, and what is refused in one
+line."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ TIMM = {"arch": "smp/Unet", "backbone": "tu-mobilenetv3_small_050", "output_stri
 CONVNEXT = {"arch": "smp/Unet", "backbone": "tu-convnext_atto", "output_stride": 32}
 
 
-def build(network: Mapping[str, Any], *, num_classes: int = 4, seed: int = 0, **others: Any) -> SegmentationModel:
+def build(
+    network: Mapping[str, Any], *, num_classes: int = 4, seed: int = 0, **others: Any
+) -> SegmentationModel:
     torch.manual_seed(seed)
     return build_model(ModelSettings.model_validate({**network, **others}), num_classes=num_classes)
 
@@ -64,15 +67,24 @@ def needs_smp(network: Mapping[str, Any]) -> None:
         pytest.importorskip("segmentation_models_pytorch")
 
 
-def filled_alone(network: Mapping[str, Any], path: Path, prefix: str) -> tuple[dict[str, Tensor], str | None]:
-    """Build with the weights of a file; return a part of it, all others found as drawn, and what is said."""
+def filled_alone(
+    network: Mapping[str, Any], path: Path, prefix: str
+) -> tuple[dict[str, Tensor], str | None]:
+    """Build with the weights of a file; return a part of it, all others found as drawn, and what is
+    said."""
     plain = build(network)
     state_after = torch.get_rng_state()
     filled = build(network, pretrained=str(path))
     assert torch.equal(torch.get_rng_state(), state_after)
     tensors = filled.state_dict()
-    assert all(torch.equal(each, tensors[name]) for name, each in plain.state_dict().items() if prefix not in name)
-    return {name.removeprefix(prefix): each for name, each in tensors.items() if prefix in name}, filled.first_weights
+    assert all(
+        torch.equal(each, tensors[name])
+        for name, each in plain.state_dict().items()
+        if prefix not in name
+    )
+    return {
+        name.removeprefix(prefix): each for name, each in tensors.items() if prefix in name
+    }, filled.first_weights
 
 
 BACKBONES = [
@@ -88,7 +100,10 @@ BACKBONES = [
 
 @pytest.mark.parametrize(("network", "prefix", "tensors"), BACKBONES)
 def test_a_classifiers_file_fills_the_backbone_in_its_order_and_says_what_is_left_out(
-    network: Mapping[str, Any], prefix: str, tensors: Callable[[], dict[str, Tensor]], tmp_path: Path
+    network: Mapping[str, Any],
+    prefix: str,
+    tensors: Callable[[], dict[str, Tensor]],
+    tmp_path: Path,
 ) -> None:
     needs_smp(network)
     given, path = tensors(), tmp_path / "weights.pth"
@@ -100,19 +115,28 @@ def test_a_classifiers_file_fills_the_backbone_in_its_order_and_says_what_is_lef
     assert len(taken) > 40
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(taken, values, strict=False))
     assert said is not None
-    assert re.fullmatch(rf"{path}: {len(filled)} tensors taken for the backbone, left out classifier: \d+ \(.+\)", said)
+    assert re.fullmatch(
+        rf"{path}: {len(filled)} tensors taken for the backbone, left out classifier: \d+ \(.+\)",
+        said,
+    )
 
 
-@pytest.mark.parametrize("put", ["{}", "module.{}", "backbone.{}", "encoder.{}", "model.{}", "module.model.{}"])
+@pytest.mark.parametrize(
+    "put", ["{}", "module.{}", "backbone.{}", "encoder.{}", "model.{}", "module.model.{}"]
+)
 def test_prefixes_of_libraries_are_seen_through(put: str, tmp_path: Path) -> None:
     given = of_narrow("resnet18")
-    save_file({put.format(name): tensor for name, tensor in given.items()}, tmp_path / "w.safetensors")
+    save_file(
+        {put.format(name): tensor for name, tensor in given.items()}, tmp_path / "w.safetensors"
+    )
     filled, _ = filled_alone(NARROW, tmp_path / "w.safetensors", "backbone.")
     assert all(torch.equal(tensor, given[name]) for name, tensor in filled.items())
 
 
 @pytest.mark.parametrize("network", [NARROW, MOBILE, TIMM, SMP])
-def test_a_backbones_own_names_are_taken_with_and_without_its_place(network: Mapping[str, Any], tmp_path: Path) -> None:
+def test_a_backbones_own_names_are_taken_with_and_without_its_place(
+    network: Mapping[str, Any], tmp_path: Path
+) -> None:
     needs_smp(network)
     model = build(network)
     place = f"{model.backbone_path}."
@@ -126,19 +150,27 @@ def test_a_backbones_own_names_are_taken_with_and_without_its_place(network: Map
 
 @pytest.mark.parametrize("network", [NARROW, LRASPP, TIMM])
 @pytest.mark.parametrize("put", ["{}", "model.{}"])
-def test_a_whole_networks_file_fills_all_of_it(network: Mapping[str, Any], put: str, tmp_path: Path) -> None:
+def test_a_whole_networks_file_fills_all_of_it(
+    network: Mapping[str, Any], put: str, tmp_path: Path
+) -> None:
     needs_smp(network)
     given, path = given_to(build(network)), tmp_path / "net.pth"
-    torch.save({"state_dict": {put.format(name): tensor for name, tensor in given.items()}, "epoch": 3}, path)
+    torch.save(
+        {"state_dict": {put.format(name): tensor for name, tensor in given.items()}, "epoch": 3},
+        path,
+    )
     model = build(network, pretrained=str(path))
     assert all(torch.equal(tensor, given[name]) for name, tensor in model.state_dict().items())
     assert model.first_weights == (
-        f"{path}: {len(given)} tensors taken for the whole network, left out beside the weights: 1 (epoch)"
+        f"{path}: {len(given)} tensors taken for the whole network, left out beside the weights: "
+        "1 (epoch)"
     )
 
 
 @pytest.mark.parametrize("network", [NARROW, LRASPP, SMP])
-def test_a_head_of_other_classes_is_left_out_and_the_rest_is_taken(network: Mapping[str, Any], tmp_path: Path) -> None:
+def test_a_head_of_other_classes_is_left_out_and_the_rest_is_taken(
+    network: Mapping[str, Any], tmp_path: Path
+) -> None:
     needs_smp(network)
     other, path = build(network, num_classes=7, seed=1), tmp_path / "net.safetensors"
     settings = ModelSettings.model_validate(network)
@@ -155,10 +187,16 @@ def test_a_head_of_other_classes_is_left_out_and_the_rest_is_taken(network: Mapp
 
 def test_auxiliary_heads_and_attention_gates_are_left_out_and_said(tmp_path: Path) -> None:
     given = given_to(build(NARROW))
-    torch.save(given | {"aux_classifier.0.weight": torch.ones(1), "aspp.cbam.x": torch.ones(1)}, tmp_path / "a.pth")
+    torch.save(
+        given | {"aux_classifier.0.weight": torch.ones(1), "aspp.cbam.x": torch.ones(1)},
+        tmp_path / "a.pth",
+    )
     said = build(NARROW, pretrained=str(tmp_path / "a.pth")).first_weights
     assert said is not None
-    assert said.endswith("left out attention gates: 1 (aspp.cbam.x); auxiliary classifier: 1 (aux_classifier.0.weight)")
+    assert said.endswith(
+        "left out attention gates: 1 (aspp.cbam.x); auxiliary classifier: 1 "
+        "(aux_classifier.0.weight)"
+    )
 
 
 def test_names_of_a_networks_authors_are_translated_as_timm_does(tmp_path: Path) -> None:
@@ -174,12 +212,15 @@ def test_names_of_a_networks_authors_are_translated_as_timm_does(tmp_path: Path)
         for name, tensor in given.items()
     }
     theirs = {
-        re.sub(r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1.", name): each for name, each in theirs.items()
+        re.sub(r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1.", name): each
+        for name, each in theirs.items()
     }
     torch.save(theirs, tmp_path / "fb.pth")
     filled, _ = filled_alone(CONVNEXT, tmp_path / "fb.pth", "encoder.")
     values = [tensor for tensor in given.values() if tensor.dim()]
-    assert all(torch.equal(mine, other) for mine, other in zip(filled.values(), values, strict=False))
+    assert all(
+        torch.equal(mine, other) for mine, other in zip(filled.values(), values, strict=False)
+    )
 
 
 class Own(SegmentationModel):
@@ -196,11 +237,16 @@ def test_someones_own_network_is_filled_as_a_whole(tmp_path: Path) -> None:
     network = {"arch": f"{__name__}:Own"}
     given = given_to(build(network, num_classes=9))
     torch.save(given, tmp_path / "own.pth")
-    plain, filled = build(network).state_dict(), build(network, pretrained=str(tmp_path / "own.pth"))
+    plain, filled = (
+        build(network).state_dict(),
+        build(network, pretrained=str(tmp_path / "own.pth")),
+    )
     for name, tensor in filled.state_dict().items():
         assert torch.equal(tensor, (plain if name.startswith("head.") else given)[name])
     torch.save({"head.weight": given["head.weight"]}, tmp_path / "part.pth")
-    assert " 3 missing (body.weight, body.bias, head.bias); needed" in refusal(network, tmp_path / "part.pth")
+    assert " 3 missing (body.weight, body.bias, head.bias); needed" in refusal(
+        network, tmp_path / "part.pth"
+    )
 
 
 class Evil:
@@ -221,13 +267,24 @@ def test_a_file_of_another_network_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save(of_narrow("resnet34"), path)
     said = refusal(NARROW, path)
-    assert re.match(rf"{path}: \d+ unexpected \(layer1.2.conv1.weight, .*, \.\.\.\); needed are weights of ", said)
+    assert re.match(
+        rf"{path}: \d+ unexpected \(layer1.2.conv1.weight, .*, \.\.\.\); needed are weights of ",
+        said,
+    )
     assert said.endswith(
-        "of resnet18 at width 0.125, or of the whole deeplabv3plus; give another file, or set pretrained: none"
+        "of resnet18 at width 0.125, or of the whole deeplabv3plus; give another file, or set "
+        "pretrained: none"
     )
     torch.save(given_to(build(NARROW)), path)
     assert " unexpected (backbone.conv1.weight" in refusal(LRASPP, path)
-    torch.save({name: each for name, each in of_narrow("resnet18").items() if name != "layer4.0.conv1.weight"}, path)
+    torch.save(
+        {
+            name: each
+            for name, each in of_narrow("resnet18").items()
+            if name != "layer4.0.conv1.weight"
+        },
+        path,
+    )
     assert refusal(NARROW, path).startswith(f"{path}: 1 missing (layer4.0.conv1.weight); needed")
 
 
@@ -255,4 +312,7 @@ def test_a_file_that_changed_after_its_hash_was_taken_is_one_line(tmp_path: Path
     assert build_model(settings, num_classes=4).first_weights
     torch.save(given_to(build(NARROW)) | {"aux_classifier.x": torch.ones(3)}, path)
     said = refusal(NARROW, path, pretrained_sha256=settings.pretrained_sha256)
-    assert f"begins with {file_hash(path)}, pretrained_sha256 is {settings.pretrained_sha256}: not the file" in said
+    assert (
+        f"begins with {file_hash(path)}, pretrained_sha256 is {settings.pretrained_sha256}: not "
+        "the file" in said
+    )

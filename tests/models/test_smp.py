@@ -1,4 +1,5 @@
-"""Networks of segmentation_models.pytorch: what they promise here is what every network promises."""
+"""Networks of segmentation_models.pytorch: what they promise here is what every network
+promises."""
 
 from __future__ import annotations
 
@@ -71,7 +72,9 @@ def problem(**tree: Any) -> str:
 
 @every_network
 @pytest.mark.parametrize("size", [(64, 64), (45, 70)])
-def test_logits_come_at_the_size_of_the_images_whatever_it_is(network: tuple[str, str], size: tuple[int, int]) -> None:
+def test_logits_come_at_the_size_of_the_images_whatever_it_is(
+    network: tuple[str, str], size: tuple[int, int]
+) -> None:
     with torch.no_grad():
         assert built(*network)(images(1, 3, *size)).shape == (1, 4, *size)
 
@@ -91,7 +94,10 @@ def test_every_tap_has_the_channels_and_the_stride_it_announces(network: tuple[s
     recorder = TapRecorder(model, model.taps)
     with torch.no_grad():
         model(images(1, 3, 128, 128))
-    found = {name: (feature.shape[1], 128 // feature.shape[2]) for name, feature in recorder.features.items()}
+    found = {
+        name: (feature.shape[1], 128 // feature.shape[2])
+        for name, feature in recorder.features.items()
+    }
     recorder.close()
     assert found == tap_shapes(model, model.taps)
     assert model.tap_channels() == {name: channels for name, (channels, _) in found.items()}
@@ -106,7 +112,12 @@ def test_stages_are_the_features_from_stride_4_on_and_aspp_is_where_there_is_one
     assert built("smp/Segformer", "mit_b0").tap_channels() == {
         "stage1": 32, "stage2": 64, "stage3": 160, "stage4": 256, "decoder": 256, "logits": 4,
     }  # fmt: skip
-    assert built("smp/PSPNet", "resnet18").tap_channels() == {"stage1": 64, "stage2": 128, "decoder": 512, "logits": 4}
+    assert built("smp/PSPNet", "resnet18").tap_channels() == {
+        "stage1": 64,
+        "stage2": 128,
+        "decoder": 512,
+        "logits": 4,
+    }
 
 
 def test_a_heads_feature_has_no_dropout_in_it() -> None:
@@ -139,7 +150,10 @@ def test_a_modules_path_is_a_tap_too() -> None:
         ("", "unknown tap ''; there is: decoder, logits, stage1, stage2, stage3, stage4"),
         (
             "encoder",
-            "tap 'encoder': needs one feature map [N, C, H, W], its module gives 6 of them; name one, [0] to [5]",
+            (
+                "tap 'encoder': needs one feature map [N, C, H, W], its module gives 6 of them; name "
+                "one, [0] to [5]"
+            ),
         ),
         ("encoder[6]", "tap 'encoder[6]': there is no [6] in 6 of them; name one, [0] to [5]"),
         ("encoder[x]", "tap 'encoder[x]': there is no [x] in 6 of them; name one, [0] to [5]"),
@@ -172,20 +186,30 @@ def test_every_parameter_that_learns_gets_a_gradient(network: tuple[str, str]) -
     model(images(2, 3, 64, 64)).sum().backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
-    resting = {name.split(".")[1] for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    resting = {
+        name.split(".")[1]
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad
+    }
     assert resting == ({"layer3", "layer4"} if network[0] == "smp/PSPNet" else set())
 
 
 def test_the_encoder_is_what_learns_at_the_base_rate() -> None:
     model = built("smp/Segformer", "mit_b0")
     slow = {id(parameter) for parameter in model.backbone_parameters()}
-    assert slow == {id(parameter) for name, parameter in model.named_parameters() if name.startswith("encoder.")}
+    assert slow == {
+        id(parameter) for name, parameter in model.named_parameters() if name.startswith("encoder.")
+    }
 
 
 @every_network
-def test_what_was_saved_is_built_again_from_its_own_header(network: tuple[str, str], tmp_path: Path) -> None:
+def test_what_was_saved_is_built_again_from_its_own_header(
+    network: tuple[str, str], tmp_path: Path
+) -> None:
     model, path = built(*network), tmp_path / "net.safetensors"
-    save_model(model, path, settings=settings(*network), num_classes=4, class_names=list("abcd"), extra={})
+    save_model(
+        model, path, settings=settings(*network), num_classes=4, class_names=list("abcd"), extra={}
+    )
     header = read_header(path)
     assert header is not None
     assert header.settings == settings(*network)
@@ -196,18 +220,30 @@ def test_what_was_saved_is_built_again_from_its_own_header(network: tuple[str, s
 
 
 def test_the_same_seed_gives_the_same_network() -> None:
-    first, second = build("smp/Unet", "resnet18").state_dict(), build("smp/Unet", "resnet18").state_dict()
+    first, second = (
+        build("smp/Unet", "resnet18").state_dict(),
+        build("smp/Unet", "resnet18").state_dict(),
+    )
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 @pytest.mark.parametrize(
     ("name", "stride"),
-    [("Unet", 32), ("PSPNet", 8), ("DeepLabV3", 16), ("DeepLabV3Plus", 16), ("PAN", 16), ("DPT", 16)],
+    [
+        ("Unet", 32),
+        ("PSPNet", 8),
+        ("DeepLabV3", 16),
+        ("DeepLabV3Plus", 16),
+        ("PAN", 16),
+        ("DPT", 16),
+    ],
 )
 def test_settings_that_are_left_out_are_what_the_network_has(name: str, stride: int) -> None:
     written = ModelSettings.model_validate({"arch": f"smp/{name}"})
     assert (written.width, written.output_stride) == (1.0, stride)
-    assert written.backbone == ("tu-vit_base_patch16_224.augreg_in21k" if name == "DPT" else "resnet18")
+    assert written.backbone == (
+        "tu-vit_base_patch16_224.augreg_in21k" if name == "DPT" else "resnet18"
+    )
     assert ModelSettings.model_validate_json(written.model_dump_json()) == written
 
 
@@ -219,8 +255,13 @@ def test_every_class_of_the_librarys_top_level_is_an_arch() -> None:
 
 def test_an_output_stride_reaches_the_encoder() -> None:
     for stride in (8, 16):
-        model = build_model(settings("smp/DeepLabV3Plus", "resnet18", output_stride=stride), num_classes=4)
-        assert tap_shapes(model, ["stage4", "decoder"]) == {"stage4": (512, stride), "decoder": (256, 4)}
+        model = build_model(
+            settings("smp/DeepLabV3Plus", "resnet18", output_stride=stride), num_classes=4
+        )
+        assert tap_shapes(model, ["stage4", "decoder"]) == {
+            "stage4": (512, stride),
+            "decoder": (256, 4),
+        }
 
 
 @pytest.mark.parametrize(
@@ -229,7 +270,10 @@ def test_an_output_stride_reaches_the_encoder() -> None:
         ({"arch": "smp/Unett"}, "arch: unknown arch 'smp/Unett'; did you mean 'smp/Unet'?"),
         ({"arch": "smp/losses"}, "arch: unknown arch 'smp/losses'; there is: smp/DPT, "),
         ({"arch": "smp/"}, "arch: unknown arch 'smp/'; did you mean 'smp/...'?"),
-        ({"arch": "smpp/Unet"}, "arch: unknown arch 'smpp/Unet'; there is: deeplabv3plus, smp/..., torchvision/..."),
+        (
+            {"arch": "smpp/Unet"},
+            "arch: unknown arch 'smpp/Unet'; there is: deeplabv3plus, smp/..., torchvision/...",
+        ),
         (
             {"arch": "smp/Unet", "backbone": "resnet-18"},
             "backbone: smp/Unet has no backbone 'resnet-18'; did you mean 'resnet18'?",
@@ -259,7 +303,10 @@ def test_what_it_cannot_be_is_one_line_with_the_way_out(tree: dict[str, Any], me
         (
             "smp/Unet",
             "tu-swin_tiny_patch4_window7_224",
-            "smp/Unet cannot run on tu-swin_tiny_patch4_window7_224: Input height (64) doesn't match model (224).",
+            (
+                "smp/Unet cannot run on tu-swin_tiny_patch4_window7_224: Input height (64) doesn't "
+                "match model (224)."
+            ),
         ),
     ],
 )
@@ -269,7 +316,9 @@ def test_an_encoder_that_does_not_fit_is_one_line(arch: str, backbone: str, mess
     assert str(caught.value) == message
 
 
-def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     assert problem(arch="smp/Unet") == (
         "arch: arch 'smp/Unet' needs the package 'segmentation_models_pytorch', not installed: "
@@ -296,7 +345,8 @@ def test_weights_out_of_reach_are_one_line_that_says_what_to_do(cache_directory:
             f"where there is a network run `hf download {repo} model.safetensors"
         )
         assert said.endswith(
-            f" and copy what it adds to the Hugging Face cache to {cache_directory}/, give a file with "
+            f" and copy what it adds to the Hugging Face cache to {cache_directory}/, give a file "
+            "with "
             "pretrained: PATH, or set pretrained: none"
         )
         assert "\n" not in said
@@ -314,16 +364,25 @@ def test_the_hub_is_asked_once_for_each_name_and_not_again(
         raise urllib.error.HTTPError(request.full_url, code, "no", Message(), None)
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
-    with pytest.raises(CheckpointError, match=r"cannot be downloaded \(.*pytorch_model.bin: HTTP Error 503: no\)"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot be downloaded \(.*pytorch_model.bin: HTTP Error 503: no\)"
+    ):
         source("tu-resnet18").obtain()
     assert asked == [("HEAD", "model.safetensors", 10.0), ("HEAD", "pytorch_model.bin", 10.0)]
 
 
-def test_weights_in_the_cache_fill_the_encoder_and_change_nothing_else(cache_directory: Path) -> None:
+def test_weights_in_the_cache_fill_the_encoder_and_change_nothing_else(
+    cache_directory: Path,
+) -> None:
     from safetensors.torch import save_file
 
     where = smp.encoders.encoders["resnet18"]["pretrained_settings"]["imagenet"]
-    snapshot = cache_directory / f"models--{where['repo_id'].replace('/', '--')}" / "snapshots" / where["revision"]
+    snapshot = (
+        cache_directory
+        / f"models--{where['repo_id'].replace('/', '--')}"
+        / "snapshots"
+        / where["revision"]
+    )
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
     torch.manual_seed(5)
@@ -340,5 +399,8 @@ def test_weights_in_the_cache_fill_the_encoder_and_change_nothing_else(cache_dir
 
 
 def test_an_encoder_without_imagenet_weights_is_one_line(cache_directory: Path) -> None:
-    with pytest.raises(ConfigError, match=r"imagenet: smp has none for resnext101_32x4d; set pretrained: none or PATH"):
+    with pytest.raises(
+        ConfigError,
+        match=r"imagenet: smp has none for resnext101_32x4d; set pretrained: none or PATH",
+    ):
         build_model(settings("smp/Unet", "resnext101_32x4d", pretrained="imagenet"), num_classes=4)

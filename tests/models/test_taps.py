@@ -56,7 +56,9 @@ def test_the_aspp_feature_has_no_dropout_in_it() -> None:
     model(images())
     first = recorder.features["aspp"]
     model(images())
-    assert torch.equal(recorder.features["aspp"], first)  # same batch statistics, another dropout mask
+    assert torch.equal(
+        recorder.features["aspp"], first
+    )  # same batch statistics, another dropout mask
 
 
 @pytest.mark.parametrize("backbone", NETWORKS)
@@ -144,7 +146,9 @@ def test_two_recorders_do_not_disturb_each_other() -> None:
 
 
 def test_features_are_recorded_inside_distributed_data_parallel(tmp_path: Path) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
     try:
         task = nn.ModuleDict({"student": make()})
         task.forward = lambda batch: task["student"](batch)
@@ -163,7 +167,13 @@ def test_features_are_recorded_inside_distributed_data_parallel(tmp_path: Path) 
     ("word", "way_out"),
     [
         ("stage5", "did you mean 'stage4'?"),
-        ("neck", "there is: aspp, aspp_pre, decoder, decoder_pre, logits, stage1, stage2, stage3, stage4"),
+        (
+            "neck",
+            (
+                "there is: aspp, aspp_pre, decoder, decoder_pre, logits, stage1, stage2, stage3, "
+                "stage4"
+            ),
+        ),
     ],
 )
 def test_an_unknown_tap_is_refused_with_the_way_out(word: str, way_out: str) -> None:

@@ -55,7 +55,9 @@ def images(*shape: int) -> Tensor:
 
 @some_networks
 @pytest.mark.parametrize("size", [(64, 64), (45, 70)])
-def test_logits_come_at_the_size_of_the_images_whatever_it_is(name: str, size: tuple[int, int]) -> None:
+def test_logits_come_at_the_size_of_the_images_whatever_it_is(
+    name: str, size: tuple[int, int]
+) -> None:
     with torch.no_grad():
         assert built(name)(images(1, 3, *size)).shape == (1, 4, *size)
 
@@ -65,7 +67,9 @@ def test_it_is_the_librarys_own_network_under_its_own_names(name: str) -> None:
     theirs = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=4)
     theirs.load_state_dict(built(name).state_dict())  # strict: all names and shapes
     with torch.no_grad():
-        assert torch.equal(theirs.eval()(images(1, 3, 45, 70))["out"], built(name)(images(1, 3, 45, 70)))
+        assert torch.equal(
+            theirs.eval()(images(1, 3, 45, 70))["out"], built(name)(images(1, 3, 45, 70))
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,7 +82,10 @@ def test_every_tap_has_the_channels_and_the_stride_it_announces(name: str) -> No
     recorder = TapRecorder(model, model.taps)
     with torch.no_grad():
         model.eval()(images(1, 3, 128, 128).to(next(model.parameters()).device))
-    found = {tap: (feature.shape[1], 128 // feature.shape[2]) for tap, feature in recorder.features.items()}
+    found = {
+        tap: (feature.shape[1], 128 // feature.shape[2])
+        for tap, feature in recorder.features.items()
+    }
     recorder.close()
     heads = {
         "lraspp": {"decoder": (128, 16), "logits": (4, 8)},
@@ -86,7 +93,11 @@ def test_every_tap_has_the_channels_and_the_stride_it_announces(name: str) -> No
         | {"logits": (4, 16 if "mobilenet" in name else 8)},
         "fcn": {"decoder": (512, 8), "logits": (4, 8)},
     }
-    assert found == (MOBILENET_STAGES if "mobilenet" in name else RESNET_STAGES) | heads[name.partition("_")[0]]
+    assert (
+        found
+        == (MOBILENET_STAGES if "mobilenet" in name else RESNET_STAGES)
+        | heads[name.partition("_")[0]]
+    )
     assert tap_shapes(model, model.taps) == found
     assert model.tap_channels() == {tap: channels for tap, (channels, _) in found.items()}
 
@@ -99,19 +110,27 @@ def test_a_modules_path_is_a_tap_too() -> None:
 
 
 @some_networks
-def test_every_parameter_gets_a_gradient_and_the_backbones_learn_at_the_base_rate(name: str) -> None:
+def test_every_parameter_gets_a_gradient_and_the_backbones_learn_at_the_base_rate(
+    name: str,
+) -> None:
     model = build(name)
     assert model.training
     model(images(2, 3, 64, 64)).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     slow = {id(parameter) for parameter in model.backbone_parameters()}
-    assert slow == {id(parameter) for name, parameter in model.named_parameters() if name.startswith("backbone.")}
+    assert slow == {
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if name.startswith("backbone.")
+    }
 
 
 @some_networks
 def test_what_was_saved_is_built_again_from_its_own_header(name: str, tmp_path: Path) -> None:
     model, path = built(name), tmp_path / "net.safetensors"
-    save_model(model, path, settings=settings(name), num_classes=4, class_names=list("abcd"), extra={})
+    save_model(
+        model, path, settings=settings(name), num_classes=4, class_names=list("abcd"), extra={}
+    )
     header = read_header(path)
     assert header is not None
     assert header.settings == settings(name)
@@ -134,14 +153,23 @@ def test_settings_that_are_left_out_are_what_the_network_has() -> None:
     [
         (
             {"arch": "torchvision/deeplabv3_resnet5"},
-            "unknown arch 'torchvision/deeplabv3_resnet5'; did you mean 'torchvision/deeplabv3_resnet50'?",
+            (
+                "unknown arch 'torchvision/deeplabv3_resnet5'; did you mean "
+                "'torchvision/deeplabv3_resnet50'?"
+            ),
         ),
         (
             {"arch": "torchvision/fcn_resnet50", "backbone": "resnet18"},
             "torchvision/fcn_resnet50 has no backbone 'resnet18'; did you mean 'resnet50'?",
         ),
-        ({"arch": "torchvision/fcn_resnet50", "width": 0.5}, "needs 1 with torchvision/fcn_resnet50"),
-        ({"arch": "torchvision/fcn_resnet50", "output_stride": 16}, "needs 8 with torchvision/fcn_resnet50"),
+        (
+            {"arch": "torchvision/fcn_resnet50", "width": 0.5},
+            "needs 1 with torchvision/fcn_resnet50",
+        ),
+        (
+            {"arch": "torchvision/fcn_resnet50", "output_stride": 16},
+            "needs 8 with torchvision/fcn_resnet50",
+        ),
     ],
 )
 def test_what_it_cannot_be_is_one_line_with_the_way_out(tree: dict[str, Any], message: str) -> None:
@@ -163,20 +191,27 @@ def cache_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_weights_out_of_reach_are_one_line_that_names_the_file_and_its_place(cache_directory: Path) -> None:
+def test_weights_out_of_reach_are_one_line_that_names_the_file_and_its_place(
+    cache_directory: Path,
+) -> None:
     with pytest.raises(CheckpointError) as caught:
         build("lraspp_mobilenet_v3_large", pretrained="imagenet")
     assert str(caught.value) == (
-        "ImageNet weights of mobilenet_v3_large: cannot be downloaded (<urlopen error no route to host>); "
+        "ImageNet weights of mobilenet_v3_large: cannot be downloaded (<urlopen error no route to "
+        "host>); "
         "put mobilenet_v3_large-8738ca79.pth (from "
-        f"https://download.pytorch.org/models/mobilenet_v3_large-8738ca79.pth) into {cache_directory}/, "
+        "https://download.pytorch.org/models/mobilenet_v3_large-8738ca79.pth) into "
+        f"{cache_directory}/, "
         "give a file with pretrained: PATH, or set pretrained: none"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "file"),
-    [("lraspp_mobilenet_v3_large", "mobilenet_v3_large-8738ca79.pth"), ("fcn_resnet50", "resnet50-0676ba61.pth")],
+    [
+        ("lraspp_mobilenet_v3_large", "mobilenet_v3_large-8738ca79.pth"),
+        ("fcn_resnet50", "resnet50-0676ba61.pth"),
+    ],
 )
 def test_weights_in_the_cache_fill_the_backbone_and_change_nothing_else(
     name: str, file: str, cache_directory: Path
@@ -191,6 +226,10 @@ def test_weights_in_the_cache_fill_the_backbone_and_change_nothing_else(
     assert torch.equal(torch.get_rng_state(), state_after)
     for key, tensor in filled.state_dict().items():
         inside = key.removeprefix("backbone.")
-        expected = plain.state_dict()[key] if inside == key else theirs.get(inside, theirs.get(f"features.{inside}"))
+        expected = (
+            plain.state_dict()[key]
+            if inside == key
+            else theirs.get(inside, theirs.get(f"features.{inside}"))
+        )
         assert expected is not None
         assert torch.equal(tensor, expected)

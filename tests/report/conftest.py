@@ -20,7 +20,8 @@ class Writer:
         self._minutes = 0
 
     def __call__(self, trial_id: str, miou: float | None = None, **given: Any) -> None:
-        """Append a trial; `miou` is its best, at epoch 118 of 120, and 0.25 points above its last."""
+        """Append a trial; `miou` is its best, at epoch 118 of 120, and 0.25 points above its
+        last."""
         self._minutes += 1
         values = given.pop("values", {})
         known: dict[str, Any] = {
@@ -38,7 +39,13 @@ class Writer:
 
     def epochs(self, trial_id: str, mious: list[float], **given: Any) -> None:
         """Append one epoch of 30 s for each mIoU."""
-        known = {"experiment": "camvid", "seed": 1, "method": "attnfd", "role": "trial", "epochs_total": 120} | given
+        known = {
+            "experiment": "camvid",
+            "seed": 1,
+            "method": "attnfd",
+            "role": "trial",
+            "epochs_total": 120,
+        } | given
         for epoch, miou in enumerate(mious, start=1):
             self.store.append_epoch(
                 EpochRow(
@@ -63,14 +70,34 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
 @pytest.fixture
 def search(write: Writer) -> Writer:
     """A small search: everything that can become of a trial, once."""
-    write("t0", 0.6712, role="teacher", method="none", teacher_hash="abc", student_params=59_000_000)
+    write(
+        "t0", 0.6712, role="teacher", method="none", teacher_hash="abc", student_params=59_000_000
+    )
     write("t1", 0.58, role="baseline")
     write("t2", 0.591, role="as_written")
-    write("t3", 0.6033, values={"method.layers": ["stage4", "aspp"], "method.loss_weight": 2.154}, peak_mem_mib=9121.4)
-    write("t4", 0.5712, values={"method.layers": ["stage1", "stage2", "stage3", "decoder"], "method.loss_weight": 87.0})
+    write(
+        "t3",
+        0.6033,
+        values={"method.layers": ["stage4", "aspp"], "method.loss_weight": 2.154},
+        peak_mem_mib=9121.4,
+    )
+    write(
+        "t4",
+        0.5712,
+        values={
+            "method.layers": ["stage1", "stage2", "stage3", "decoder"],
+            "method.loss_weight": 87.0,
+        },
+    )
     write("t5", 0.41, values={"method.layers": ["stage1"], "method.loss_weight": 0.1}, state=TrialState.PRUNED,
-          best_epoch=9, epochs_done=10, stop_reason="asha: below the best third at epoch 10")  # fmt: skip
-    write("t6", state=TrialState.FAILED, failure_kind="out_of_memory", failure_text="CUDA out of memory\nat line 3")
+          best_epoch=9, epochs_done=10, stop_reason="asha: below the best third at epoch "
+                                                    "10")  # fmt: skip
+    write(
+        "t6",
+        state=TrialState.FAILED,
+        failure_kind="out_of_memory",
+        failure_text="CUDA out of memory\nat line 3",
+    )
     write("t7", state=TrialState.FAILED, failure_kind="out_of_memory", failure_text="another")
     write("t8", state=TrialState.INFEASIBLE, failure_kind="connector", failure_text="no such [tap]")
     write("t9", state=TrialState.RUNNING, values={"method.layers": ["aspp"]}, epochs_total=120)

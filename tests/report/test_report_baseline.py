@@ -17,7 +17,8 @@ def tune(write, trial_id, miou, lr, **given):
 
 @pytest.fixture
 def tuned(write):
-    """A search whose best baseline is its second trial; a third was stopped early, and the first is no better."""
+    """A search whose best baseline is its second trial; a third was stopped early, and the first is
+    no better."""
     write("s-0000", 0.50, role="baseline", config_hash="base")
     write("s-0001", 0.55, role="as_written", config_hash="written")
     tune(write, "s-b0001", 0.50, 0.1)
@@ -45,7 +46,8 @@ def test_the_gain_is_over_the_best_baseline_that_had_its_full_budget(tuned):
 
 def test_the_note_says_what_each_side_had(tuned):
     assert protocol_of(tuned).gain.note == (
-        "1 seed each: not a measure of certainty. Both were chosen on the images they are scored on, which flatters "
+        "1 seed each: not a measure of certainty. Both were chosen on the images they are scored "
+        "on, which flatters "
         "them: the best of 3 trials (2 to their end), and the baseline tuned over 4 (3)."
     )
 
@@ -67,7 +69,9 @@ def test_where_baselines_lead_none_of_them_is_the_best_config(tuned, tmp_path):
     protocol = protocol_of(tuned)
     assert (protocol.baseline.trial_id, protocol.best.trial_id) == ("s-b0005", "s-0002")
     assert [line.trial_id for line in protocol.ranked[:2]] == ["s-b0005", "s-0002"]
-    assert write_best_config(tuned.store, summarise(tuned.store), tmp_path / "best.yaml") == "s-0002"
+    assert (
+        write_best_config(tuned.store, summarise(tuned.store), tmp_path / "best.yaml") == "s-0002"
+    )
 
 
 def test_without_any_other_there_is_no_best_config(write, tmp_path):
@@ -82,7 +86,11 @@ def test_over_seeds_gains_are_over_the_best_baseline_and_not_the_one_with_most_s
     tuned("s-0004", 0.62, values={"method.loss_weight": 2.0}, config_hash="good", seed=2)
     tune(tuned, "s-b0004", 0.50, 0.1, config_hash="s-b0001", seed=2)
     good, best, *_ = protocol_of(tuned).configs
-    assert (good.values, good.gain.num, good.gain.mean) == ({"method.loss_weight": 2.0}, 1, pytest.approx(0.02))
+    assert (good.values, good.gain.num, good.gain.mean) == (
+        {"method.loss_weight": 2.0},
+        1,
+        pytest.approx(0.02),
+    )
     assert (best.values, best.is_baseline, best.gain) == ({"optim.lr": 0.2}, True, None)
     assert sum(line.is_baseline for line in protocol_of(tuned).configs) == 3
 
@@ -98,12 +106,23 @@ def test_a_baseline_with_several_seeds_does_not_win_by_its_luckiest(tuned):
 
 def confirm(write, config, scores, values):
     for seed, score in enumerate(scores, start=1_000_001):
-        write(f"c-{config}-{seed}", score, role="confirm", config_hash=config, seed=seed, values=values)
+        write(
+            f"c-{config}-{seed}",
+            score,
+            role="confirm",
+            config_hash=config,
+            seed=seed,
+            values=values,
+        )
 
 
 def test_the_best_baseline_is_run_again_and_no_other_baseline_leads(tuned):
     tune(tuned, "s-b0005", 0.57, 0.5)
-    assert [line.trial_id for line in leaders(rows(tuned), search_id="s1", top=9)] == ["s-b0002", "s-0002", "s-0001"]
+    assert [line.trial_id for line in leaders(rows(tuned), search_id="s1", top=9)] == [
+        "s-b0002",
+        "s-0002",
+        "s-0001",
+    ]
 
 
 def test_leaders_are_compared_with_the_best_baseline(tuned):

@@ -18,13 +18,36 @@ NAMES = ["road", "car"]
 @pytest.fixture
 def scored(write):
     """A teacher, a baseline and a best config whose best epoch is the first of two."""
-    for trial_id, role, iou in (("t0", "teacher", 0.9), ("t1", "baseline", 0.5), ("t2", "trial", 0.7)):
-        write(trial_id, iou, role=role, teacher_hash="abc", class_names=NAMES, best_epoch=1, test_miou=iou - 0.1)
+    for trial_id, role, iou in (
+        ("t0", "teacher", 0.9),
+        ("t1", "baseline", 0.5),
+        ("t2", "trial", 0.7),
+    ):
+        write(
+            trial_id,
+            iou,
+            role=role,
+            teacher_hash="abc",
+            class_names=NAMES,
+            best_epoch=1,
+            test_miou=iou - 0.1,
+        )
         for epoch, car in ((1, iou), (2, 0.0)):
-            row = {"trial_id": trial_id, "experiment": "camvid", "seed": 1, "method": "attnfd", "role": role}
+            row = {
+                "trial_id": trial_id,
+                "experiment": "camvid",
+                "seed": 1,
+                "method": "attnfd",
+                "role": role,
+            }
             write.store.append_epoch(
                 EpochRow(
-                    epoch=epoch, epochs_total=120, val_miou=car, class_iou=[None, car], protocol=write.protocol, **row
+                    epoch=epoch,
+                    epochs_total=120,
+                    val_miou=car,
+                    class_iou=[None, car],
+                    protocol=write.protocol,
+                    **row,
                 )
             )
     return summarise(write.store)

@@ -40,7 +40,10 @@ def test_the_best_config_is_written_beside_the_report(search):
     result = run("results", "--json", "--best-config", "best.yaml")
     json.loads(result.stdout)
     assert result.stderr == "best.yaml: the settings of trial t3\n"
-    assert yaml.safe_load(Path("best.yaml").read_text()) == {"experiment": "camvid-best", "method": {"name": "attnfd"}}
+    assert yaml.safe_load(Path("best.yaml").read_text()) == {
+        "experiment": "camvid-best",
+        "method": {"name": "attnfd"},
+    }
 
 
 def test_a_file_that_is_there_is_never_overwritten(search, tmp_path):

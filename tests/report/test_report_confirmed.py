@@ -1,4 +1,5 @@
-"""Leaders over fresh seeds: who they are, what counts as evidence, and how often the words are right."""
+"""Leaders over fresh seeds: who they are, what counts as evidence, and how often the words are
+right."""
 
 import io
 
@@ -23,7 +24,9 @@ def searched(write):
     """A search of four configs, the luckiest of them tried twice, and one that was stopped."""
     write("b", 0.50, role="baseline", config_hash="base")
     write("w", 0.55, role="as_written", config_hash="written")
-    write("t1", 0.60, config_hash="lucky", values={"method.loss_weight": 2.0, "train.seed": 7}, seed=7)
+    write(
+        "t1", 0.60, config_hash="lucky", values={"method.loss_weight": 2.0, "train.seed": 7}, seed=7
+    )
     write("t2", 0.59, config_hash="lucky", values={"method.loss_weight": 2.0})
     write("t3", 0.57, config_hash="good", values={"method.loss_weight": 3.0})
     write("t4", 0.99, config_hash="cut", state=TrialState.PRUNED, epochs_done=10)
@@ -36,13 +39,27 @@ def confirmed(searched):
     scores = {"base": [0.50, 0.52, 0.51], "lucky": [0.51, 0.51, 0.51], "good": [0.561, 0.58, 0.572]}
     for config, config_scores in scores.items():
         for seed, score in zip(SEEDS, config_scores, strict=True):
-            values = {} if config == "base" else {"method.loss_weight": {"lucky": 2.0, "good": 3.0}[config]}
-            searched(f"c-{config}-{seed}", score, role="confirm", config_hash=config, seed=seed, values=values)
+            values = (
+                {}
+                if config == "base"
+                else {"method.loss_weight": {"lucky": 2.0, "good": 3.0}[config]}
+            )
+            searched(
+                f"c-{config}-{seed}",
+                score,
+                role="confirm",
+                config_hash=config,
+                seed=seed,
+                values=values,
+            )
     return searched
 
 
 def rows(write):
-    return [trials.with_epochs(row, []) for row in write.store.trials(columns=trials.TRIAL_COLUMNS).to_pylist()]
+    return [
+        trials.with_epochs(row, [])
+        for row in write.store.trials(columns=trials.TRIAL_COLUMNS).to_pylist()
+    ]
 
 
 def confirmation(write):
@@ -60,11 +77,20 @@ def printed(write):
 
 
 def test_the_leaders_are_the_baseline_and_the_best_configs_once_each(searched):
-    assert [line.trial_id for line in leaders(rows(searched), search_id="s1", top=2)] == ["b", "t1", "t3"]
+    assert [line.trial_id for line in leaders(rows(searched), search_id="s1", top=2)] == [
+        "b",
+        "t1",
+        "t3",
+    ]
 
 
 def test_of_fewer_configs_than_asked_for_all_lead(searched):
-    assert [line.trial_id for line in leaders(rows(searched), search_id="s1", top=9)] == ["b", "t1", "t3", "w"]
+    assert [line.trial_id for line in leaders(rows(searched), search_id="s1", top=9)] == [
+        "b",
+        "t1",
+        "t3",
+        "w",
+    ]
 
 
 def test_what_was_run_again_changes_no_leader(searched):
@@ -117,9 +143,16 @@ def test_only_fresh_seeds_count_and_differences_are_taken_seed_by_seed(confirmed
     good, second, third = found.lines
     assert {second.is_baseline, third.is_baseline} == {True, False}
     lucky = next(line for line in found.lines if line.values == {"method.loss_weight": 2.0})
-    assert (lucky.best_val_miou.mean, lucky.best_val_miou.num) == (pytest.approx(0.51), 3)  # and not the lucky 0.60
+    assert (lucky.best_val_miou.mean, lucky.best_val_miou.num) == (
+        pytest.approx(0.51),
+        3,
+    )  # and not the lucky 0.60
     assert (lucky.gain.mean, lucky.verdict) == (pytest.approx(0.0), "tie")
-    assert (good.gain.mean, good.gain.num, good.verdict) == (pytest.approx((0.061 + 0.06 + 0.062) / 3), 3, "better")
+    assert (good.gain.mean, good.gain.num, good.verdict) == (
+        pytest.approx((0.061 + 0.06 + 0.062) / 3),
+        3,
+        "better",
+    )
 
 
 def test_two_leaders_are_compared_with_wider_intervals_than_one(confirmed):
@@ -145,7 +178,9 @@ def test_confirmed_runs_are_in_the_means_over_seeds_but_not_in_the_ranking(searc
     (protocol,) = summarise(confirmed.store).shown.protocols
     assert [line.trial_id for line in protocol.ranked] == ["t1", "t2", "t3", "w", "b"]
     assert protocol.best.trial_id == "t1"
-    assert {str(line.values): line.best_val_miou.num for line in protocol.configs}["{'method.loss_weight': 2.0}"] == 5
+    assert {str(line.values): line.best_val_miou.num for line in protocol.configs}[
+        "{'method.loss_weight': 2.0}"
+    ] == 5
     assert (protocol.gain.num_seeds_best, protocol.gain.num_seeds_baseline) == (5, 4)
     assert "The best of 4 was chosen" in protocol.gain.note
 
@@ -159,7 +194,18 @@ def test_the_report_says_it_in_a_table_and_names_how_many_configs_were_tried(con
     text = printed(confirmed)
     assert "Confirmed: 2 leaders and the baseline over 3 fresh seeds\n" in text
     line = next(line for line in text.splitlines() if "better" in line)
-    assert line.split() == ["attnfd", "loss_weight=3", "3", "57.10", "±", "2.37", "+6.10", "±", "0.36", "better"]
+    assert line.split() == [
+        "attnfd",
+        "loss_weight=3",
+        "3",
+        "57.10",
+        "±",
+        "2.37",
+        "+6.10",
+        "±",
+        "0.36",
+        "better",
+    ]
     said = " ".join(text.split())
     assert "s1 tried 4 configs" in said
     assert "each with a 97.5 % interval, so that all 2 hold with 95 % (Bonferroni)" in said
@@ -176,8 +222,8 @@ def test_a_report_with_confirmed_leaders_survives_json(confirmed):
 def told(difference_sd, *, leaders=1, shared=0.0):
     """Return how many of 100 comparisons say tie, better and worse.
 
-    Runs deviate by 1; `shared` is the part of the variance that a leader and the baseline have in common on a seed.
-    """
+    Runs deviate by 1; `shared` is the part of the variance that a leader and the baseline have in
+    common on a seed."""
     rng = np.random.default_rng(0)
     words = []
     for _ in range(100):

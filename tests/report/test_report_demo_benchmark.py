@@ -1,4 +1,5 @@
-"""The benchmark of the demonstration reads what a store says, and counts gains over fresh seeds alone."""
+"""The benchmark of the demonstration reads what a store says, and counts gains over fresh seeds
+alone."""
 
 import pytest
 
@@ -10,14 +11,30 @@ FRESH = (1_000_001, 1_000_002, 1_000_003)
 
 @pytest.fixture
 def demo(write):
-    """Return what a search with this confirmed gain is read as; in the search itself the leader gains 20 points."""
+    """Return what a search with this confirmed gain is read as; in the search itself the leader
+    gains 20 points."""
 
     def demo(gain):
         names = ["background", "disc"]
-        write("t", 0.6, role="teacher", method="none", teacher_hash="abc", class_names=names, best_epoch=1)
+        write(
+            "t",
+            0.6,
+            role="teacher",
+            method="none",
+            teacher_hash="abc",
+            class_names=names,
+            best_epoch=1,
+        )
         write.epochs("t", [0.6], role="teacher", class_iou=[0.9, 0.3], method="none")
         write("b", 0.2, role="baseline", config_hash="base", class_names=names)
-        write("t1", 0.4, config_hash="ours", method="dist", values={"method": {"name": "dist"}}, class_names=names)
+        write(
+            "t1",
+            0.4,
+            config_hash="ours",
+            method="dist",
+            values={"method": {"name": "dist"}},
+            class_names=names,
+        )
         for seed in FRESH:
             write(f"b-{seed}", 0.2, role="confirm", config_hash="base", seed=seed)
             write(
@@ -36,7 +53,9 @@ def demo(write):
 
 def test_a_demo_is_a_row_and_counts_by_its_gain_over_fresh_seeds(demo):
     row = table([demo(0.05)])
-    assert row[2] == ("| 101 | 4 min 10 s | 60.00 | 30.00 | 20.00 | dist | 25.00 | +5.00 ± 0.00 | better |")
+    assert row[2] == (
+        "| 101 | 4 min 10 s | 60.00 | 30.00 | 20.00 | dist | 25.00 | +5.00 ± 0.00 | better |"
+    )
     assert row[-1] == "the best config gains over fresh seeds in 1 of 1; needed: 4 of 5"
 
 

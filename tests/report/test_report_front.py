@@ -25,7 +25,11 @@ TIMED = [*SIZED, "latency_ms"]
 
 def config(metric: Any) -> dict[str, Any]:
     method = {"name": "attnfd"}
-    return {"config_json": json.dumps({"experiment": "camvid", "method": method, "tune": {"metric": metric}})}
+    return {
+        "config_json": json.dumps(
+            {"experiment": "camvid", "method": method, "tune": {"metric": metric}}
+        )
+    }
 
 
 def fronts(write) -> list[Front]:
@@ -36,7 +40,8 @@ def fronts(write) -> list[Front]:
 
 @pytest.fixture
 def sized(write):
-    """Five students: t1 and t3 are beaten by t2, which is better and smaller than both; nothing beats t4 and t5."""
+    """Five students: t1 and t3 are beaten by t2, which is better and smaller than both; nothing
+    beats t4 and t5."""
     known = config(SIZED)
     write("t1", 0.58, role="baseline", student_params=11_000_000, **known)
     write("t2", 0.62, student_params=10_000_000, values={"student.width": 0.9}, **known)
@@ -63,7 +68,9 @@ def test_the_best_is_still_by_miou_and_the_report_survives_json(sized) -> None:
 def test_equals_are_both_on_the_front_and_what_has_no_full_budget_is_not(sized) -> None:
     sized("t6", 0.62, student_params=10_000_000, **config(SIZED))
     sized("t7", 0.9, student_params=1, epochs_done=60, **config(SIZED))
-    sized("t8", 0.9, student_params=1, role="confirm", **config(SIZED))  # no further try at being on the front
+    sized(
+        "t8", 0.9, student_params=1, role="confirm", **config(SIZED)
+    )  # no further try at being on the front
     assert [line.trial_id for line in fronts(sized)[0].lines] == ["t4", "t2", "t6", "t5"]
 
 
@@ -73,13 +80,15 @@ def test_a_config_is_one_point_with_the_means_over_its_seeds(sized) -> None:
     sized("u2", 0.50, search_id="s2", config_hash="u", latency_ms=4.0, seed=2, **timed)
     sized("u3", 0.61, search_id="s2", latency_ms=2.5, **timed)
     (front,) = (front for front in fronts(sized) if front.metrics == TIMED)
-    assert [line.trial_id for line in front.lines] == ["u3"], "the lucky seed alone would be on it too"
+    assert [line.trial_id for line in front.lines] == ["u3"], (
+        "the lucky seed alone would be on it too"
+    )
     assert front.num_dominated == 1
     sized("u4", 0.66, search_id="s2", config_hash="u", latency_ms=1.2, seed=3, **timed)
     (front,) = (front for front in fronts(sized) if front.metrics == TIMED)
-    assert [(line.trial_id, round(line.best_val_miou, 4), line.latency_ms) for line in front.lines] == [
-        ("u1", 0.62, pytest.approx(2.4))
-    ]
+    assert [
+        (line.trial_id, round(line.best_val_miou, 4), line.latency_ms) for line in front.lines
+    ] == [("u1", 0.62, pytest.approx(2.4))]
     assert front.num_seeds == [3]
     out = io.StringIO()
     show(summarise(sized.store), Console(file=out, width=120))
@@ -92,8 +101,17 @@ def test_a_search_with_one_metric_has_no_front_and_neither_has_a_run_of_its_own(
 
 
 def test_a_search_begun_over_with_other_metrics_has_a_front_of_its_own(sized) -> None:
-    sized("u1", 0.5, search_id="s2", latency_ms=3.0, latency_protocol="p", **config(["val_miou", "latency_ms"]))
-    assert [([line.trial_id for line in front.lines], front.latency_protocol) for front in fronts(sized)] == [
+    sized(
+        "u1",
+        0.5,
+        search_id="s2",
+        latency_ms=3.0,
+        latency_protocol="p",
+        **config(["val_miou", "latency_ms"]),
+    )
+    assert [
+        ([line.trial_id for line in front.lines], front.latency_protocol) for front in fronts(sized)
+    ] == [
         (["t4", "t2", "t5"], None),
         (["u1"], "p"),
     ]
@@ -138,9 +156,20 @@ def test_the_front_is_that_of_comparing_each_with_each() -> None:
 
 def test_it_is_printed_with_sizes_times_and_how_they_were_measured(write) -> None:
     how = {"latency_protocol": "360x480 fp32 on Fast GPU", **config(TIMED)}
-    write("t1", 0.62, student_params=11_234_567, latency_ms=5.125, values={"student.width": 1.0}, **how)
-    write("t2", 0.5, student_params=2_000_000, latency_ms=1.5, values={"student.width": 0.25}, **how)
-    write("t3", 0.49, student_params=3_000_000, latency_ms=1.75, values={"student.width": 0.4}, **how)
+    write(
+        "t1",
+        0.62,
+        student_params=11_234_567,
+        latency_ms=5.125,
+        values={"student.width": 1.0},
+        **how,
+    )
+    write(
+        "t2", 0.5, student_params=2_000_000, latency_ms=1.5, values={"student.width": 0.25}, **how
+    )
+    write(
+        "t3", 0.49, student_params=3_000_000, latency_ms=1.75, values={"student.width": 0.4}, **how
+    )
     out = io.StringIO()
     show(summarise(write.store), Console(file=out, width=80))
     text = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
@@ -161,7 +190,9 @@ dominated
     )
 
 
-def test_the_settings_of_any_trial_can_be_written_under_a_name_that_says_which(sized, tmp_path: Path) -> None:
+def test_the_settings_of_any_trial_can_be_written_under_a_name_that_says_which(
+    sized, tmp_path: Path
+) -> None:
     report = summarise(sized.store)
     assert write_best_config(sized.store, report, tmp_path / "t5.yaml", trial_id="t5") == "t5"
     text = (tmp_path / "t5.yaml").read_text(encoding="utf-8")
@@ -169,12 +200,18 @@ def test_the_settings_of_any_trial_can_be_written_under_a_name_that_says_which(s
     assert "experiment: camvid-t5\n" in text
     assert write_best_config(sized.store, report, tmp_path / "t4.yaml", trial_id="t4") == "t4"
     assert "experiment: camvid-best\n" in (tmp_path / "t4.yaml").read_text(encoding="utf-8")
-    with pytest.raises(StoreError, match=r"experiment 'camvid' has no trial 't55'; did you mean 't5'\?"):
+    with pytest.raises(
+        StoreError, match=r"experiment 'camvid' has no trial 't55'; did you mean 't5'\?"
+    ):
         write_best_config(sized.store, report, tmp_path / "t55.yaml", trial_id="t55")
 
 
-def test_the_command_line_takes_a_trial_with_the_file_its_settings_go_to(sized, tmp_path: Path) -> None:
-    said = CliRunner().invoke(cli, ["report", "results", "--best-config", "t5.yaml", "--trial", "t5"])
+def test_the_command_line_takes_a_trial_with_the_file_its_settings_go_to(
+    sized, tmp_path: Path
+) -> None:
+    said = CliRunner().invoke(
+        cli, ["report", "results", "--best-config", "t5.yaml", "--trial", "t5"]
+    )
     assert (said.exit_code, "t5.yaml: the settings of trial t5" in said.output) == (0, True)
     assert "experiment: camvid-t5" in (tmp_path / "t5.yaml").read_text(encoding="utf-8")
     alone = CliRunner().invoke(cli, ["report", "results", "--trial", "t5"])

@@ -27,19 +27,36 @@ TABLE = """\
 
 @pytest.fixture
 def epochs(write):
-    """Append the epochs of a trial, one for each pair of (cross-entropy, distillation), of which kd has 3/4."""
+    """Append the epochs of a trial, one for each pair of (cross-entropy, distillation), of which kd
+    has 3/4."""
 
     def append(trial_id, *pairs, **given):
-        known = {"experiment": "camvid", "seed": 1, "method": "attnfd", "role": "trial", "epochs_total": 120} | given
+        known = {
+            "experiment": "camvid",
+            "seed": 1,
+            "method": "attnfd",
+            "role": "trial",
+            "epochs_total": 120,
+        } | given
         for epoch, pair in enumerate(pairs, start=1):
             measured = {}
             if pair is not None:
                 ce, distillation = pair
                 norms = {"cross_entropy": ce, "kd": 0.75 * distillation, "at": 0.25 * distillation}
                 cosines = {"kd": 0.5, "at": 0.25, "distillation": -0.125} if ce else {}
-                measured = {"gradient_norms": norms | {"distillation": distillation}, "gradient_cosines": cosines}
+                measured = {
+                    "gradient_norms": norms | {"distillation": distillation},
+                    "gradient_cosines": cosines,
+                }
             write.store.append_epoch(
-                EpochRow(trial_id=trial_id, epoch=epoch, val_miou=0.5, protocol=write.protocol, **known, **measured)
+                EpochRow(
+                    trial_id=trial_id,
+                    epoch=epoch,
+                    val_miou=0.5,
+                    protocol=write.protocol,
+                    **known,
+                    **measured,
+                )
             )
 
     return append
@@ -56,7 +73,9 @@ def printed(write):
     return [line.rstrip() for line in pipe.getvalue().splitlines()]
 
 
-def test_ratios_are_of_the_first_the_median_and_the_last_epoch_and_the_rest_of_the_last(write, epochs):
+def test_ratios_are_of_the_first_the_median_and_the_last_epoch_and_the_rest_of_the_last(
+    write, epochs
+):
     write("t1", 0.6)
     epochs("t1", (2.0, 1.0), (1.0, 7.0), (1.0, 4.0))
     assert gradient_line(write.store, "t1") == GradientLine(
@@ -80,9 +99,9 @@ def test_a_cross_entropy_without_a_gradient_has_no_ratio(write, epochs):
     line = gradient_line(write.store, "t1")
     assert (line.first, line.median, line.last, line.cosines) == (None, None, None, {})
     assert line.shares == {"cross_entropy": 0.0, "kd": 0.75, "at": 0.25}
-    assert [line.split() for line in printed(write) if line.startswith("  t1") and "kd" in line] == [
-        ["t1", "-", "-", "-", "-", "cross_entropy", "0", "%,", "kd", "75", "%,", "at", "25", "%"]
-    ]
+    assert [
+        line.split() for line in printed(write) if line.startswith("  t1") and "kd" in line
+    ] == [["t1", "-", "-", "-", "-", "cross_entropy", "0", "%,", "kd", "75", "%,", "at", "25", "%"]]
 
 
 def test_gradients_that_all_vanish_have_no_shares(write, epochs):
@@ -102,7 +121,9 @@ def test_the_five_leading_configs_and_the_file_as_written_are_shown_and_no_basel
     write("t0", 0.9, role="baseline", method="none")
     for number in range(1, 8):
         write(f"t{number}", 0.8 - number / 100)
-    write("t8", 0.795, config_hash="t1", seed=2)  # a second seed of the first config, which beats its first
+    write(
+        "t8", 0.795, config_hash="t1", seed=2
+    )  # a second seed of the first config, which beats its first
     write("t9", 0.1, role="as_written")
     write("r1", state="RUNNING", role="run", search_id=None, protocol=write.protocol)
     for trial_id in ("t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9", "r1"):

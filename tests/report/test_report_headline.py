@@ -22,7 +22,15 @@ def searched(write):
 def confirm(write, ours, baseline, **others):
     for name, scores, values in (("ours", ours, VALUES), ("base", baseline, {})):
         for seed, score in zip(SEEDS, scores, strict=False):
-            write(f"c-{name}-{seed}", score, role="confirm", config_hash=name, seed=seed, values=values, **others)
+            write(
+                f"c-{name}-{seed}",
+                score,
+                role="confirm",
+                config_hash=name,
+                seed=seed,
+                values=values,
+                **others,
+            )
 
 
 def said(write):
@@ -31,8 +39,10 @@ def said(write):
 
 def test_a_gain_that_was_not_confirmed_says_how_to(searched):
     assert said(searched) == (
-        f"The best config, {CONFIG}, has a gain of +10.00 points of mIoU over the student alone (baseline). How sure "
-        "that is, a search cannot say, since its best is lucky too: `attnfd-ray confirm FILE` runs both over fresh "
+        f"The best config, {CONFIG}, has a gain of +10.00 points of mIoU over the student alone "
+        "(baseline). How sure "
+        "that is, a search cannot say, since its best is lucky too: `attnfd-ray confirm FILE` "
+        "runs both over fresh "
         "seeds. The teacher has 67.00 %."
     )
 
@@ -40,16 +50,27 @@ def test_a_gain_that_was_not_confirmed_says_how_to(searched):
 @pytest.mark.parametrize(
     ("ours", "gain", "verdict"),
     [
-        ([0.56, 0.57, 0.58], "+6.00 ± 2.48", "The interval is above 0: better than chance explains."),
-        ([0.44, 0.45, 0.46], "-6.00 ± 2.48", "The interval is below 0: the student is better off alone."),
+        (
+            [0.56, 0.57, 0.58],
+            "+6.00 ± 2.48",
+            "The interval is above 0: better than chance explains.",
+        ),
+        (
+            [0.44, 0.45, 0.46],
+            "-6.00 ± 2.48",
+            "The interval is below 0: the student is better off alone.",
+        ),
         ([0.50, 0.51, 0.55], "+1.00 ± 6.57", "The interval contains 0: this may be chance."),
     ],
 )
-def test_a_confirmed_gain_is_over_fresh_seeds_alone_and_says_how_sure_it_is(searched, ours, gain, verdict):
+def test_a_confirmed_gain_is_over_fresh_seeds_alone_and_says_how_sure_it_is(
+    searched, ours, gain, verdict
+):
     confirm(searched, ours, [0.51, 0.51, 0.51])
     mean = sum(ours) / 3
     assert said(searched) == (
-        f"Over 3 seeds that the search never used, the student has mIoU {100 * mean:.2f} % with {CONFIG} and 51.00 % "
+        f"Over 3 seeds that the search never used, the student has mIoU {100 * mean:.2f} % with "
+        f"{CONFIG} and 51.00 % "
         f"alone (baseline): {gain} points (95 % interval). {verdict} The teacher has 67.00 %."
     )
 
@@ -57,7 +78,9 @@ def test_a_confirmed_gain_is_over_fresh_seeds_alone_and_says_how_sure_it_is(sear
 def test_one_fresh_seed_has_no_interval(searched):
     confirm(searched, [0.56], [0.50])
     text = said(searched)
-    assert text.startswith("Over 1 seed that the search never used, the student has mIoU 56.00 % with")
+    assert text.startswith(
+        "Over 1 seed that the search never used, the student has mIoU 56.00 % with"
+    )
     assert "alone (baseline): +6.00 points. One fresh seed is no measure of certainty." in text
 
 
@@ -78,7 +101,9 @@ def test_a_run_of_train_is_not_told_to_be_confirmed(write):
     write("b", 0.50, role="baseline")
     write("r", 0.55, role="run", search_id=None)
     assert (
-        said(write) == "The best config, attnfd, has a gain of +5.00 points of mIoU over the student alone (baseline)."
+        said(write)
+        == "The best config, attnfd, has a gain of +5.00 points of mIoU over the student alone "
+        "(baseline)."
     )
 
 

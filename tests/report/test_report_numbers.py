@@ -11,7 +11,9 @@ def test_percent(fraction, text):
     assert numbers.percent(fraction) == text
 
 
-@pytest.mark.parametrize(("difference", "text"), [(0.0233, "+2.33"), (-0.01, "-1.00"), (0.0, "+0.00"), (None, "-")])
+@pytest.mark.parametrize(
+    ("difference", "text"), [(0.0233, "+2.33"), (-0.01, "-1.00"), (0.0, "+0.00"), (None, "-")]
+)
 def test_points(difference, text):
     assert numbers.points(difference) == text
 
@@ -28,6 +30,14 @@ def test_duration(seconds, text):
 
 
 def test_paths_are_shortened_only_where_that_is_no_riddle():
-    values = {"method.layers": ["stage4", "aspp"], "optim.lr": 0.00721034, "teacher.width": 1, "student.width": 0.5}
-    assert numbers.assignments(values) == "layers=[stage4, aspp] lr=0.00721 teacher.width=1 student.width=0.5"
+    values = {
+        "method.layers": ["stage4", "aspp"],
+        "optim.lr": 0.00721034,
+        "teacher.width": 1,
+        "student.width": 0.5,
+    }
+    assert (
+        numbers.assignments(values)
+        == "layers=[stage4, aspp] lr=0.00721 teacher.width=1 student.width=0.5"
+    )
     assert numbers.assignments({}) == ""

@@ -24,7 +24,14 @@ def compared(write):
     for method, scores in METHODS.items():
         for seed, score in enumerate(scores, start=1):
             values = {"method": {"name": method}, "train.seed": seed}
-            write(f"{method}{seed}", score, method=method, config_hash=method, seed=seed, values=values)
+            write(
+                f"{method}{seed}",
+                score,
+                method=method,
+                config_hash=method,
+                seed=seed,
+                values=values,
+            )
     write("base", 0.50, role="baseline", method="attnfd", config_hash="other")
     return summarise(write.store)
 
@@ -58,14 +65,24 @@ def test_a_searchs_own_baseline_and_the_method_none_are_one_config_over_all_seed
     for seed, score in enumerate(METHODS["none"], start=1):
         values = {"method": {"name": "none"}, "train.seed": seed}
         write(f"none{seed}", score, method="none", config_hash="alone", seed=seed, values=values)
-        write(f"kd{seed}", score - 0.01, method="kd", config_hash="kd", seed=seed, values={"train.seed": seed})
+        write(
+            f"kd{seed}",
+            score - 0.01,
+            method="kd",
+            config_hash="kd",
+            seed=seed,
+            values={"train.seed": seed},
+        )
     report = summarise(write.store)
     none, kd = configs(report)
     assert (none.method, none.is_baseline, none.gain) == ("none", True, None)
     assert (none.best_val_miou.num, none.best_val_miou.mean) == (3, pytest.approx(0.52))
     assert (kd.gain.num, kd.gain.mean) == (3, pytest.approx(-0.01))
     (protocol,) = report.shown.protocols
-    assert (protocol.baseline.trial_id, protocol.best.trial_id) == ("base", "kd3")  # none3 did better, and is no other
+    assert (protocol.baseline.trial_id, protocol.best.trial_id) == (
+        "base",
+        "kd3",
+    )  # none3 did better, and is no other
     assert (protocol.gain.num_seeds_best, protocol.gain.num_seeds_baseline) == (3, 3)
     assert protocol.gain.best_epoch_miou == pytest.approx(-0.01)
     assert "The best of 3 was chosen" in protocol.gain.note
@@ -83,8 +100,19 @@ def test_a_weight_of_nothing_that_was_searched_is_the_baseline_and_not_the_best(
 
 
 def test_a_config_is_named_by_its_shortest_words(write):
-    write("written", 0.6, config_hash="a", values={"method": {"name": "attnfd", "norm": "image"}, "train.seed": 1})
-    write("chosen", 0.5, config_hash="a", seed=2, values={"method": {"name": "attnfd"}, "train.seed": 2})
+    write(
+        "written",
+        0.6,
+        config_hash="a",
+        values={"method": {"name": "attnfd", "norm": "image"}, "train.seed": 1},
+    )
+    write(
+        "chosen",
+        0.5,
+        config_hash="a",
+        seed=2,
+        values={"method": {"name": "attnfd"}, "train.seed": 2},
+    )
     (line,) = configs(summarise(write.store))
     assert line.values == {"method": {"name": "attnfd"}}
 
@@ -157,11 +185,23 @@ def test_a_trial_says_its_seed_where_its_config_has_several(write):
     write("base", 0.50, role="baseline")
     write("one", 0.66, config_hash="one", values={"optim.lr": 0.1}, seed=7)
     write("two1", 0.56, config_hash="two", values={"optim.lr": 0.2}, seed=7)
-    write("two2", 0.41, config_hash="two", values={"optim.lr": 0.2}, seed=8, state="PRUNED", epochs_done=10)
+    write(
+        "two2",
+        0.41,
+        config_hash="two",
+        values={"optim.lr": 0.2},
+        seed=8,
+        state="PRUNED",
+        epochs_done=10,
+    )
     console = Console(width=100, record=True, file=io.StringIO())
     show(summarise(write.store), console)
     lines = console.export_text().partition("Ranking")[2].splitlines()
-    assert [line.split("lr=")[1].strip() for line in lines if "lr=" in line] == ["0.1", "0.2 seed=7", "0.2 seed=8"]
+    assert [line.split("lr=")[1].strip() for line in lines if "lr=" in line] == [
+        "0.1",
+        "0.2 seed=7",
+        "0.2 seed=8",
+    ]
 
 
 def test_seeds_that_were_stopped_early_are_said_too(write):
@@ -171,7 +211,10 @@ def test_seeds_that_were_stopped_early_are_said_too(write):
     lost = {"state": TrialState.INFEASIBLE, "failure_kind": "NAN", "protocol": write.protocol}
     write("lost", config_hash="c", seed=3, **lost)
     (protocol,) = summarise(write.store).shown.protocols
-    assert "Of the best config's 3 seeds 1 ended in NAN, 1 stopped early: its mean" in protocol.gain.note
+    assert (
+        "Of the best config's 3 seeds 1 ended in NAN, 1 stopped early: its mean"
+        in protocol.gain.note
+    )
 
 
 def test_a_gain_over_a_smaller_student_is_said_to_be_one_of_size_too(write):
@@ -179,5 +222,6 @@ def test_a_gain_over_a_smaller_student_is_said_to_be_one_of_size_too(write):
     write("wide", 0.60, config_hash="wide", student_params=1_045_000)
     (protocol,) = summarise(write.store).shown.protocols
     assert protocol.gain.note.endswith(
-        "Unlike students: 1.04 M parameters against the baseline's 0.263 M, which is a gain of size too."
+        "Unlike students: 1.04 M parameters against the baseline's 0.263 M, which is a gain of "
+        "size too."
     )

@@ -17,7 +17,11 @@ def test_everything_that_became_of_a_search_is_in_the_report(search):
     shown = summarise(search.store).shown
     scored, unscored = shown.protocols
     assert scored.protocol == search.protocol
-    assert (scored.teacher.trial_id, scored.baseline.trial_id, scored.best.trial_id) == ("t0", "t1", "t3")
+    assert (scored.teacher.trial_id, scored.baseline.trial_id, scored.best.trial_id) == (
+        "t0",
+        "t1",
+        "t3",
+    )
     assert [(line.rank, line.trial_id) for line in scored.ranked] == [
         (1, "t3"),
         (2, "r1"),
@@ -74,7 +78,9 @@ def test_unlike_protocols_are_never_ranked_together(write):
     assert [line.trial_id for line in native.ranked] == ["t1", "b1"]
     assert [line.trial_id for line in flips.ranked] == ["t2"]
     assert (flips.baseline, flips.gain) == (None, None)
-    assert summarise(write.store).shown.best_trial_id == "t1"  # of the protocol with most ranked trials
+    assert (
+        summarise(write.store).shown.best_trial_id == "t1"
+    )  # of the protocol with most ranked trials
 
 
 def test_equals_are_ranked_by_size_and_then_by_name(write):
@@ -85,7 +91,9 @@ def test_equals_are_ranked_by_size_and_then_by_name(write):
     assert [line.trial_id for line in only_protocol(write.store).ranked] == ["t2", "t3", "t1", "t0"]
 
 
-@pytest.mark.parametrize("short", [{"epochs_done": 119}, {"state": TrialState.PRUNED}, {"state": TrialState.RUNNING}])
+@pytest.mark.parametrize(
+    "short", [{"epochs_done": 119}, {"state": TrialState.PRUNED}, {"state": TrialState.RUNNING}]
+)
 def test_only_a_full_budget_makes_a_best_config(write, short):
     write("t1", 0.5)
     write("t2", 0.9, **short)
@@ -111,7 +119,9 @@ def test_several_seeds_are_compared_by_their_means(write):
     gain = only_protocol(write.store).gain
     assert gain.best_epoch_miou == pytest.approx(0.58 - 0.52)
     assert gain.last_epoch_miou == pytest.approx(0.58 - 0.52)
-    assert gain.note.startswith("Means over 3 seeds of the best config and 3 seeds of the baseline.")
+    assert gain.note.startswith(
+        "Means over 3 seeds of the best config and 3 seeds of the baseline."
+    )
 
 
 def test_a_baseline_that_wins_is_not_hidden(write):
@@ -125,7 +135,9 @@ def test_a_baseline_that_wins_is_not_hidden(write):
 def test_unlike_budgets_are_said(write):
     write("b1", 0.5, role="baseline", epochs_done=60, epochs_total=60)
     write("t1", 0.6)
-    assert only_protocol(write.store).gain.note.endswith("Unlike budgets: 120 epochs against the baseline's 60.")
+    assert only_protocol(write.store).gain.note.endswith(
+        "Unlike budgets: 120 epochs against the baseline's 60."
+    )
 
 
 def test_a_trial_that_never_ended_is_told_from_its_epochs(write):
@@ -154,7 +166,8 @@ def test_a_teacher_trained_for_another_experiment_is_found_by_its_hash(search):
     search("y1", 0.5, experiment="second", teacher_hash="abc")
     search("z1", 0.5, experiment="third", teacher_hash="other")
     teachers = {
-        name: summarise(search.store, experiment=name).shown.protocols[0].teacher for name in ("second", "third")
+        name: summarise(search.store, experiment=name).shown.protocols[0].teacher
+        for name in ("second", "third")
     }
     assert teachers["second"].trial_id == "t0"
     assert teachers["third"] is None

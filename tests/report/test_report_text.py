@@ -114,5 +114,7 @@ def test_long_names_stay_within_80_columns(write, encoding):
     write(f"{long}2", 0.6, experiment=long, values={f"method.{long}": long}, protocol=f"val {long}")
     write(f"{long}3", experiment=long, state="FAILED", failure_kind=long, failure_text=long)
     lines = printed(summarise(write.store), encoding=encoding).splitlines()
-    assert [line for line in lines if len(line) > 80 and not line.startswith("  attnfd-ray report")] == []
+    assert [
+        line for line in lines if len(line) > 80 and not line.startswith("  attnfd-ray report")
+    ] == []
     assert sum(line.count("x") for line in lines) > 12 * 100, "something was cut off"

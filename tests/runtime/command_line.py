@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
-PATIENCE_S = 420  # a command on two busy cores takes 20 to 60 s, a grid of every method some minutes
+PATIENCE_S = (
+    420  # a command on two busy cores takes 20 to 60 s, a grid of every method some minutes
+)
 
 
 def write(tree: dict[str, Any], directory: Path) -> Path:
@@ -27,10 +29,13 @@ class CommandLine:
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-        """Start it; a PYTHONPATH comes before the one there is, which may be that of the package under test."""
+        """Start it; a PYTHONPATH comes before the one there is, which may be that of the package
+        under test."""
         if "PYTHONPATH" in environment:
             inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment["PYTHONPATH"], *inherited]))
+            environment["PYTHONPATH"] = os.pathsep.join(
+                filter(None, [environment["PYTHONPATH"], *inherited])
+            )
         process = subprocess.Popen(
             [sys.executable, "-m", "attnfd_ray", *map(str, arguments)],
             cwd=self.directory,

@@ -1,4 +1,5 @@
-"""A user's own method, as a file of a user's: it waits in its second epoch until a file `go` lies beside it."""
+"""A user's own method, as a file of a user's: it waits in its second epoch until a file `go` lies
+beside it."""
 
 from __future__ import annotations
 

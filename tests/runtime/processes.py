@@ -1,4 +1,5 @@
-"""Looking at processes and sockets from outside, with bounded waits. Linux only, as the tests that use it."""
+"""Looking at processes and sockets from outside, with bounded waits. Linux only, as the tests that
+use it."""
 
 from __future__ import annotations
 
@@ -33,7 +34,13 @@ def descendants(pid: int) -> dict[int, str]:
         for child in parents.get(waiting.pop(), ()):
             waiting.append(child)
             try:
-                found[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                found[child] = (
+                    Path(f"/proc/{child}/cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode()
+                    .strip()
+                )
             except OSError:
                 continue
     return found
@@ -41,19 +48,23 @@ def descendants(pid: int) -> dict[int, str]:
 
 def listening(pids: set[int]) -> list[str]:
     """Return the local addresses that these processes listen on."""
-    lines = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+    lines = subprocess.run(
+        ["ss", "-Hltnp"], capture_output=True, text=True, check=True, timeout=30
+    ).stdout.splitlines()
     return [line.split()[3] for line in lines if any(f"pid={pid}," in line for pid in pids)]
 
 
 def _is_agent(command: list[str]) -> bool:
-    """Return whether a process is one of Ray's agents, by its name or, before it has taken that, by its program."""
+    """Return whether a process is one of Ray's agents, by its name or, before it has taken that, by
+    its program."""
     return (command[0].startswith("ray::") and command[0].endswith("Agent")) or any(
         word.endswith(("dashboard/agent.py", "runtime_env/agent/main.py")) for word in command[:4]
     )
 
 
 def outlive(driver: int) -> dict[int, str]:
-    """Kill a driver, wait until Ray has ended with it, and return who was there: pid -> command line.
+    """Kill a driver, wait until Ray has ended with it, and return who was there: pid -> command
+    line.
 
     Ray's two agents notice only after a minute; they hold nothing and are killed here.
     """
@@ -61,7 +72,10 @@ def outlive(driver: int) -> dict[int, str]:
     os.kill(driver, signal.SIGKILL)
     agents = [pid for pid, command in family.items() if _is_agent(command.split())]
     others = [pid for pid in family if pid not in agents]
-    wait_until("Ray to end with its driver", lambda: not any(Path(f"/proc/{pid}").exists() for pid in others))
+    wait_until(
+        "Ray to end with its driver",
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in others),
+    )
     for pid in agents:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,5 @@
-"""A Ray cluster of several nodes on this machine, all of it on loopback; each node can be killed like a machine."""
+"""A Ray cluster of several nodes on this machine, all of it on loopback; each node can be killed
+like a machine."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from processes import descendants, wait_until
 
-# `ray start` takes the switch that keeps it on loopback for "one node only", and refuses to add a second one
+# `ray start` takes the switch that keeps it on loopback for "one node only", and refuses to add a
+# second one
 _START = """
 import types
 from ray.scripts import scripts
@@ -61,7 +63,9 @@ class RayCluster:
         self.nodes: list[subprocess.Popen[bytes]] = []
         port = self.address.rpartition(":")[2]
         client = f"--ray-client-server-port={free_port()}"
-        self.head = self._start("--head", f"--port={port}", client, "--include-dashboard=false", "--num-cpus=0")
+        self.head = self._start(
+            "--head", f"--port={port}", client, "--include-dashboard=false", "--num-cpus=0"
+        )
         for _ in range(nodes):
             self.add_node()
 
@@ -81,7 +85,15 @@ class RayCluster:
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         log = self._directory / f"node-{self._num_started}.log"
         self._num_started += 1
-        command = [sys.executable, "-c", _START, "start", "--block", "--node-ip-address=127.0.0.1", *arguments]
+        command = [
+            sys.executable,
+            "-c",
+            _START,
+            "start",
+            "--block",
+            "--node-ip-address=127.0.0.1",
+            *arguments,
+        ]
         with log.open("w") as file:
             process = subprocess.Popen(
                 command,

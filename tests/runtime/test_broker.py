@@ -131,20 +131,24 @@ def test_a_rebuilt_group_gets_its_job_back_and_gives_it_up_after_too_many_losses
         assert await broker.take(0, patience_s=0.01) == "idle"
         event = await broker.pull("t1", seen=0)
         assert (event.kind, event.failure_kind) == ("failed", "WORKER_LOST")
-        assert event.failure_text == f"its workers died {MAX_LOSSES} times without finishing an epoch"
+        assert (
+            event.failure_text == f"its workers died {MAX_LOSSES} times without finishing an epoch"
+        )
 
     run(test())
 
 
-def test_a_job_whose_step_hung_is_begun_once_more_with_what_a_step_takes_and_then_given_up() -> None:
+def test_a_job_whose_step_hung_is_begun_once_more_with_what_a_step_takes_and_then_given_up() -> (
+    None
+):
     async def test() -> None:
         broker = Broker(groups=1)
         await broker.submit(job())
         await broker.take(0, patience_s=1)
-        await broker.late(0, "t1", "step 7 hangs", step_s=0.5)
+        await broker.report_hang(0, "t1", "step 7 hangs", step_s=0.5)
         again = await broker.take(0, patience_s=1)
         assert again == replace(job(), step_s=0.5)
-        await broker.late(0, "t1", "step 7 hangs again", step_s=0.5)
+        await broker.report_hang(0, "t1", "step 7 hangs again", step_s=0.5)
         assert await broker.take(0, patience_s=0.01) == "idle"
         event = await broker.pull("t1", seen=0)
         assert event.failed_with == ("TIMEOUT", "step 7 hangs again")
@@ -157,10 +161,10 @@ def test_a_step_that_hung_is_no_loss_of_a_worker_and_a_late_word_of_another_job_
         broker = Broker(groups=1)
         await broker.submit(job())
         await broker.take(0, patience_s=1)
-        await broker.late(0, "t0", "a job before", step_s=0.5)
+        await broker.report_hang(0, "t0", "a job before", step_s=0.5)
         for _ in range(MAX_LOSSES - 1):
             assert await broker.take(0, patience_s=1) == job()
-        await broker.late(0, "t1", "step 7 hangs", step_s=0.5)
+        await broker.report_hang(0, "t1", "step 7 hangs", step_s=0.5)
         assert await broker.take(0, patience_s=1) == replace(job(), step_s=0.5)
 
     run(test())
@@ -187,14 +191,20 @@ def test_a_node_that_is_gone_costs_a_job_nothing() -> None:
         broker = Broker(groups=1, alive=lambda: there)
         await broker.submit(job())
         for lost in range(2 * MAX_LOSSES):
-            assert await broker.take(0, nodes={"n0": "logs", f"n{lost + 1}": "logs"}, patience_s=1) == job()
+            assert (
+                await broker.take(0, nodes={"n0": "logs", f"n{lost + 1}": "logs"}, patience_s=1)
+                == job()
+            )
             there.remove(f"n{lost + 1}")
             there.add(f"n{lost + 2}")
         for _ in range(MAX_LOSSES):  # the first of these is after the loss of a node, and free too
             assert await broker.take(0, nodes={"n0": "here:/logs"}, patience_s=1) == job()
         assert await broker.take(0, nodes={"n0": "here:/logs"}, patience_s=0.01) == "idle"
         text = (await broker.pull("t1", seen=0)).failure_text
-        assert text == f"its workers died {MAX_LOSSES} times without finishing an epoch; their logs: here:/logs"
+        assert (
+            text == f"its workers died {MAX_LOSSES} times without finishing an epoch; their logs: "
+            "here:/logs"
+        )
 
     run(test())
 
@@ -213,7 +223,9 @@ def test_a_late_word_on_an_old_job_does_not_lose_the_new_one() -> None:
     run(test())
 
 
-def test_another_group_goes_on_with_the_job_of_one_that_is_gone_and_without_any_left_every_client_hears_why() -> None:
+def test_another_group_goes_on_with_the_job_of_one_that_is_gone_and_without_any_left_every_client_hears_why() -> (
+    None
+):
     async def test() -> None:
         broker = Broker(groups=2)
         await broker.submit(job("a"))
@@ -225,7 +237,9 @@ def test_another_group_goes_on_with_the_job_of_one_that_is_gone_and_without_any_
         assert not any(client.done() for client in clients)
         assert await broker.take(1, patience_s=1) == job("a")
         await broker.lost(1, "worker group 1 could not go on")
-        assert [(await client).failure_text for client in clients] == ["worker group 1 could not go on"] * 2
+        assert [(await client).failure_text for client in clients] == [
+            "worker group 1 could not go on"
+        ] * 2
         assert await broker.broken() == "worker group 1 could not go on"
 
     run(test())
@@ -258,7 +272,9 @@ def test_a_job_that_was_to_stop_after_an_epoch_it_lost_trains_that_again_and_sto
                 pull = asyncio.create_task(broker.pull("t1", seen=1))
             await push
         pull.cancel()
-        assert await broker.take(0, patience_s=1) == job()  # the group was lost before epoch 2 was saved
+        assert (
+            await broker.take(0, patience_s=1) == job()
+        )  # the group was lost before epoch 2 was saved
         assert await broker.push(0, "t1", epoch(1)) is None
         assert await broker.push(0, "t1", epoch(2)) == "below the median at epoch 2"
 

@@ -1,4 +1,5 @@
-"""A search whose driver, worker, broker and node are killed at random moments ends as if nothing had happened."""
+"""A search whose driver, worker, broker and node are killed at random moments ends as if nothing
+had happened."""
 
 from __future__ import annotations
 
@@ -20,9 +21,12 @@ from ray_cluster import RayCluster
 from attnfd_ray.data.generate.toyscenes import write_toyscenes
 from attnfd_ray.store.store import Store
 
-NUM_SEARCHES = int(os.environ.get("ATTNFD_CHAOS_SEARCHES", "1"))  # of four kills each; `make chaos` has more
+NUM_SEARCHES = int(
+    os.environ.get("ATTNFD_CHAOS_SEARCHES", "1")
+)  # of four kills each; `make chaos` has more
 VICTIMS = ("driver", "worker", "broker", "node")
-# The moment of a kill: after so many epochs since the last one, and so much later; 0 epochs are in the start-up.
+# The moment of a kill: after so many epochs since the last one, and so much later; 0 epochs are in
+# the start-up.
 _MOST_EPOCHS, _MOST_S = 6, 1.0
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -30,7 +34,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="session")
 def rich_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return scenes of which even a short training learns something: equal scores would hide a wrong order."""
+    """Return scenes of which even a short training learns something: equal scores would hide a
+    wrong order."""
     root = tmp_path_factory.mktemp("data") / "rich"
     write_toyscenes(root, size=48, train=48, val=8, seed=0, noise=0.0)
     return root
@@ -70,7 +75,16 @@ def outcome(store: Path) -> dict[str, Any]:
     epochs = opened.epochs(columns=columns).to_pylist()
     pairs = [(row["trial_id"], row["epoch"]) for row in epochs]
     assert len(pairs) == len(set(pairs)), "an epoch is in the store twice"
-    columns = ["trial_id", "role", "state", "stop_reason", "seed", "searched_json", "config_hash", "best_val_miou"]
+    columns = [
+        "trial_id",
+        "role",
+        "state",
+        "stop_reason",
+        "seed",
+        "searched_json",
+        "config_hash",
+        "best_val_miou",
+    ]
     rows = opened.trials(columns=[*columns, "best_epoch", "epochs_done"]).to_pylist()
     weights = {
         path.relative_to(store / "runs").as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -108,9 +122,12 @@ def cluster(tmp_path: Path) -> Iterator[RayCluster]:
 
 
 class Chaos:
-    """Starts the command, kills what it is told to, and starts the command again where that has ended it."""
+    """Starts the command, kills what it is told to, and starts the command again where that has
+    ended it."""
 
-    def __init__(self, cluster: RayCluster, store: Path, command: Callable[[], subprocess.Popen[str]]) -> None:
+    def __init__(
+        self, cluster: RayCluster, store: Path, command: Callable[[], subprocess.Popen[str]]
+    ) -> None:
         self.cluster, self.store, self.command = cluster, store, command
         self.process = command()
 
@@ -135,7 +152,9 @@ class Chaos:
 
     def _strike(self, victim: str) -> bool:
         if self.process.poll() is not None:
-            pytest.fail(f"the search ended before the {victim} was killed: {self.process.communicate()}")
+            pytest.fail(
+                f"the search ended before the {victim} was killed: {self.process.communicate()}"
+            )
         target = self._target(victim)
         if isinstance(target, int):
             os.kill(target, signal.SIGKILL)
@@ -148,7 +167,10 @@ class Chaos:
         if victim == "driver":
             return self.process.pid
         if victim == "broker":
-            return next((pid for pid, name in self._below(self.cluster.head).items() if "::Broker" in name), None)
+            return next(
+                (pid for pid, name in self._below(self.cluster.head).items() if "::Broker" in name),
+                None,
+            )
         for node in self.cluster.nodes:
             for pid, name in self._below(node).items():
                 if "::RayTrainWorker" in name:
@@ -176,11 +198,18 @@ def test_a_search_that_is_killed_again_and_again_ends_like_one_that_is_not(
 ) -> None:
     rng = random.Random(number)
     file = write(experiment(rich_scenes, tmp_path / "results"), tmp_path)
-    chaos = Chaos(cluster, tmp_path / "results", lambda: attnfd_ray.start("tune", file, **cluster.environment))
+    chaos = Chaos(
+        cluster, tmp_path / "results", lambda: attnfd_ray.start("tune", file, **cluster.environment)
+    )
     for victim in rng.sample(VICTIMS, len(VICTIMS)):
-        chaos.kill(victim, after_epochs=rng.randint(0, _MOST_EPOCHS), after_s=rng.uniform(0, _MOST_S))
+        chaos.kill(
+            victim, after_epochs=rng.randint(0, _MOST_EPOCHS), after_s=rng.uniform(0, _MOST_S)
+        )
     _, err = chaos.process.communicate(timeout=PATIENCE_S)
     assert (chaos.process.returncode, err) == (0, "")
-    attempts = [row["attempt"] for row in Store.open(tmp_path / "results", create=False).trials().to_pylist()]
+    attempts = [
+        row["attempt"]
+        for row in Store.open(tmp_path / "results", create=False).trials().to_pylist()
+    ]
     assert max(attempts) > 1, "nobody was killed at work"
     assert outcome(tmp_path / "results") == undisturbed

@@ -18,13 +18,18 @@ from attnfd_ray.store.store import Store
 
 
 def rows(store: str, role: str) -> list[dict[str, Any]]:
-    return [row for row in Store.open(store, create=False).trials().to_pylist() if row["role"] == role]
+    return [
+        row for row in Store.open(store, create=False).trials().to_pylist() if row["role"] == role
+    ]
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_the_leader_and_the_baseline_run_again_over_fresh_seeds_once(
-    attnfd_ray: CommandLine, tree: dict[str, Any], settings: Callable[[], ExperimentSettings], tmp_path: Path
+    attnfd_ray: CommandLine,
+    tree: dict[str, Any],
+    settings: Callable[[], ExperimentSettings],
+    tmp_path: Path,
 ) -> None:
     tree["train"]["epochs"] = 1
     tree["search"] = {"method.loss_weight": {"choice": [0.5, 2.0]}}
@@ -36,11 +41,17 @@ def test_the_leader_and_the_baseline_run_again_over_fresh_seeds_once(
     assert (done.returncode, done.stderr) == (0, "")
     assert "Confirmed: 1 leader and the baseline over 2 fresh seeds\n" in done.stdout
     assert "tiny.search1 tried 1 config" in " ".join(done.stdout.split())
-    assert any(line.rstrip().endswith(("better", "worse", "tie")) for line in done.stdout.splitlines())
+    assert any(
+        line.rstrip().endswith(("better", "worse", "tie")) for line in done.stdout.splitlines()
+    )
     (leader,), (baseline,) = rows(tree["store"], "as_written"), rows(tree["store"], "baseline")
     again = rows(tree["store"], "confirm")
     assert {row["trial_id"]: (row["config_hash"], row["seed"], row["state"]) for row in again} == {
-        f"tiny.search1.confirm-{row['config_hash'][:8]}-s{seed}": (row["config_hash"], seed, "COMPLETE")
+        f"tiny.search1.confirm-{row['config_hash'][:8]}-s{seed}": (
+            row["config_hash"],
+            seed,
+            "COMPLETE",
+        )
         for row in (leader, baseline)
         for seed in (1_000_001, 1_000_002)
     }
@@ -53,11 +64,17 @@ def test_the_leader_and_the_baseline_run_again_over_fresh_seeds_once(
     said: list[str] = []
     result = confirm(settings(), TextProgress(said.append, every_epoch=True), top=1, seeds=2)
     assert (result.id, said) == ("tiny.search1", ["tiny.search1 is confirmed: nothing left to run"])
-    tune(settings(), TextProgress(said.append, every_epoch=True))  # which takes none of them for a trial of its own
+    tune(
+        settings(), TextProgress(said.append, every_epoch=True)
+    )  # which takes none of them for a trial of its own
     assert said[1:] == ["tiny.search1 is complete: nothing left to try"]
     assert rows(tree["store"], "confirm") == again
 
 
-def test_without_a_search_there_is_nothing_to_confirm(settings: Callable[[], ExperimentSettings]) -> None:
-    with pytest.raises(ConfigError, match=r"no search of 'tiny' was started there; run `attnfd-ray tune` with this"):
+def test_without_a_search_there_is_nothing_to_confirm(
+    settings: Callable[[], ExperimentSettings],
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no search of 'tiny' was started there; run `attnfd-ray tune` with this"
+    ):
         confirm(settings(), TextProgress(print, every_epoch=True), top=1, seeds=2)

@@ -20,7 +20,9 @@ from attnfd_ray.store.rows import BASELINES, Role, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
 Settings = Callable[[], ExperimentSettings]
-DONE = Event(kind="done", metrics={"best_miou": 0.5, "best_epoch": 1, "epochs_total": 1, "epoch": 1})
+DONE = Event(
+    kind="done", metrics={"best_miou": 0.5, "best_epoch": 1, "epochs_total": 1, "epoch": 1}
+)
 
 
 def template(settings: ExperimentSettings) -> Job:
@@ -57,7 +59,9 @@ def jobs(settings: Settings) -> Callable[..., list[Job]]:
     return lambda top, seeds: confirm.jobs_of(made, template(made), rows, top=top, seeds=seeds)
 
 
-def test_every_config_runs_on_the_same_fresh_seeds_seed_after_seed(jobs: Callable[..., list[Job]]) -> None:
+def test_every_config_runs_on_the_same_fresh_seeds_seed_after_seed(
+    jobs: Callable[..., list[Job]],
+) -> None:
     found = jobs(top=1, seeds=2)
     assert [(job.settings.method.loss_weight, job.settings.train.seed) for job in found] == [  # type: ignore[attr-defined]
         (0.0, 1_000_001),
@@ -91,21 +95,30 @@ def test_more_leaders_or_seeds_add_to_the_same_runs(jobs: Callable[..., list[Job
 
 
 class FakeGroups:
-    """Groups, their broker and Ray in one: each job ends as it is told, after an epoch; a reference is its value."""
+    """Groups, their broker and Ray in one: each job ends as it is told, after an epoch; a reference
+    is its value."""
 
     count = 2
 
     def __init__(self, ends: dict[str, Event], broken: str | None = None) -> None:
         self.ends, self.is_broken, self.running, self.most = ends, broken, 0, 0
         self.broker = self
-        self.submit, self.pull, self.broken = Remote(self._submit), Remote(self._pull), Remote(lambda: self.is_broken)
+        self.submit, self.pull, self.broken = (
+            Remote(self._submit),
+            Remote(self._pull),
+            Remote(lambda: self.is_broken),
+        )
 
     def _submit(self, job: Job) -> None:
         self.running += 1
         self.most = max(self.most, self.running)
 
     def _pull(self, trial_id: str, *, seen: int) -> Reference:
-        return Reference(self.ends[trial_id] if seen else Event(kind="epoch", metrics={"epoch": 1, "epochs_total": 4}))
+        return Reference(
+            self.ends[trial_id]
+            if seen
+            else Event(kind="epoch", metrics={"epoch": 1, "epochs_total": 4})
+        )
 
     def wait(self, references: Sequence[Reference]) -> tuple[list[Reference], list[Reference]]:
         return list(references[:1]), list(references[1:])
@@ -139,23 +152,34 @@ Trainer = Callable[..., tuple[FakeGroups, list[str]]]
 
 
 @pytest.fixture
-def run(jobs: Callable[..., list[Job]], settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+def run(
+    jobs: Callable[..., list[Job]], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Trainer:
     """Run four jobs, some of which end unlike the others; each stands RUNNING in the store."""
     store = Store.open(settings().store, create=True)
     todo = jobs(top=1, seeds=2)
     for job in todo:
         store.append_trial(
             TrialRow(
-                experiment="tiny", trial_id=job.trial_id, seed=1, method="x", role="confirm", state=TrialState.RUNNING
+                experiment="tiny",
+                trial_id=job.trial_id,
+                seed=1,
+                method="x",
+                role="confirm",
+                state=TrialState.RUNNING,
             )
         )
 
     def run(ends: dict[int, Event], broken: str | None = None) -> tuple[FakeGroups, list[str]]:
-        groups = FakeGroups({job.trial_id: ends.get(index, DONE) for index, job in enumerate(todo)}, broken)
+        groups = FakeGroups(
+            {job.trial_id: ends.get(index, DONE) for index, job in enumerate(todo)}, broken
+        )
         monkeypatch.setattr(ray, "wait", groups.wait)
         monkeypatch.setattr(ray, "get", groups.get)
         heard = Heard()
-        confirm.run_all(todo, groups, heard, FailureBudget(settings().tune.max_failures, again="again"))  # type: ignore[arg-type]
+        confirm.run_all(
+            todo, groups, heard, FailureBudget(settings().tune.max_failures, again="again")
+        )  # type: ignore[arg-type]
         return groups, heard.lines
 
     return run
@@ -178,7 +202,12 @@ def test_as_many_run_at_once_as_there_are_groups(run: Trainer) -> None:
 def test_a_run_that_fails_is_told_and_the_others_go_on(run: Trainer, settings: Settings) -> None:
     _, lines = run({0: failed("NAN"), 1: failed("USER_CODE")})
     assert [line.split()[1] for line in lines] == ["INFEASIBLE", "FAILED", "COMPLETE", "COMPLETE"]
-    assert states(settings()) == ["FAILED", "INFEASIBLE", "RUNNING", "RUNNING"]  # a worker writes the good ends itself
+    assert states(settings()) == [
+        "FAILED",
+        "INFEASIBLE",
+        "RUNNING",
+        "RUNNING",
+    ]  # a worker writes the good ends itself
 
 
 def test_what_no_run_can_do_without_ends_all(run: Trainer) -> None:
@@ -186,16 +215,22 @@ def test_what_no_run_can_do_without_ends_all(run: Trainer) -> None:
         run({0: failed("STORE")})
 
 
-def test_as_many_failures_as_are_borne_end_all_and_the_rest_stays_to_be_done(run: Trainer, settings: Settings) -> None:
+def test_as_many_failures_as_are_borne_end_all_and_the_rest_stays_to_be_done(
+    run: Trainer, settings: Settings
+) -> None:
     with pytest.raises(DataError, match="on purpose") as caught:
         run(dict.fromkeys(range(4), failed("DATA")))
     assert len(caught.value.problems) == 2
-    assert caught.value.problems[1].startswith("stopped: 3 of this command's trials failed (3 DATA)")
+    assert caught.value.problems[1].startswith(
+        "stopped: 3 of this command's trials failed (3 DATA)"
+    )
     assert states(settings()) == ["FAILED"] * 3 + ["RUNNING"]
 
 
 def test_without_groups_the_runs_stay_to_be_done(run: Trainer, settings: Settings) -> None:
-    with pytest.raises(RunFailed, match="confirm stopped: no node is left; the same command goes on with it"):
+    with pytest.raises(
+        RunFailed, match="confirm stopped: no node is left; the same command goes on with it"
+    ):
         run({0: failed("WORKER_LOST")}, broken="no node is left")
     assert set(states(settings())) == {"RUNNING"}
 

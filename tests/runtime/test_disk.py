@@ -1,4 +1,5 @@
-"""What a search leaves on the disk: never more than it said, and never less than is still needed."""
+"""What a search leaves on the disk: never more than it said, and never less than is still
+needed."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from attnfd_ray.errors import StoreError
 from attnfd_ray.models.files import save_model
 from attnfd_ray.runtime.cluster.estimate import Sizes, disk_bytes
 from attnfd_ray.runtime.files.claims import claim_run_id, locked
-from attnfd_ray.runtime.files.retention import run_directory, tidy, trials_keeping_weights
+from attnfd_ray.runtime.files.retention import delete_expired, run_directory, trials_keeping_weights
 from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.runtime.jobs.trial_writer import TrialWriter
 from attnfd_ray.runtime.tuner import _Bridge, job_of
@@ -54,13 +55,18 @@ class Silent:
 
 
 class FakeSearch:
-    """Runs a real plan's trials, several at once, by what a worker and the driver do: all but the training."""
+    """Runs a real plan's trials, several at once, by what a worker and the driver do: all but the
+    training."""
 
     def __init__(self, settings: ExperimentSettings) -> None:
         self.settings, self.lock = settings, threading.Lock()
         self.store = Store.open(settings.store, create=True)
         template = Job(
-            kind="train", trial_id=SEARCH, role="run", settings_json=settings.model_dump_json(), search_id=SEARCH
+            kind="train",
+            trial_id=SEARCH,
+            role="run",
+            settings_json=settings.model_dump_json(),
+            search_id=SEARCH,
         )
         groups: Any = None  # only asked when Ray has lost something
         self.bridge = _Bridge(SearchPlan(settings, search_id=SEARCH), groups, template, Silent())
@@ -85,7 +91,9 @@ class FakeSearch:
     def _train(self, job: Job, rng: random.Random) -> dict[str, Any]:
         book, network = TrialWriter.open(job, torch.device("cpu")), nn.Linear(128, 128, bias=False)
         if rng.random() < 0.1:
-            checkpoint.save(job.directory / "checkpoints", epoch=1, state=state_of(network), record={})
+            checkpoint.save(
+                job.directory / "checkpoints", epoch=1, state=state_of(network), record={}
+            )
             return {"failure_kind": "NAN", "failure_text": "the loss is nan"}
         epochs = EPOCHS if rng.random() < 0.7 or job.role != "trial" else 2
         last, best = None, -1.0
@@ -93,14 +101,20 @@ class FakeSearch:
             best = max(best, miou := rng.random())
             last = record(epoch, miou, best)
             book.write_epoch(last)
-            checkpoint.save(job.directory / "checkpoints", epoch=epoch, state=state_of(network), record={})
+            checkpoint.save(
+                job.directory / "checkpoints", epoch=epoch, state=state_of(network), record={}
+            )
             if miou == best:
                 write_weights(network, job.directory / "best.safetensors")
         assert last is not None
         write_weights(network, job.directory / "last.safetensors")
         best_weights = job.directory / "best.safetensors"
         outcome = Outcome(
-            last=last, stopped_early=epochs < EPOCHS, student_params=NUM_PARAMS, best_weights=best_weights, test=None
+            last=last,
+            stopped_early=epochs < EPOCHS,
+            student_params=NUM_PARAMS,
+            best_weights=best_weights,
+            test=None,
         )
         book.write_end(outcome, ["a", "b"])
         book.tidy()
@@ -126,11 +140,16 @@ def record(epoch: int, miou: float, best: float) -> EpochRecord:
 
 
 def state_of(network: nn.Linear) -> dict[str, Any]:
-    return {"task": network.state_dict(), "optimizer": {"momentum": torch.zeros_like(network.weight)}}
+    return {
+        "task": network.state_dict(),
+        "optimizer": {"momentum": torch.zeros_like(network.weight)},
+    }
 
 
 def write_weights(network: nn.Module, file: Path) -> None:
-    save_model(network, file, settings=ModelSettings(), num_classes=2, class_names=["a", "b"], extra={})
+    save_model(
+        network, file, settings=ModelSettings(), num_classes=2, class_names=["a", "b"], extra={}
+    )
 
 
 class Watcher:
@@ -152,21 +171,26 @@ class Watcher:
     def _watch(self) -> None:
         while not self._over.wait(0.002):
             seen = self._files()
-            # a file that came or went meanwhile would be in the sum together with what took its place
+            # a file that came or went meanwhile would be in the sum together with what took its
+            # place
             if seen == self._files():
                 self.num_looks += 1
                 self.peak_bytes = max(self.peak_bytes, sum(size for _, size in seen.values()))
 
     def _files(self) -> dict[Path, tuple[int, int]]:
         found = {}
-        for path in (Path(parent) / name for parent, _, names in os.walk(self.directory) for name in names):
+        for path in (
+            Path(parent) / name for parent, _, names in os.walk(self.directory) for name in names
+        ):
             with contextlib.suppress(FileNotFoundError):
                 stat = path.stat()
                 found[path] = (stat.st_mtime_ns, stat.st_size)
         return found
 
 
-def watched(tree: dict[str, Any], make: Make, trials: int, keep_weights: int | None) -> tuple[FakeSearch, int]:
+def watched(
+    tree: dict[str, Any], make: Make, trials: int, keep_weights: int | None
+) -> tuple[FakeSearch, int]:
     """Run a whole search; return it and the most bytes its runs held."""
     tree["train"]["epochs"] = EPOCHS
     tree["search"] = {"optim.lr": {"float": [0.001, 0.1]}}
@@ -180,12 +204,15 @@ def watched(tree: dict[str, Any], make: Make, trials: int, keep_weights: int | N
 
 
 def budget_bytes() -> float:
-    """The estimate, and 5 % for what files say of themselves: headers and manifests of some KiB in 64 to 128."""
+    """The estimate, and 5 % for what files say of themselves: headers and manifests of some KiB in
+    64 to 128."""
     sizes = Sizes(student=NUM_PARAMS, learned=NUM_PARAMS)
     return 1.05 * disk_bytes(sizes, trials=50, concurrent=CONCURRENT, keep_weights=KEEP)
 
 
-def test_fifty_trials_never_exceed_the_budget_and_leave_the_leaders(tree: dict[str, Any], settings: Make) -> None:
+def test_fifty_trials_never_exceed_the_budget_and_leave_the_leaders(
+    tree: dict[str, Any], settings: Make
+) -> None:
     search, peak_bytes = watched(tree, settings, 50, KEEP)
     assert 0 < peak_bytes <= budget_bytes()
     shown = summarise(search.store).shown
@@ -198,13 +225,19 @@ def test_fifty_trials_never_exceed_the_budget_and_leave_the_leaders(tree: dict[s
     assert len(files) == 2 * len(kept) == 2 * (KEEP + 2)
     assert shown.best_trial_id in kept
     states = {row["state"] for row in search.store.trials().to_pylist()}
-    assert states == {"COMPLETE", "PRUNED", "INFEASIBLE"}, "all kinds of ends were there, and their rows stay"
+    assert states == {"COMPLETE", "PRUNED", "INFEASIBLE"}, (
+        "all kinds of ends were there, and their rows stay"
+    )
 
 
-def test_a_smaller_search_that_keeps_all_weights_is_seen_to_exceed_it(tree: dict[str, Any], settings: Make) -> None:
+def test_a_smaller_search_that_keeps_all_weights_is_seen_to_exceed_it(
+    tree: dict[str, Any], settings: Make
+) -> None:
     search, peak_bytes = watched(tree, settings, 30, None)
     assert peak_bytes > budget_bytes()
-    assert not list((search.store.root / "runs").rglob("checkpoints")), "training state goes all the same"
+    assert not list((search.store.root / "runs").rglob("checkpoints")), (
+        "training state goes all the same"
+    )
 
 
 # ---- what goes, and what stays
@@ -215,7 +248,9 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "results", create=True)
 
 
-def end(store: Store, trial_id: str, state: str = "COMPLETE", miou: float | None = 0.5, **facts: Any) -> Path:
+def end(
+    store: Store, trial_id: str, state: str = "COMPLETE", miou: float | None = 0.5, **facts: Any
+) -> Path:
     """Write a trial's row and its files; return its directory."""
     store.append_trial(row(trial_id, state, miou, **facts))
     directory = store.root / "runs" / trial_id
@@ -226,7 +261,14 @@ def end(store: Store, trial_id: str, state: str = "COMPLETE", miou: float | None
 
 
 def row(trial_id: str, state: str = "COMPLETE", miou: float | None = 0.5, **facts: Any) -> TrialRow:
-    known = {"experiment": "tiny", "seed": 1, "method": "kd", "role": "trial", "search_id": SEARCH, "protocol": "p"}
+    known = {
+        "experiment": "tiny",
+        "seed": 1,
+        "method": "kd",
+        "role": "trial",
+        "search_id": SEARCH,
+        "protocol": "p",
+    }
     known |= {"epochs_done": 3, "epochs_total": 3, "config_hash": trial_id}
     return TrialRow(trial_id=trial_id, state=TrialState(state), best_val_miou=miou, **known | facts)
 
@@ -245,9 +287,11 @@ ALL = [*WEIGHTS[:1], "checkpoints", *WEIGHTS[1:]]
     ("state", "kept"),
     [("COMPLETE", WEIGHTS), ("PRUNED", []), ("INFEASIBLE", []), ("FAILED", ALL), ("RUNNING", ALL)],
 )
-def test_state_goes_with_the_end_of_a_trial_unless_it_may_go_on(store: Store, state: str, kept: list[str]) -> None:
+def test_state_goes_with_the_end_of_a_trial_unless_it_may_go_on(
+    store: Store, state: str, kept: list[str]
+) -> None:
     directory = end(store, f"{SEARCH}-0002", state)
-    tidy(store, SEARCH, keep_weights=1)
+    delete_expired(store, SEARCH, keep_weights=1)
     assert left(directory) == kept
 
 
@@ -255,17 +299,21 @@ def test_state_goes_with_the_end_of_a_trial_unless_it_may_go_on(store: Store, st
 def test_the_log_of_a_failure_stays_whatever_became_of_the_trial(store: Store, state: str) -> None:
     log = end(store, f"{SEARCH}-0002", state) / "failure.log"
     log.write_text("Traceback")
-    tidy(store, SEARCH, keep_weights=1)
+    delete_expired(store, SEARCH, keep_weights=1)
     assert log.read_text() == "Traceback"
 
 
 @pytest.mark.parametrize(
     "facts",
-    [{"role": "run", "search_id": None}, {"role": "teacher", "search_id": None}, {"search_id": "tiny.search2"}],
+    [
+        {"role": "run", "search_id": None},
+        {"role": "teacher", "search_id": None},
+        {"search_id": "tiny.search2"},
+    ],
 )
 def test_what_is_not_of_the_search_is_not_touched(store: Store, facts: dict[str, Any]) -> None:
     directory = end(store, "other", "PRUNED", **facts)
-    tidy(store, SEARCH, keep_weights=1)
+    delete_expired(store, SEARCH, keep_weights=1)
     assert left(directory) == ALL
 
 
@@ -273,32 +321,38 @@ def test_what_is_not_of_the_search_is_not_touched(store: Store, facts: dict[str,
 def test_what_no_sampler_drew_keeps_its_weights_however_it_ended(store: Store, role: str) -> None:
     directory = end(store, f"{SEARCH}-0000", "PRUNED", 0.1, role=role)
     end(store, f"{SEARCH}-0002")
-    tidy(store, SEARCH, keep_weights=1)
+    delete_expired(store, SEARCH, keep_weights=1)
     assert left(directory) == WEIGHTS
 
 
 def test_runs_of_confirm_keep_no_weights_once_they_have_ended_unless_all_do(store: Store) -> None:
     ends = {"s1": "COMPLETE", "s2": "INFEASIBLE", "s3": "FAILED", "s4": "RUNNING"}
-    runs = [end(store, f"tiny.search1.confirm-ab12-{seed}", ends[seed], 0.9, role="confirm") for seed in ends]
-    tidy(store, SEARCH, keep_weights=None)
+    runs = [
+        end(store, f"tiny.search1.confirm-ab12-{seed}", ends[seed], 0.9, role="confirm")
+        for seed in ends
+    ]
+    delete_expired(store, SEARCH, keep_weights=None)
     assert [left(run) for run in runs] == [WEIGHTS, WEIGHTS, ALL, ALL]
-    tidy(store, SEARCH, keep_weights=5)
+    delete_expired(store, SEARCH, keep_weights=5)
     assert [left(run) for run in runs] == [[], [], ALL, ALL]
 
 
 def test_a_leader_that_is_overtaken_loses_its_weights_and_keeps_its_row(store: Store) -> None:
     first = end(store, f"{SEARCH}-0002", miou=0.5)
-    tidy(store, SEARCH, keep_weights=1)
+    delete_expired(store, SEARCH, keep_weights=1)
     assert left(first) == WEIGHTS
     second = end(store, f"{SEARCH}-0003", miou=0.6)
-    tidy(store, SEARCH, keep_weights=1)
+    delete_expired(store, SEARCH, keep_weights=1)
     assert (left(first), left(second)) == ([], WEIGHTS)
     assert len(store.trials()) == 2
 
 
 def test_a_pruned_trial_does_not_lead_whatever_its_score(store: Store) -> None:
-    pruned, complete = end(store, f"{SEARCH}-0002", "PRUNED", 0.9), end(store, f"{SEARCH}-0003", miou=0.1)
-    tidy(store, SEARCH, keep_weights=1)
+    pruned, complete = (
+        end(store, f"{SEARCH}-0002", "PRUNED", 0.9),
+        end(store, f"{SEARCH}-0003", miou=0.1),
+    )
+    delete_expired(store, SEARCH, keep_weights=1)
     assert (left(pruned), left(complete)) == ([], WEIGHTS)
 
 
@@ -307,11 +361,13 @@ def test_what_a_kill_left_half_deleted_goes_the_next_time(store: Store) -> None:
     (directory / "checkpoints/epoch-0003/state.pt").unlink()
     (directory / "best.safetensors").unlink()
     (directory / ".best.safetensors.ab12.partial").write_bytes(b"0")
-    tidy(store, SEARCH, keep_weights=1)
+    delete_expired(store, SEARCH, keep_weights=1)
     assert left(directory) == []
 
 
-def test_the_best_of_the_report_is_always_among_the_kept_and_what_was_dropped_never_comes_back() -> None:
+def test_the_best_of_the_report_is_always_among_the_kept_and_what_was_dropped_never_comes_back() -> (
+    None
+):
     rng, num_of_baseline_config = random.Random(0), 0
     for _ in range(200):
         rows = [row("s-0000", role="baseline", config_hash="b").to_dict()]
@@ -333,9 +389,15 @@ def test_the_best_of_the_report_is_always_among_the_kept_and_what_was_dropped_ne
                 assert best is None or best.trial_id in kept
             assert kept.isdisjoint(dropped)
             dropped = {each["trial_id"] for each in rows} - kept
-            complete = {each["trial_id"] for each in rows if each["state"] == "COMPLETE" and each["role"] == "trial"}
+            complete = {
+                each["trial_id"]
+                for each in rows
+                if each["state"] == "COMPLETE" and each["role"] == "trial"
+            }
             assert len(kept & complete) <= 2 * keep
-    assert num_of_baseline_config > 100, "seeds of the baseline's own config lead now and then, and are not the best"
+    assert num_of_baseline_config > 100, (
+        "seeds of the baseline's own config lead now and then, and are not the best"
+    )
 
 
 def test_the_best_of_the_report_is_kept_where_another_config_has_a_luckier_seed() -> None:
@@ -349,7 +411,9 @@ def test_the_best_of_the_report_is_kept_where_another_config_has_a_luckier_seed(
     found = [each.to_dict() for each in rows]
     assert trials_keeping_weights(found, 1) == {"s-0000", "s-0004"}
     assert trials_keeping_weights(found, 2) == {"s-0000", "s-0004", "s-0002"}
-    best = ranking.compare("p", None, [line({**each, "searched_json": "{}"}) for each in found]).best
+    best = ranking.compare(
+        "p", None, [line({**each, "searched_json": "{}"}) for each in found]
+    ).best
     assert best is not None
     assert best.trial_id == "s-0004"
 
@@ -363,15 +427,26 @@ def test_of_the_baselines_the_best_alone_keeps_its_weights_once_it_is_known() ->
     assert trials_keeping_weights([each.to_dict() for each in rows], 1) == {"s-0000", "s-0002"}
     rows[0] = row("s-0000", miou=0.5, role="baseline")
     assert trials_keeping_weights([each.to_dict() for each in rows], 1) == {"s-0000", "s-0002"}
-    rows += [row("s-b0002", miou=0.6, role="baseline_trial"), row("s-b0003", miou=0.4, role="baseline_trial")]
+    rows += [
+        row("s-b0002", miou=0.6, role="baseline_trial"),
+        row("s-b0003", miou=0.4, role="baseline_trial"),
+    ]
     assert trials_keeping_weights([each.to_dict() for each in rows], 1) == {"s-b0002", "s-0002"}
-    rows += [row("s-0003", miou=0.95, config_hash="s-b0002")]  # drawn as a student alone: no best config
+    rows += [
+        row("s-0003", miou=0.95, config_hash="s-b0002")
+    ]  # drawn as a student alone: no best config
     assert trials_keeping_weights([each.to_dict() for each in rows], 1) == {"s-b0002", "s-0002"}
 
 
 def test_weights_of_the_front_come_before_those_of_the_ranking_within_as_many_as_are_kept() -> None:
     aims = ("val_miou", "student_params")
-    sizes = [("best", 0.9, 30), ("second", 0.8, 31), ("third", 0.7, 20), ("fourth", 0.6, 21), ("small", 0.2, 1)]
+    sizes = [
+        ("best", 0.9, 30),
+        ("second", 0.8, 31),
+        ("third", 0.7, 20),
+        ("fourth", 0.6, 21),
+        ("small", 0.2, 1),
+    ]
     rows = [row(name, miou=miou, student_params=params).to_dict() for name, miou, params in sizes]
     rows += [row("s-0000", role="baseline", miou=0.15, student_params=1, config_hash="b").to_dict()]
     assert trials_keeping_weights(rows, 3, aims) == {"s-0000", "best", "third", "small"}
@@ -380,7 +455,9 @@ def test_weights_of_the_front_come_before_those_of_the_ranking_within_as_many_as
     assert trials_keeping_weights(rows, 3) == {"s-0000", "best", "second", "third"}
 
 
-def test_a_tuned_baseline_on_the_front_keeps_its_weights_though_another_is_the_best_baseline() -> None:
+def test_a_tuned_baseline_on_the_front_keeps_its_weights_though_another_is_the_best_baseline() -> (
+    None
+):
     aims = ("val_miou", "student_params")
     rows = [
         row("s-0000", miou=0.5, role="baseline", student_params=9),
@@ -402,7 +479,9 @@ def test_a_lucky_seed_of_a_config_is_no_front() -> None:
         row("s-0004", miou=0.7, student_params=9, config_hash="steady"),
         row("s-0005", miou=0.3, student_params=1),
     ]
-    kept = trials_keeping_weights([each.to_dict() for each in rows], 2, ("val_miou", "student_params"))
+    kept = trials_keeping_weights(
+        [each.to_dict() for each in rows], 2, ("val_miou", "student_params")
+    )
     assert kept == {"s-0004", "s-0005"}
 
 
@@ -414,7 +493,7 @@ def test_links_are_not_followed(store: Store, tmp_path: Path) -> None:
     inner = end(store, f"{SEARCH}-0003", "PRUNED")
     shutil.rmtree(inner / "checkpoints")
     (inner / "checkpoints").symlink_to(outside / "checkpoints")
-    tidy(store, SEARCH, keep_weights=1)
+    delete_expired(store, SEARCH, keep_weights=1)
     assert left(outside) == ALL
     assert left(inner) == ["checkpoints"]
 
@@ -445,12 +524,16 @@ def test_a_disk_that_refuses_to_delete_is_one_clear_error_and_nothing_is_lost(
 ) -> None:
     tree["search"] = {"optim.lr": {"float": [0.001, 0.1]}}
     search = FakeSearch(settings())
-    leader, loser = end(search.store, f"{SEARCH}-0002"), end(search.store, f"{SEARCH}-0003", "PRUNED")
+    leader, loser = (
+        end(search.store, f"{SEARCH}-0002"),
+        end(search.store, f"{SEARCH}-0003", "PRUNED"),
+    )
     full_disk()
     search.bridge.tidy()
     assert isinstance(search.bridge.fatal, StoreError)
     assert str(search.bridge.fatal).endswith(
-        "checkpoints: cannot be deleted: No space left on device; delete it, and start the same again"
+        "checkpoints: cannot be deleted: No space left on device; delete it, and start the same "
+        "again"
     )
     assert left(leader) == left(loser) == ALL
     assert len(search.store.trials()) == 2
@@ -464,12 +547,16 @@ def test_settings_that_find_no_room_leave_those_that_were_there(
     before = file.read_bytes()
     tree["tune"] = {"keep_weights": 2}
     full_disk()
-    with pytest.raises(StoreError, match=r"search1\.json: cannot be written: No space left on device"):
+    with pytest.raises(
+        StoreError, match=r"search1\.json: cannot be written: No space left on device"
+    ):
         claim_run_id(settings(), "search", fresh=False)
     assert file.read_bytes() == before
 
 
-def test_what_a_search_keeps_may_change_and_is_written_down(tree: dict[str, Any], settings: Make) -> None:
+def test_what_a_search_keeps_may_change_and_is_written_down(
+    tree: dict[str, Any], settings: Make
+) -> None:
     assert claim_run_id(settings(), "search", fresh=False) == SEARCH
     tree["tune"] = {"keep_weights": 2}
     with locked(settings(), "search"):

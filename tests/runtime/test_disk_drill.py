@@ -1,4 +1,5 @@
-"""A disk that is full, and one that cannot be written: on a real file system of a few MiB, with real Ray."""
+"""A disk that is full, and one that cannot be written: on a real file system of a few MiB, with
+real Ray."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ class Disk:
 
     def allow(self) -> None:
         # what is still held goes with whoever holds it
-        subprocess.run(["umount", "--lazy", self.place], check=True, capture_output=True, timeout=30)
+        subprocess.run(
+            ["umount", "--lazy", self.place], check=True, capture_output=True, timeout=30
+        )
 
     def close(self) -> None:
         while os.path.ismount(self.place):
@@ -74,7 +77,11 @@ def rows_of(store: str) -> tuple[dict[str, str], list[tuple[str, int]]]:
     epochs = opened.epochs(columns=["trial_id", "epoch"]).to_pylist()
     return (
         {row["trial_id"]: row["state"] for row in students},
-        sorted((row["trial_id"], row["epoch"]) for row in epochs if not row["trial_id"].startswith("teacher")),
+        sorted(
+            (row["trial_id"], row["epoch"])
+            for row in epochs
+            if not row["trial_id"].startswith("teacher")
+        ),
     )
 
 
@@ -89,9 +96,12 @@ def test_a_full_disk_and_one_that_refuses_stop_the_search_and_lose_nothing(
     file = write(tree, tmp_path)
 
     def stopped(*arguments: str, last: str, by: Callable[[], None]) -> str:
-        """Start the search, spoil the disk when trial `last` is in its second epoch, and return what it says."""
+        """Start the search, spoil the disk when trial `last` is in its second epoch, and return
+        what it says."""
         process = attnfd_ray.start("tune", file, *arguments, PYTHONPATH=str(tmp_path))
-        saved = Path(store) / "runs" / last / "best.safetensors"  # the last that the first epoch leaves
+        saved = (
+            Path(store) / "runs" / last / "best.safetensors"
+        )  # the last that the first epoch leaves
         wait_until(f"{last} to be in its second epoch", saved.exists, patience_s=240)
         by()
         go.touch()

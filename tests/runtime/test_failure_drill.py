@@ -1,4 +1,5 @@
-"""Failures on real Ray, each brought about as it happens: its kind, its policy, and a search that goes on or stops."""
+"""Failures on real Ray, each brought about as it happens: its kind, its policy, and a search that
+goes on or stops."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Faulty(AttnFD):
                 os.kill(os.getpid(), signal.SIGKILL)
         return terms
 """
-# the second time: the one hangs until its search is over, the other fails as soon as the first one runs
+# the second time: the one hangs until its search is over, the other fails as soon as the first one
+# runs
 STOPPING = """
         if self.settings.fault == "kill":
             (HERE / "runs").touch()
@@ -67,7 +69,9 @@ def by_fault(store: str) -> dict[str, dict[str, Any]]:
     """Return the sampled trials and the file as written by their fault."""
     rows = Store.open(store, create=False).trials().to_pylist()
     return {
-        json.loads(row["searched_json"])["method.fault"]: row for row in rows if row["role"] in ("trial", "as_written")
+        json.loads(row["searched_json"])["method.fault"]: row
+        for row in rows
+        if row["role"] in ("trial", "as_written")
     }
 
 
@@ -82,7 +86,9 @@ def test_each_failure_is_told_with_its_kind_and_the_search_goes_on_or_stops_as_i
     done = attnfd_ray("tune", write(tree, tmp_path), PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     rows = by_fault(tree["store"])
-    assert {fault: (row["state"], row["failure_kind"], row["attempt"]) for fault, row in rows.items()} == {
+    assert {
+        fault: (row["state"], row["failure_kind"], row["attempt"]) for fault, row in rows.items()
+    } == {
         "none": ("COMPLETE", None, 1),
         "nan": ("INFEASIBLE", "NAN", 1),
         "oom": ("INFEASIBLE", "OOM", 1),
@@ -94,15 +100,22 @@ def test_each_failure_is_told_with_its_kind_and_the_search_goes_on_or_stops_as_i
     places = {fault: runs / row["trial_id"] / "failure.log" for fault, row in rows.items()}
     texts = {fault: row["failure_text"] for fault, row in rows.items()}
     assert texts["raise"] == (
-        f"ZeroDivisionError: on purpose (faulty.py:30 in forward, on {host}); traceback: {places['raise']}"
+        f"ZeroDivisionError: on purpose (faulty.py:30 in forward, on {host}); traceback: "
+        f"{places['raise']}"
     )
     assert "DefaultCPUAllocator: can't allocate memory" in texts["oom"]
-    assert texts["oom"].endswith(f" (faulty.py:28 in forward, on {host}); traceback: {places['oom']}")
+    assert texts["oom"].endswith(
+        f" (faulty.py:28 in forward, on {host}); traceback: {places['oom']}"
+    )
     assert texts["nan"].startswith("the loss is not finite after step 6 of 6 (")
-    assert texts["kill"].startswith(f"its workers died 3 times without finishing an epoch; their logs: {host}:/")
+    assert texts["kill"].startswith(
+        f"its workers died 3 times without finishing an epoch; their logs: {host}:/"
+    )
     assert [fault for fault in FAULTS if places[fault].exists()] == ["oom", "raise"]
     assert 'faulty.py", line 30, in forward' in places["raise"].read_text()
-    epochs = Store.open(tree["store"], create=False).epochs(rows["kill_once"]["trial_id"]).to_pylist()
+    epochs = (
+        Store.open(tree["store"], create=False).epochs(rows["kill_once"]["trial_id"]).to_pylist()
+    )
     assert sorted((epoch["epoch"], epoch["attempt"]) for epoch in epochs) == [(1, 1), (2, 2)]
 
     head = METHOD.partition("        self.forwards += 1\n")[0]
@@ -116,7 +129,10 @@ def test_each_failure_is_told_with_its_kind_and_the_search_goes_on_or_stops_as_i
         "stopped: a trial failed (1 USER_CODE), which is tune.max_failures; the first, "
         f"{raised}: ZeroDivisionError: again (faulty.py:"
     )
-    assert "; mend that and run `attnfd-ray tune FILE --retry failed`, or allow more with --set tune.max_f" in line
+    assert (
+        "; mend that and run `attnfd-ray tune FILE --retry failed`, or allow more with --set "
+        "tune.max_f" in line
+    )
     rows = by_fault(tree["store"])
     assert (rows["raise"]["state"], rows["raise"]["attempt"]) == ("FAILED", 2)
     assert (rows["kill"]["state"], rows["kill"]["attempt"]) == ("RUNNING", 4)

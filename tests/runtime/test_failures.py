@@ -72,7 +72,8 @@ def test_the_place_is_in_the_users_code_and_not_in_a_library(
 
 
 @pytest.mark.parametrize(
-    ("name", "says", "line"), [("too_much_on_a_cpu", "can't allocate memory", 15), ("too_much_for_python", "", 19)]
+    ("name", "says", "line"),
+    [("too_much_on_a_cpu", "can't allocate memory", 15), ("too_much_for_python", "", 19)],
 )
 def test_memory_that_an_allocator_really_refuses_is_out_of_memory(
     theirs: ModuleType, name: str, says: str, line: int

@@ -1,4 +1,5 @@
-"""The files that an experiment starts from: their hashes, settled by the driver and looked at on every node."""
+"""The files that an experiment starts from: their hashes, settled by the driver and looked at on
+every node."""
 
 from __future__ import annotations
 
@@ -19,11 +20,11 @@ from attnfd_ray.errors import AttnFDError, CheckpointError, ConfigError
 from attnfd_ray.models import build_model, pretrained
 from attnfd_ray.models.pretrained import file_hash
 from attnfd_ray.runtime import confirm
-from attnfd_ray.runtime.cluster.probe import look
+from attnfd_ray.runtime.cluster.probe import probe_node
 from attnfd_ray.runtime.files.first_weights import first_weights, pinned
 from attnfd_ray.runtime.jobs.messages import Event, Job
 from attnfd_ray.runtime.jobs.worker import Worker
-from attnfd_ray.runtime.session import claimed
+from attnfd_ray.runtime.session import open_experiment
 from attnfd_ray.runtime.teacher import ready_teacher
 from attnfd_ray.runtime.tuner import _Bridge, job_of
 from attnfd_ray.search.plan import SearchPlan
@@ -51,7 +52,12 @@ def b(tmp_path: Path) -> str:
 
 
 def job_from(settings: ExperimentSettings, **others: Any) -> Job:
-    known = {"kind": "train", "trial_id": "t1", "role": "trial", "settings_json": settings.model_dump_json()}
+    known = {
+        "kind": "train",
+        "trial_id": "t1",
+        "role": "trial",
+        "settings_json": settings.model_dump_json(),
+    }
     return Job(**known | others)
 
 
@@ -61,7 +67,7 @@ def test_claiming_an_experiment_settles_its_files_and_says_what_was_taken(
     tree["student"] |= {"pretrained": a}
     tree["teacher"] |= {"pretrained": b}
     said: list[str] = []
-    with claimed(settings(), "train", fresh=False, say=said.append) as (run_id, job, _):
+    with open_experiment(settings(), "train", fresh=False, say=said.append) as (run_id, job, _):
         made = job.settings
     assert (made.student.pretrained_sha256, made.teacher and made.teacher.pretrained_sha256) == (
         file_hash(Path(a)),
@@ -75,7 +81,7 @@ def test_claiming_an_experiment_settles_its_files_and_says_what_was_taken(
 
 
 def claim(settings: ExperimentSettings, command: str = "train") -> str:
-    with claimed(settings, command, fresh=False, say=lambda _: None) as (run_id, _, _):
+    with open_experiment(settings, command, fresh=False, say=lambda _: None) as (run_id, _, _):
         return run_id
 
 
@@ -92,10 +98,14 @@ def test_another_file_under_the_same_path_is_another_experiment_and_the_same_one
     file_of(there, seed=3)
     with pytest.raises(ConfigError) as caught:
         claim(settings())
-    assert f"other settings (student.pretrained_sha256: {old} -> {file_hash(there)});" in str(caught.value)
+    assert f"other settings (student.pretrained_sha256: {old} -> {file_hash(there)});" in str(
+        caught.value
+    )
 
 
-def test_an_experiment_of_a_version_without_hashes_goes_on(tree: dict[str, Any], settings: Make, a: str) -> None:
+def test_an_experiment_of_a_version_without_hashes_goes_on(
+    tree: dict[str, Any], settings: Make, a: str
+) -> None:
     tree["student"] |= {"pretrained": a}
     claim(settings())
     file = Path(tree["store"]) / "experiments/tiny.train1.json"
@@ -112,7 +122,8 @@ def test_a_file_that_the_settings_pin_is_refused_when_it_is_another(
     with pytest.raises(CheckpointError) as caught:
         claim(settings())
     assert str(caught.value).startswith(
-        f"{a} on {socket.gethostname()}: its SHA-256 begins with {file_hash(Path(a))}, pretrained_sha256 is 0000"
+        f"{a} on {socket.gethostname()}: its SHA-256 begins with {file_hash(Path(a))}, "
+        "pretrained_sha256 is 0000"
     )
 
 
@@ -141,7 +152,9 @@ def test_the_teachers_training_starts_from_its_file_and_its_hash_tells(
         Store.open(made.store, create=True)
         with pytest.raises(Stopped):
             ready_teacher(made, Broker(), job_from(made), Ears())  # type: ignore[arg-type]
-    assert [job.settings.student.pretrained_sha256 for job in jobs] == [file_hash(Path(each)) for each in (a, b, a)]
+    assert [job.settings.student.pretrained_sha256 for job in jobs] == [
+        file_hash(Path(each)) for each in (a, b, a)
+    ]
     assert jobs[0].trial_id == jobs[2].trial_id != jobs[1].trial_id
 
 
@@ -159,7 +172,9 @@ def test_every_trial_is_pinned_to_its_own_file_and_no_other(
     ]
     plan = SearchPlan(base, search_id="tiny.search1")
     jobs = [job_of(suggestion, job_from(base)) for suggestion in iter(plan.next, None)]
-    found = {(job.settings.student.pretrained, job.settings.student.pretrained_sha256) for job in jobs}
+    found = {
+        (job.settings.student.pretrained, job.settings.student.pretrained_sha256) for job in jobs
+    }
     assert found == {("none", None), (a, file_hash(Path(a))), (b, file_hash(Path(b)))}
 
 
@@ -172,8 +187,14 @@ def test_a_file_that_only_a_search_draws_is_missed_before_the_search_begins(
     assert not (Path(tree["store"]) / "experiments").exists()
 
 
-def test_a_file_that_goes_during_a_search_ends_it_in_one_line(tree: dict[str, Any], settings: Make, a: str) -> None:
-    tree |= {"method": {"name": "none"}, "teacher": None, "search": {"student.pretrained": {"choice": ["none", a]}}}
+def test_a_file_that_goes_during_a_search_ends_it_in_one_line(
+    tree: dict[str, Any], settings: Make, a: str
+) -> None:
+    tree |= {
+        "method": {"name": "none"},
+        "teacher": None,
+        "search": {"student.pretrained": {"choice": ["none", a]}},
+    }
     tree["tune"] = {"trials": 2, "sampler": "grid", "early_stopping": "none"}
     base = pinned(settings())
 
@@ -204,21 +225,28 @@ def complete(settings: ExperimentSettings, **values: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_leader_is_confirmed_from_the_file_it_started_from(tree: dict[str, Any], settings: Make, a: str) -> None:
+def test_a_leader_is_confirmed_from_the_file_it_started_from(
+    tree: dict[str, Any], settings: Make, a: str
+) -> None:
     tree |= {"method": {"name": "none"}, "teacher": None}
     tree["student"] |= {"pretrained": a}
     made = pinned(settings())
     template = job_from(made, search_id="s", trial_id="s.confirm")
 
     def hashes(then: ExperimentSettings) -> list[str | None]:
-        rows = [complete(then) | {"trial_id": "s-0000", "role": "baseline"}, complete(then, **{"optim.lr": 0.5})]
+        rows = [
+            complete(then) | {"trial_id": "s-0000", "role": "baseline"},
+            complete(then, **{"optim.lr": 0.5}),
+        ]
         known = [trials.with_epochs(row, []) for row in rows]
         jobs = confirm.jobs_of(made, template, known, top=1, seeds=1)
         return [job.settings.student.pretrained_sha256 for job in jobs]
 
     assert hashes(made) == [file_hash(Path(a))] * 2
     assert hashes(settings()) == [None] * 2  # of a version that knew no hashes
-    with pytest.raises(CheckpointError, match="is not what these settings make of it now: the file of"):
+    with pytest.raises(
+        CheckpointError, match="is not what these settings make of it now: the file of"
+    ):
         hashes(with_values(made, {"student.pretrained_sha256": "0" * 16}))
 
 
@@ -232,21 +260,29 @@ def test_each_node_says_what_it_lacks_and_what_is_another_file_there(
     directory = Path(made.store) / "preflight" / "t0"
     directory.mkdir(parents=True)
     (directory / "driver").write_text("t0")
-    assert look(made, "t0", "host/ab12", weights).problems == ()
+    assert probe_node(made, "t0", "host/ab12", weights).problems == ()
     old = file_hash(Path(b))
     Path(a).unlink()
     file_of(Path(b), seed=9)
     monkeypatch.setattr(socket, "gethostname", lambda: "far")
-    gone, other = look(made, "t0", "far/ab12", weights).problems
-    assert gone.startswith(f"node far/ab12: student.pretrained: pretrained: {a} cannot be read on far (No such file")
-    assert other.startswith(f"node far/ab12: teacher.pretrained: {b} on far: its SHA-256 begins with ")
+    gone, other = probe_node(made, "t0", "far/ab12", weights).problems
+    assert gone.startswith(
+        f"node far/ab12: student.pretrained: pretrained: {a} cannot be read on far (No such file"
+    )
+    assert other.startswith(
+        f"node far/ab12: teacher.pretrained: {b} on far: its SHA-256 begins with "
+    )
     assert f"pretrained_sha256 is {old}" in other
 
 
 def test_a_node_without_imagenet_weights_asks_whether_they_can_be_had(
     tree: dict[str, Any], settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tree |= {"method": {"name": "none"}, "teacher": None, "student": {"backbone": "resnet18", "pretrained": "imagenet"}}
+    tree |= {
+        "method": {"name": "none"},
+        "teacher": None,
+        "student": {"backbone": "resnet18", "pretrained": "imagenet"},
+    }
     network = settings().student
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     asked: list[str] = []
@@ -259,7 +295,8 @@ def test_a_node_without_imagenet_weights_asks_whether_they_can_be_had(
 
     monkeypatch.setattr("attnfd_ray.models.imagenet.ask_for", unreachable)
     with pytest.raises(
-        CheckpointError, match=r"ImageNet weights of resnet18: cannot be downloaded \(no route to host\)"
+        CheckpointError,
+        match=r"ImageNet weights of resnet18: cannot be downloaded \(no route to host\)",
     ):
         pretrained.check_within_reach(network)
 
@@ -276,7 +313,9 @@ def test_a_worker_refuses_a_file_that_changed_and_the_trial_says_why(
     Worker(torch.device("cpu"), lambda _, event: events.append(event)).do(job_from(made))
     (event,) = events
     assert event.failure_kind == "CONFIG"
-    assert (event.failure_text or "").startswith(f"{a} on {socket.gethostname()}: its SHA-256 begins with ")
+    assert (event.failure_text or "").startswith(
+        f"{a} on {socket.gethostname()}: its SHA-256 begins with "
+    )
 
 
 def test_weights_of_a_teacher_that_no_trial_needs_are_not_looked_for(
@@ -290,7 +329,9 @@ def test_weights_of_a_teacher_that_no_trial_needs_are_not_looked_for(
         pinned(settings())
 
 
-def test_the_command_ends_with_one_line(attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path) -> None:
+def test_the_command_ends_with_one_line(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
     tree["student"] |= {"pretrained": "gone/net.pth"}
     for command in ("tune", "check"):
         done = attnfd_ray(command, write(tree, tmp_path))
@@ -315,11 +356,17 @@ def test_a_search_over_first_weights_runs_and_goes_on(
     assert f"student.pretrained: {a}: 120 tensors taken for the backbone\n" in looked.stdout
     done = attnfd_ray("tune", file)
     assert (done.returncode, done.stderr) == (0, "")
-    rows = Store.open(tree["store"], create=False).trials(columns=["role", "state", "config_json"]).to_pylist()
+    rows = (
+        Store.open(tree["store"], create=False)
+        .trials(columns=["role", "state", "config_json"])
+        .to_pylist()
+    )
     assert {row["state"] for row in rows} == {"COMPLETE"}
     students = [(row["role"], json.loads(row["config_json"])["student"]) for row in rows]
     hashes = {None: "none", file_hash(Path(a)): a, file_hash(Path(b)): b}
-    assert all(hashes[student["pretrained_sha256"]] == student["pretrained"] for _, student in students)
+    assert all(
+        hashes[student["pretrained_sha256"]] == student["pretrained"] for _, student in students
+    )
     assert {student["pretrained"] for role, student in students if role == "trial"} >= {"none", b}
     assert [student["pretrained"] for role, student in students if role == "teacher"] == [b]
     again = attnfd_ray("tune", file)

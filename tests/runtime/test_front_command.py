@@ -1,4 +1,5 @@
-"""A search with several metrics on real Ray: what its workers measure reaches the sampler, the store and the report."""
+"""A search with several metrics on real Ray: what its workers measure reaches the sampler, the
+store and the report."""
 
 from __future__ import annotations
 
@@ -20,16 +21,26 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 def test_a_search_with_several_metrics_is_told_what_was_measured_and_reports_its_front(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
-    tree |= {"method": {"name": "none"}, "teacher": None, "search": {"student.width": {"choice": [0.125, 0.25]}}}
+    tree |= {
+        "method": {"name": "none"},
+        "teacher": None,
+        "search": {"student.width": {"choice": [0.125, 0.25]}},
+    }
     tree["train"]["epochs"] = 1
-    tree["tune"] = {"metric": ["val_miou", "student_params", "latency_ms"], "trials": 2, "sampler": "nsga2"}
+    tree["tune"] = {
+        "metric": ["val_miou", "student_params", "latency_ms"],
+        "trials": 2,
+        "sampler": "nsga2",
+    }
     tree["tune"]["duplicates"] = "skip"  # so that both widths run
     file = write(tree, tmp_path)
     done = attnfd_ray("tune", file, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     events = [json.loads(line) for line in done.stdout.splitlines()]
     told = {event["trial_id"]: event for event in events if event["event"] == "finished"}
-    rows = {row["trial_id"]: row for row in Store.open(tree["store"], create=False).trials().to_pylist()}
+    rows = {
+        row["trial_id"]: row for row in Store.open(tree["store"], create=False).trials().to_pylist()
+    }
     assert {row["state"] for row in rows.values()} == {"COMPLETE"}
     assert len({row["student_params"] for row in rows.values()}) == len(rows) == 2
     for name in ("student_params", "latency_ms"):
@@ -39,10 +50,14 @@ def test_a_search_with_several_metrics_is_told_what_was_measured_and_reports_its
 
     settings = load_experiment(file)
     history = _history(settings, "tiny.search1")
-    assert [past.measures["latency_ms"] for past in history] == [row["latency_ms"] for row in rows.values()]
+    assert [past.measures["latency_ms"] for past in history] == [
+        row["latency_ms"] for row in rows.values()
+    ]
     assert SearchPlan(settings, search_id="tiny.search1", history=history).counts().complete == 2
 
-    (protocol,) = json.loads(attnfd_ray("report", tree["store"], "--json").stdout)["shown"]["protocols"]
+    (protocol,) = json.loads(attnfd_ray("report", tree["store"], "--json").stdout)["shown"][
+        "protocols"
+    ]
     (front,) = protocol["fronts"]
     assert len(front["lines"]) + front["num_dominated"] == 2
     assert front["latency_protocol"].startswith("32x32 fp32 on ")

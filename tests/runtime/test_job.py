@@ -46,14 +46,28 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def head(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
-    """Start a head as the README says, in the foreground so that it can be ended with all that it started."""
+    """Start a head as the README says, in the foreground so that it can be ended with all that it
+    started."""
     dashboard = free_port()
     with (tmp_path / "head.log").open("w") as log:
-        ports = [f"--port={free_port()}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
-        # the agent of a Ray that has just ended may hold the usual port, and then this one would take no jobs
+        ports = [
+            f"--port={free_port()}",
+            f"--dashboard-port={dashboard}",
+            f"--ray-client-server-port={free_port()}",
+        ]
+        # the agent of a Ray that has just ended may hold the usual port, and then this one would
+        # take no jobs
         ports += [f"--dashboard-agent-listen-port={free_port()}"]
         process = subprocess.Popen(
-            [RAY, "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1", *ports],
+            [
+                RAY,
+                "start",
+                "--head",
+                "--block",
+                "--num-cpus=2",
+                "--dashboard-host=127.0.0.1",
+                *ports,
+            ],
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -83,9 +97,18 @@ def _answers(port: int) -> bool:
 def test_a_submitted_job_succeeds_and_its_rows_are_in_the_store(
     head: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    short = ["--set", "train.epochs=2", "--set", "teacher.train.epochs=1", "--set", "data.crop=[32, 32]"]
+    short = [
+        "--set",
+        "train.epochs=2",
+        "--set",
+        "teacher.train.epochs=1",
+        "--set",
+        "data.crop=[32, 32]",
+    ]
     submit = [RAY, "job", "submit", "--address", head, "--working-dir", ".", "--"]
-    for _ in range(10):  # the head takes jobs before its agent is there to start them, on a busy machine by seconds
+    for _ in range(
+        10
+    ):  # the head takes jobs before its agent is there to start them, on a busy machine by seconds
         done = subprocess.run(
             [*submit, "attnfd-ray", "train", "search_spaces/demo.yaml", *short],
             cwd=REPOSITORY,
@@ -105,9 +128,17 @@ def test_a_submitted_job_succeeds_and_its_rows_are_in_the_store(
     assert states == {"teacher": "COMPLETE", "run": "COMPLETE"}
     assert [row["epoch"] for row in store.epochs("demo.train1").to_pylist()] == [1, 2]
 
-    sockets = listening({int(process.name) for process in Path("/proc").glob("[0-9]*") if _has(process, environment)})
+    sockets = listening(
+        {
+            int(process.name)
+            for process in Path("/proc").glob("[0-9]*")
+            if _has(process, environment)
+        }
+    )
     assert len(sockets) >= 5
-    assert all(address.startswith(("127.0.0.1:", "[::1]:", "[::ffff:127.0.0.1]:")) for address in sockets), sockets
+    assert all(
+        address.startswith(("127.0.0.1:", "[::1]:", "[::ffff:127.0.0.1]:")) for address in sockets
+    ), sockets
 
 
 def _has(process: Path, environment: dict[str, str]) -> bool:

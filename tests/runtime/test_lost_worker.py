@@ -49,7 +49,13 @@ def test_a_collective_without_its_peer_says_that_it_is_gone(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("error", "lost"),
     [
-        (RuntimeError("[gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:15526: Connection reset by peer"), True),
+        (
+            RuntimeError(
+                "[gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:15526: Connection reset "
+                "by peer"
+            ),
+            True,
+        ),
         (RuntimeError("Timed out waiting 1800000ms for recv operation to complete"), True),
         (torch.distributed.DistBackendError("NCCL error"), True),
         (RuntimeError("shape '[2, 3]' is invalid for input of size 5"), False),
@@ -67,4 +73,6 @@ def test_among_several_workers_a_broken_connection_is_told_from_other_errors(
 
 
 def test_an_error_of_a_run_on_one_worker_is_its_own() -> None:
-    assert not _is_lost_worker(RuntimeError("gloo/transport/tcp/pair.cc: Connection closed by peer"))
+    assert not _is_lost_worker(
+        RuntimeError("gloo/transport/tcp/pair.cc: Connection closed by peer")
+    )

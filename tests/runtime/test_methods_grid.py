@@ -1,4 +1,5 @@
-"""The search space that compares every method, as it is shipped: each trains on real Ray, and one table shows them."""
+"""The search space that compares every method, as it is shipped: each trains on real Ray, and one
+table shows them."""
 
 from __future__ import annotations
 
@@ -41,8 +42,13 @@ def write_camvid(root: Path) -> Path:
 def test_the_grid_of_methods_trains_every_one_and_reports_them_in_one_table(
     attnfd_ray: CommandLine, tmp_path: Path
 ) -> None:
-    place = {"CAMVID_ROOT": str(write_camvid(tmp_path / "camvid")), "ATTNFD_STORE": str(tmp_path / "store")}
-    done = attnfd_ray("tune", SPACE, *(part for change in TINY for part in ("--set", change)), **place)
+    place = {
+        "CAMVID_ROOT": str(write_camvid(tmp_path / "camvid")),
+        "ATTNFD_STORE": str(tmp_path / "store"),
+    }
+    done = attnfd_ray(
+        "tune", SPACE, *(part for change in TINY for part in ("--set", change)), **place
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
     shown = summarise(Store.open(place["ATTNFD_STORE"], create=False)).shown
@@ -50,7 +56,9 @@ def test_the_grid_of_methods_trains_every_one_and_reports_them_in_one_table(
     assert not shown.failures
     (protocol,) = shown.protocols
     lines = {line.method: line for line in protocol.configs if line.best_val_miou.num == SEEDS}
-    assert set(lines) == set(registry.TABLES["method"]) - {"sum"}  # a sum is of methods that are here
+    assert set(lines) == set(registry.TABLES["method"]) - {
+        "sum"
+    }  # a sum is of methods that are here
     assert all(line.best_val_miou.half_width is not None for line in lines.values())
 
     report = attnfd_ray("report", place["ATTNFD_STORE"])

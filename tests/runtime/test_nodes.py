@@ -29,7 +29,9 @@ def test_a_node_that_goes_is_told_once_and_one_that_comes_is_known(
         del there["id3"]
         wait_until("the word of gamma", lambda: len(told) == 2, patience_s=10)
     assert [text.partition(";")[0] for text in told] == ["node alpha is gone", "node gamma is gone"]
-    assert told[0].endswith("goes on from its last epoch where there is room, and ends if there is none for 8 min")
+    assert told[0].endswith(
+        "goes on from its last epoch where there is room, and ends if there is none for 8 min"
+    )
 
 
 def test_a_node_that_goes_while_it_is_asked_is_no_reason_to_refuse_what_is_left(
@@ -39,7 +41,11 @@ def test_a_node_that_goes_while_it_is_asked_is_no_reason_to_refuse_what_is_left(
 
     def room() -> Capacity:
         nodes = [{"NodeID": node, "Alive": True} for node in there]
-        return Capacity(shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0), groups=len(nodes), nodes=nodes)
+        return Capacity(
+            shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0),
+            groups=len(nodes),
+            nodes=nodes,
+        )
 
     def problems(_: object, asked: Capacity) -> list[str]:
         silent = [node["NodeID"] for node in asked.nodes if node["NodeID"] in ("id2", "id3")]
@@ -55,7 +61,9 @@ def test_a_node_that_goes_while_it_is_asked_is_no_reason_to_refuse_what_is_left(
     known: Any = None  # what is looked at here is who answers
 
     def look() -> Capacity:
-        return session.checked_capacity(known, known, asked=1, trials=1, patience=NO_WAIT, say=said.append)
+        return session.checked_capacity(
+            known, known, asked=1, trials=1, patience=NO_WAIT, say=said.append
+        )
 
     assert look().groups == 1
     assert said == ["a node has gone while it was asked; looking again at what is left"]

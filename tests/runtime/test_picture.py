@@ -47,10 +47,15 @@ def trained(tree: dict[str, Any], root: Path) -> None:
     known: dict[str, Any] = {"kind": "train", "data_hash": quick_check(settings.data).data_hash}
 
     def do(trial_id: str, role: Any, run: ExperimentSettings, **others: Any) -> None:
-        worker.do(Job(trial_id=trial_id, role=role, settings_json=run.model_dump_json(), **known | others))
+        worker.do(
+            Job(trial_id=trial_id, role=role, settings_json=run.model_dump_json(), **known | others)
+        )
 
     do("teacher-1", "teacher", teacher_experiment(settings), teacher_hash="abc")
-    taught = {"teacher_file": f"{settings.store}/runs/teacher-1/best.safetensors", "teacher_hash": "abc"}
+    taught = {
+        "teacher_file": f"{settings.store}/runs/teacher-1/best.safetensors",
+        "teacher_hash": "abc",
+    }
     do("b1", "baseline", alone, **taught)
     do("t1", "trial", settings, searched={"method.loss_weight": 2.0}, **taught)
     worker.close()
@@ -126,9 +131,13 @@ def test_what_is_drawn_has_the_score_that_the_store_tells(store: Store) -> None:
     dataset = open_dataset(settings.data, split="val")
     rows = [_compare(dataset, index, networks, settings.data) for index in range(len(dataset))]
     for column, network in enumerate(networks, start=1):
-        pairs = [(torch.tensor(row.labels[0]).long(), torch.tensor(row.labels[column]).long()) for row in rows]
+        pairs = [
+            (torch.tensor(row.labels[0]).long(), torch.tensor(row.labels[column]).long())
+            for row in rows
+        ]
         counts = sum(confusion(label, predicted, num_classes=12) for label, predicted in pairs)
-        # the memory layout differs from training: a pixel or two on the border of classes may fall to the other side
+        # the memory layout differs from training: a pixel or two on the border of classes may fall
+        # to the other side
         assert scores(counts).miou == pytest.approx(network.miou, abs=0.002)  # type: ignore[arg-type]
 
 
@@ -136,13 +145,18 @@ def test_weights_that_were_not_kept_are_a_line_and_the_others_are_drawn(store: S
     (store.root / "runs/t1/best.safetensors").unlink()
     done = run("results", "-o", "demo.png")
     assert done.exit_code == 0
-    assert done.stderr == "not drawn: best config: the weights of trial t1 were not kept (see tune.keep_weights)\n"
+    assert (
+        done.stderr
+        == "not drawn: best config: the weights of trial t1 were not kept (see tune.keep_weights)\n"
+    )
     assert done.stdout == "demo.png: 4 images; baseline, teacher\n"
 
 
 def test_without_any_weights_there_is_no_picture(store: Store) -> None:
     shutil.rmtree(store.root / "runs")
-    with pytest.raises(StoreError, match=r"results: there are no weights to draw with .*baseline: the weights"):
+    with pytest.raises(
+        StoreError, match=r"results: there are no weights to draw with .*baseline: the weights"
+    ):
         run("results", "-o", "demo.png")
     assert not Path("demo.png").exists()
 
@@ -153,7 +167,9 @@ def test_an_empty_store_has_nothing_to_draw(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["a path", "a link"])
-def test_weights_outside_the_store_are_not_read(store: Store, change: Change, tmp_path: Path, way: str) -> None:
+def test_weights_outside_the_store_are_not_read(
+    store: Store, change: Change, tmp_path: Path, way: str
+) -> None:
     inside, outside = store.root / "runs/t1/best.safetensors", tmp_path / "elsewhere.safetensors"
     inside.rename(outside)
     if way == "a link":
@@ -181,7 +197,9 @@ def test_code_that_a_store_names_is_imported_only_if_the_user_says_so(
     row = store.trial("t1")
     assert row is not None
     change("t1", config_json=row["config_json"].replace('"toyscenes"', '"a_users_own:Scenes"'))
-    with pytest.raises(StoreError, match=r"trial t1 names code of someone's own \(a_users_own:Scenes\).*--own-code"):
+    with pytest.raises(
+        StoreError, match=r"trial t1 names code of someone's own \(a_users_own:Scenes\).*--own-code"
+    ):
         draw(store, num_images=1)
     assert "a_users_own" not in sys.modules
     assert draw(store, num_images=1, own_code=True).shown == list(NAMES)
@@ -189,22 +207,30 @@ def test_code_that_a_store_names_is_imported_only_if_the_user_says_so(
 
 
 @pytest.mark.parametrize("config", ["{", "[]", '{"data": {"name": "toyscenes"}}', '{"data": 3}'])
-def test_settings_that_cannot_be_used_are_an_error_of_one_line(store: Store, change: Change, config: str) -> None:
+def test_settings_that_cannot_be_used_are_an_error_of_one_line(
+    store: Store, change: Change, config: str
+) -> None:
     change("t1", config_json=config)
     with pytest.raises(StoreError, match="results: the settings of trial t1 cannot be") as caught:
         draw(store, num_images=1)
     assert "\n" not in str(caught.value)
 
 
-def test_other_images_than_were_scored_are_refused(store: Store, tmp_path: Path, scenes: Path) -> None:
+def test_other_images_than_were_scored_are_refused(
+    store: Store, tmp_path: Path, scenes: Path
+) -> None:
     write_toyscenes(tmp_path / "others", size=32, train=24, val=6, seed=1)
-    with pytest.raises(DataError, match=r"others: holds other files than trial t1 was scored on .*--data-root DIR"):
+    with pytest.raises(
+        DataError, match=r"others: holds other files than trial t1 was scored on .*--data-root DIR"
+    ):
         draw(store, num_images=1, data_root=str(tmp_path / "others"))
     shutil.copytree(scenes, tmp_path / "moved")
     assert draw(store, num_images=1, data_root=str(tmp_path / "moved")).num_images == 1
 
 
-def test_a_teacher_of_a_file_is_drawn_if_it_is_the_one(store: Store, change: Change, tmp_path: Path) -> None:
+def test_a_teacher_of_a_file_is_drawn_if_it_is_the_one(
+    store: Store, change: Change, tmp_path: Path
+) -> None:
     file = tmp_path / "teacher.safetensors"
     (store.root / "runs/teacher-1/best.safetensors").rename(file)
     shutil.rmtree(store.root / "runs/teacher-1")
@@ -213,7 +239,9 @@ def test_a_teacher_of_a_file_is_drawn_if_it_is_the_one(store: Store, change: Cha
     for trial_id in ("b1", "t1"):
         change(trial_id, teacher_hash=model_hash(file)[:16])
     drawn = draw(store, num_images=1)
-    assert drawn.missing == ["teacher: its file is not part of the store; give it with --teacher FILE"]
+    assert drawn.missing == [
+        "teacher: its file is not part of the store; give it with --teacher FILE"
+    ]
     assert draw(store, num_images=1, teacher_file=file).shown == list(NAMES)
     other = store.root / "runs/b1/best.safetensors"
     with pytest.raises(CheckpointError, match="is not the teacher of trial t1"):
@@ -237,5 +265,7 @@ def test_an_experiment_with_nothing_but_its_teacher_is_drawn_with_that(store: St
             part.unlink()
     drawn = draw(store, num_images=1)
     assert drawn.shown == ["teacher"]
-    assert drawn.missing == [f"{name}: no trial of it had its full budget yet" for name in ("baseline", "best config")]
+    assert drawn.missing == [
+        f"{name}: no trial of it had its full budget yet" for name in ("baseline", "best config")
+    ]
     assert dataclasses.asdict(drawn)["num_images"] == 1

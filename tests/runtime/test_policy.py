@@ -12,7 +12,17 @@ from attnfd_ray.errors import AttnFDError, ConfigError, DataError, RunFailed, St
 from attnfd_ray.runtime.jobs.failure_policy import POLICIES, FailureBudget, failure
 
 KINDS = {
-    *("OOM", "NAN", "NO_METRIC", "NODE_LOST", "WORKER_LOST", "DATA", "USER_CODE", "TIMEOUT", "INTERRUPTED"),
+    *(
+        "OOM",
+        "NAN",
+        "NO_METRIC",
+        "NODE_LOST",
+        "WORKER_LOST",
+        "DATA",
+        "USER_CODE",
+        "TIMEOUT",
+        "INTERRUPTED",
+    ),
     *("STORE", "CONFIG", "RUN"),
 }
 
@@ -27,7 +37,9 @@ def test_every_kind_has_a_policy() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_a_trial_is_over_and_counted_or_its_settings_are_at_fault_or_it_is_still_to_be_done(kind: str) -> None:
+def test_a_trial_is_over_and_counted_or_its_settings_are_at_fault_or_it_is_still_to_be_done(
+    kind: str,
+) -> None:
     policy = POLICIES[kind]
     assert policy.counts == (policy.state == "FAILED")
     assert not (policy.ends and policy.counts), "what ends a command at once need not be counted"
@@ -37,10 +49,18 @@ def test_a_trial_is_over_and_counted_or_its_settings_are_at_fault_or_it_is_still
 
 @pytest.mark.parametrize(
     ("kind", "again"),
-    [("OOM", 0), ("NAN", 0), ("USER_CODE", 0), ("DATA", 0), ("TIMEOUT", 1), ("WORKER_LOST", 2), ("NODE_LOST", 9)],
+    [
+        ("OOM", 0),
+        ("NAN", 0),
+        ("USER_CODE", 0),
+        ("DATA", 0),
+        ("TIMEOUT", 1),
+        ("WORKER_LOST", 2),
+        ("NODE_LOST", 9),
+    ],
 )
 def test_a_job_is_begun_again_as_often_as_its_kind_says(kind: str, again: int) -> None:
-    tries = [POLICIES[kind].again(failures) for failures in range(1, 10)]
+    tries = [POLICIES[kind].retries(failures) for failures in range(1, 10)]
     assert tries == [True] * again + [False] * (9 - again)
 
 
@@ -54,8 +74,10 @@ def test_the_third_failure_stops_a_search_that_bears_three() -> None:
     assert isinstance(error, RunFailed)
     assert error.exit_code == 1
     assert str(error) == (
-        "stopped: 3 of this command's trials failed (2 USER_CODE, 1 DATA), which is tune.max_failures; the first, t0: "
-        "text 0; mend that and run `attnfd-ray tune FILE --retry failed`, or allow more with --set tune.max_failures=N "
+        "stopped: 3 of this command's trials failed (2 USER_CODE, 1 DATA), which is "
+        "tune.max_failures; the first, t0: "
+        "text 0; mend that and run `attnfd-ray tune FILE --retry failed`, or allow more with "
+        "--set tune.max_failures=N "
         "(null: any number)"
     )
 
@@ -92,7 +114,9 @@ def test_a_disk_that_refuses_ends_a_command_at_once() -> None:
 
 
 @pytest.mark.parametrize("lines", [["no such file"], ["no such tap; there is:", "stage1  64, 4"]])
-def test_a_mistake_in_the_settings_keeps_its_lines_on_its_way_from_a_worker(lines: list[str]) -> None:
+def test_a_mistake_in_the_settings_keeps_its_lines_on_its_way_from_a_worker(
+    lines: list[str],
+) -> None:
     error = failure("t1", "CONFIG", str(ConfigError(lines)))
     assert isinstance(error, ConfigError)
     assert error.problems == lines
@@ -106,7 +130,11 @@ def test_a_run_that_failed_is_named_with_its_kind() -> None:
 
 def test_the_page_on_failures_says_what_the_table_does() -> None:
     page = (Path(__file__).parents[2] / "docs" / "failures.md").read_text(encoding="utf-8")
-    rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in page.splitlines() if re.match(r"\| [A-Z_]+ \|", line)]
+    rows = [
+        re.split(r"\s*\|\s*", line.strip("| "))
+        for line in page.splitlines()
+        if re.match(r"\| [A-Z_]+ \|", line)
+    ]
     tries = {None: "any number of times", 1: "once"}
     assert rows == [
         [

@@ -1,4 +1,5 @@
-"""Nothing waits for what cannot come: room, nodes, disks and versions are looked at first, with the sums."""
+"""Nothing waits for what cannot come: room, nodes, disks and versions are looked at first, with the
+sums."""
 
 from __future__ import annotations
 
@@ -20,8 +21,14 @@ from attnfd_ray.models import build_model
 from attnfd_ray.runtime.cluster.capacity import GroupShape
 from attnfd_ray.runtime.cluster.connect import preflight, probe
 from attnfd_ray.runtime.cluster.estimate import Sizes, disk_bytes, wall_s
-from attnfd_ray.runtime.cluster.preflight import NO_WAIT, Capacity, WaitPolicy, lacking_disk, wait_for_capacity
-from attnfd_ray.runtime.cluster.probe import NodeFacts, look, version_mismatches
+from attnfd_ray.runtime.cluster.preflight import (
+    NO_WAIT,
+    Capacity,
+    WaitPolicy,
+    lacking_disk,
+    wait_for_capacity,
+)
+from attnfd_ray.runtime.cluster.probe import NodeFacts, probe_node, version_mismatches
 from attnfd_ray.runtime.session import check_networks, searched_students
 
 Settings = Callable[[], ExperimentSettings]
@@ -48,11 +55,17 @@ class Cluster:
 
 
 @pytest.fixture
-def room_in(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Callable[..., tuple[Capacity, list[str]]]:
-    def find(cluster: Cluster, *, patience: WaitPolicy, asked: int | str = "auto") -> tuple[Capacity, list[str]]:
+def room_in(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> Callable[..., tuple[Capacity, list[str]]]:
+    def find(
+        cluster: Cluster, *, patience: WaitPolicy, asked: int | str = "auto"
+    ) -> tuple[Capacity, list[str]]:
         monkeypatch.setattr(preflight.ray, "nodes", cluster.nodes)
         said: list[str] = []
-        room = wait_for_capacity(settings(), asked=asked, trials=9, patience=patience, say=said.append, clock=cluster)
+        room = wait_for_capacity(
+            settings(), asked=asked, trials=9, patience=patience, say=said.append, clock=cluster
+        )
         return room, said
 
     return find
@@ -73,12 +86,16 @@ def test_room_that_comes_is_waited_for_and_said_once(room_in: Callable[..., Any]
 
 def test_waiting_ends_with_the_sum(room_in: Callable[..., Any]) -> None:
     cluster = Cluster((0, [node(2)]))
-    with pytest.raises(CapacityError, match=r"3 trials at once .* with 2 CPU; .* \(waited 20 s for it\)$"):
+    with pytest.raises(
+        CapacityError, match=r"3 trials at once .* with 2 CPU; .* \(waited 20 s for it\)$"
+    ):
         room_in(cluster, patience=WaitPolicy(wait_s=20), asked=3)
     assert cluster.now_s == 20
 
 
-def test_nodes_that_were_expected_are_waited_for_even_if_the_others_have_room(room_in: Callable[..., Any]) -> None:
+def test_nodes_that_were_expected_are_waited_for_even_if_the_others_have_room(
+    room_in: Callable[..., Any],
+) -> None:
     cluster = Cluster((0, [node(4)]), (10, [node(4), node(4, "b")]))
     assert room_in(cluster, patience=WaitPolicy(wait_s=60, nodes=2))[0].groups == 8
     with pytest.raises(CapacityError, match=r"^cluster: 1 of 2 expected nodes are there; start"):
@@ -99,8 +116,10 @@ def token(settings: Settings) -> str:
     return "t0"
 
 
-def test_a_node_with_all_it_needs_has_no_problem_and_answers_in_the_store(settings: Settings, token: str) -> None:
-    facts = look(settings(), token, "host/ab12")
+def test_a_node_with_all_it_needs_has_no_problem_and_answers_in_the_store(
+    settings: Settings, token: str
+) -> None:
+    facts = probe_node(settings(), token, "host/ab12")
     assert facts.problems == ()
     assert facts.versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert (Path(settings().store) / "preflight/t0/host-ab12").is_file()
@@ -112,7 +131,7 @@ def test_what_a_node_cannot_read_is_a_line_each_with_its_name(
     monkeypatch.setattr(probe, "_DISK_PATIENCE_S", 0.0)
     tree["data"]["root"] = str(tmp_path / "nothing")
     tree["teacher"] = {"checkpoint": str(tmp_path / "no.safetensors")}
-    problems = look(settings(), "never written", "host/ab12").problems
+    problems = probe_node(settings(), "never written", "host/ab12").problems
     assert [text.partition(" is not")[0].partition(" cannot")[0] for text in problems] == [
         f"node host/ab12: store {tree['store']}",
         f"node host/ab12: data.root {tmp_path}/nothing",
@@ -120,9 +139,11 @@ def test_what_a_node_cannot_read_is_a_line_each_with_its_name(
     ]
 
 
-def test_a_remote_root_is_not_looked_for_on_the_disk(tree: dict[str, Any], settings: Settings, token: str) -> None:
+def test_a_remote_root_is_not_looked_for_on_the_disk(
+    tree: dict[str, Any], settings: Settings, token: str
+) -> None:
     tree["data"]["root"] = "s3://bucket/camvid"
-    assert look(settings(), token, "a").problems == ()
+    assert probe_node(settings(), token, "a").problems == ()
 
 
 def test_software_that_differs_is_a_line_for_each_package() -> None:
@@ -130,23 +151,36 @@ def test_software_that_differs_is_a_line_for_each_package() -> None:
     there = NodeFacts(node="b", versions={"ray": "2.60.0", "torch": "2.13.0"})
     silent = NodeFacts(node="c", versions={})
     assert version_mismatches([here, there, silent]) == [
-        "versions: torch is 2.14.1 on a, 2.13.0 on b; needed is the same everywhere: install one of them"
+        (
+            "versions: torch is 2.14.1 on a, 2.13.0 on b; needed is the same everywhere: install one "
+            "of them"
+        )
     ]
     assert version_mismatches([here, here]) == []
 
 
 def test_the_sums_are_those_worked_by_hand() -> None:
     sizes = Sizes(student=1000, learned=1500)
-    # 3 running ones hold 2 x 4 x 1500 of state twice, while they write; they, the leaders and the 2 that no sampler
-    # drew have 2 x 4 x 1000 of weights
-    assert disk_bytes(sizes, trials=50, concurrent=3, keep_weights=5) == 3 * 2 * 12_000 + (3 + 5 + 2) * 8_000
-    assert disk_bytes(sizes, trials=5000, concurrent=3, keep_weights=5) == 3 * 2 * 12_000 + (3 + 5 + 2) * 8_000
-    assert disk_bytes(sizes, trials=50, concurrent=3, keep_weights=None) == 3 * 2 * 12_000 + 50 * 8_000
+    # 3 running ones hold 2 x 4 x 1500 of state twice, while they write; they, the leaders and the 2
+    # that no sampler drew have 2 x 4 x 1000 of weights
+    assert (
+        disk_bytes(sizes, trials=50, concurrent=3, keep_weights=5)
+        == 3 * 2 * 12_000 + (3 + 5 + 2) * 8_000
+    )
+    assert (
+        disk_bytes(sizes, trials=5000, concurrent=3, keep_weights=5)
+        == 3 * 2 * 12_000 + (3 + 5 + 2) * 8_000
+    )
+    assert (
+        disk_bytes(sizes, trials=50, concurrent=3, keep_weights=None) == 3 * 2 * 12_000 + 50 * 8_000
+    )
     assert disk_bytes(sizes, trials=1, concurrent=3, keep_weights=5) == 2 * 12_000 + 8_000
     assert wall_s(2.0, epochs=50, trials=10, concurrent=3) == 2.0 * 50 * 4
 
 
-def test_a_student_that_is_searched_is_reckoned_with_at_its_largest(tree: dict[str, Any], settings: Settings) -> None:
+def test_a_student_that_is_searched_is_reckoned_with_at_its_largest(
+    tree: dict[str, Any], settings: Settings
+) -> None:
     tree |= {"method": {"name": "none"}, "teacher": None}
     alone = check_networks(settings(), num_classes=12)
     tree["search"] = {
@@ -155,23 +189,31 @@ def test_a_student_that_is_searched_is_reckoned_with_at_its_largest(tree: dict[s
         "optim.lr": {"float": [0.1, 1.0]},
     }
     largest = ModelSettings(backbone="resnet34", width=0.25)
-    params = sum(parameter.numel() for parameter in build_model(largest, num_classes=12).parameters())
+    params = sum(
+        parameter.numel() for parameter in build_model(largest, num_classes=12).parameters()
+    )
     assert check_networks(settings(), num_classes=12) == Sizes(student=params, learned=params)
     assert params > alone.student
     assert check_networks(settings(), num_classes=12, searching=False) == alone
-    assert {(each.student.backbone, each.student.width) for each in searched_students(settings())} == {
-        (backbone, 0.25) for backbone in ("mobilenet_v2", "resnet34", "resnet18")
-    }
+    assert {
+        (each.student.backbone, each.student.width) for each in searched_students(settings())
+    } == {(backbone, 0.25) for backbone in ("mobilenet_v2", "resnet34", "resnet18")}
     tree["search"] = {"optim.lr": {"float": [0.1, 1.0]}}
     assert check_networks(settings(), num_classes=12) == alone
 
 
 def test_a_disk_without_room_is_a_line_with_the_sum(settings: Settings, tmp_path: Path) -> None:
     Path(settings().store).mkdir()
-    room = Capacity(shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0), groups=2, nodes=[])
+    room = Capacity(
+        shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0), groups=2, nodes=[]
+    )
     assert lacking_disk(settings(), room, Sizes(student=10, learned=10), trials=3) == []
     (line,) = lacking_disk(settings(), room, Sizes(student=10**12, learned=10**12), trials=3)
-    assert re.match(r"store .*: 3 trials take up to 52154\.06 GiB of checkpoints and weights and [\d.]+ GiB are", line)
+    assert re.match(
+        r"store .*: 3 trials take up to 52154\.06 GiB of checkpoints and weights and [\d.]+ GiB "
+        r"are",
+        line,
+    )
 
 
 ASK = """
@@ -197,9 +239,14 @@ with connected():
 
 
 @pytest.mark.ray
-def test_nodes_are_asked_where_they_are_and_one_that_is_gone_is_told(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_nodes_are_asked_where_they_are_and_one_that_is_gone_is_told(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ASK, str(write(tree, tmp_path))], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", ASK, str(write(tree, tmp_path))],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     there, gone = done.stdout.splitlines()
@@ -233,12 +280,16 @@ def test_more_workers_than_there_is_room_for_end_at_once_with_the_sum(
     done = attnfd_ray(command, write(tree, tmp_path), "--set", f"train.batch_size={4 * cpus}")
     assert time.monotonic() - start < 30
     assert done.returncode == 2
-    assert done.stderr.startswith(f"scaling: {2 * cpus} workers x (1 CPU) do not fit on 1 node(s) with ")
+    assert done.stderr.startswith(
+        f"scaling: {2 * cpus} workers x (1 CPU) do not fit on 1 node(s) with "
+    )
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.ray
-def test_it_waits_as_long_as_told_and_says_so(attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path) -> None:
+def test_it_waits_as_long_as_told_and_says_so(
+    attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
+) -> None:
     cpus = len(os.sched_getaffinity(0))
     tree["scaling"] = {"workers": 2 * cpus}
     file = write(tree, tmp_path)

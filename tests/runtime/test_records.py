@@ -33,7 +33,8 @@ def test_other_settings_under_the_same_name_are_refused_with_the_difference(
         claim_run_id(settings(), "train", fresh=False)
     assert str(error.value) == (
         "experiment 'tiny' was started with other settings (train.epochs: 4 -> 5); "
-        "give the same --set as then, give the changed file another experiment name, or start over with --fresh"
+        "give the same --set as then, give the changed file another experiment name, or start "
+        "over with --fresh"
     )
     assert claim_run_id(settings(), "train", fresh=True) == "tiny.train2"
 
@@ -61,7 +62,12 @@ def test_what_a_newer_version_added_is_no_difference(settings: Make) -> None:
 
 def test_two_commands_cannot_work_on_one_experiment_at_once(settings: Make) -> None:
     other = pytest.raises(StoreError, match="another attnfd-ray train is working on 'tiny'")
-    with locked(settings(), "train"), locked(settings(), "search"), other, locked(settings(), "train"):
+    with (
+        locked(settings(), "train"),
+        locked(settings(), "search"),
+        other,
+        locked(settings(), "train"),
+    ):
         pass
     with locked(settings(), "train"):
         pass

@@ -1,4 +1,5 @@
-"""A training step that hangs, on real Ray: ended, begun again from its checkpoint, and given up the second time."""
+"""A training step that hangs, on real Ray: ended, begun again from its checkpoint, and given up the
+second time."""
 
 from __future__ import annotations
 
@@ -56,8 +57,12 @@ def test_a_step_that_hangs_is_begun_again_from_its_checkpoint_and_given_up_the_s
     done = attnfd_ray("tune", write(tree, tmp_path), PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     store = Store.open(tree["store"], create=False)
-    rows = {json.loads(row["searched_json"])["method.hangs"]: row for row in store.trials().to_pylist()}
-    assert {hangs: (row["state"], row["failure_kind"], row["attempt"]) for hangs, row in rows.items()} == {
+    rows = {
+        json.loads(row["searched_json"])["method.hangs"]: row for row in store.trials().to_pylist()
+    }
+    assert {
+        hangs: (row["state"], row["failure_kind"], row["attempt"]) for hangs, row in rows.items()
+    } == {
         "never": ("COMPLETE", None, 1),
         "once": ("COMPLETE", None, 2),
         "always": ("FAILED", "TIMEOUT", 2),

@@ -53,7 +53,15 @@ def without_ray(settings: ExperimentSettings) -> None:
     worker.do(teacher)
     file = str(teacher.directory / "best.safetensors")
     student = settings.model_dump_json()
-    worker.do(Job(kind="train", trial_id="tiny.train1", role="run", settings_json=student, teacher_file=file))
+    worker.do(
+        Job(
+            kind="train",
+            trial_id="tiny.train1",
+            role="run",
+            settings_json=student,
+            teacher_file=file,
+        )
+    )
 
 
 def test_killed_anywhere_and_started_again_it_ends_with_the_same_weights(
@@ -70,14 +78,18 @@ def test_killed_anywhere_and_started_again_it_ends_with_the_same_weights(
     time.sleep(random.Random(0).uniform(0, 0.3))
     outlive(process.pid)
     assert len(sockets) >= 5
-    assert all(address.startswith(("127.0.0.1:", "[::1]:", "[::ffff:127.0.0.1]:")) for address in sockets), sockets
+    assert all(
+        address.startswith(("127.0.0.1:", "[::1]:", "[::ffff:127.0.0.1]:")) for address in sockets
+    ), sockets
 
     again = attnfd_ray("train", file)
     assert (again.returncode, again.stderr) == (0, "")
     assert weights(tree["store"], "tiny.train1") == weights(calm, "tiny.train1")
     rows = epochs(tree["store"], "tiny.train1")
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert [row["val_miou"] for row in rows] == [row["val_miou"] for row in epochs(calm, "tiny.train1")]
+    assert [row["val_miou"] for row in rows] == [
+        row["val_miou"] for row in epochs(calm, "tiny.train1")
+    ]
 
 
 def test_two_workers_share_a_run_and_one_of_them_may_die(
@@ -88,7 +100,9 @@ def test_two_workers_share_a_run_and_one_of_them_may_die(
     file = write(tree, tmp_path)
     process = attnfd_ray.start("train", file, "--json")
     wait_until("the second epoch", lambda: len(epochs(tree["store"], "tiny.train1")) >= 2)
-    workers = [pid for pid, command in descendants(process.pid).items() if "RayTrainWorker" in command]
+    workers = [
+        pid for pid, command in descendants(process.pid).items() if "RayTrainWorker" in command
+    ]
     assert len(workers) == 2
     os.kill(workers[-1], signal.SIGKILL)
     out, err = process.communicate(timeout=240)
@@ -106,12 +120,16 @@ def test_more_workers_than_there_is_room_for_are_refused_with_the_sum(
 ) -> None:
     start = time.monotonic()
     cores = os.cpu_count() or 1
-    file = write(tree | {"scaling": {"workers": 4 * cores}, "train": {"batch_size": 8 * cores, "epochs": 1}}, tmp_path)
+    file = write(
+        tree | {"scaling": {"workers": 4 * cores}, "train": {"batch_size": 8 * cores, "epochs": 1}},
+        tmp_path,
+    )
     done = attnfd_ray("train", file)
     assert time.monotonic() - start < 30
     assert done.returncode == 2
     assert done.stderr == (
-        f"scaling: {4 * cores} workers x (1 CPU) do not fit on 1 node(s) with {cores} CPU; there is room for {cores} "
+        f"scaling: {4 * cores} workers x (1 CPU) do not fit on 1 node(s) with {cores} CPU; there "
+        f"is room for {cores} "
         "such worker(s): lower scaling.workers, scaling.cpus_per_worker or tune.concurrent\n"
     )
 
@@ -129,7 +147,8 @@ def test_a_broken_image_deep_in_the_set_ends_a_search_when_it_was_met_three_time
     assert done.returncode == 2
     what, stopped = done.stderr.splitlines()
     assert what == (
-        f"{mask}: mask values 77 are no class; needed are 0..11 or 255: check that data.name is what data.root holds"
+        f"{mask}: mask values 77 are no class; needed are 0..11 or 255: check that data.name is "
+        "what data.root holds"
     )
     assert stopped.startswith(
         "stopped: 3 of this command's trials failed (3 DATA), which is tune.max_failures, the first"
@@ -150,8 +169,13 @@ def test_ctrl_c_ends_a_search_after_the_running_epochs_and_a_second_one_at_once(
     tree["train"]["epochs"] = 500
     file = write(tree, tmp_path)
     process = attnfd_ray.start("tune", file, "--fresh", PYTHONPATH=str(tmp_path))
-    quick, slow = "tiny.search1-0000", "tiny.search1-0001"  # the baseline learns from nobody, and waits for nobody
-    wait_until("an epoch of both", lambda: epochs(tree["store"], quick) and epochs(tree["store"], slow))
+    quick, slow = (
+        "tiny.search1-0000",
+        "tiny.search1-0001",
+    )  # the baseline learns from nobody, and waits for nobody
+    wait_until(
+        "an epoch of both", lambda: epochs(tree["store"], quick) and epochs(tree["store"], slow)
+    )
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody hears it
         time.sleep(0.2)
@@ -161,10 +185,15 @@ def test_ctrl_c_ends_a_search_after_the_running_epochs_and_a_second_one_at_once(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     stopping, *rest = err.strip().splitlines()
-    assert stopping == "stopping when the epochs that run are over and saved; Ctrl-C again ends at once"
+    assert (
+        stopping
+        == "stopping when the epochs that run are over and saved; Ctrl-C again ends at once"
+    )
     resume_hint = f"go on from the last finished epoch: attnfd-ray tune {file}"
     assert [line for line in rest if line] == [
-        f"interrupted after the last epoch that had begun; {resume_hint}" if times == 1 else f"interrupted; {resume_hint}"
+        f"interrupted after the last epoch that had begun; {resume_hint}"
+        if times == 1
+        else f"interrupted; {resume_hint}"
     ]
     store = Store.open(tree["store"], create=False)
     for trial_id in (quick, slow):
@@ -175,7 +204,9 @@ def test_ctrl_c_ends_a_search_after_the_running_epochs_and_a_second_one_at_once(
             assert row["failure_kind"] == "INTERRUPTED"
             saved = checkpoint.latest(Path(tree["store"]) / "runs" / trial_id / "checkpoints")
             assert saved is not None
-            assert saved.epoch == max(epoch["epoch"] for epoch in epochs(tree["store"], trial_id))  # none was lost
+            assert saved.epoch == max(
+                epoch["epoch"] for epoch in epochs(tree["store"], trial_id)
+            )  # none was lost
     assert (len(epochs(tree["store"], slow)) > 1) == (times == 1)
 
 

@@ -22,7 +22,11 @@ def trials(store: str) -> dict[str, dict[str, Any]]:
 
 
 def finished(store: str) -> list[str]:
-    return [name for name, row in trials(store).items() if row["state"] != "RUNNING" and row["role"] != "teacher"]
+    return [
+        name
+        for name, row in trials(store).items()
+        if row["state"] != "RUNNING" and row["role"] != "teacher"
+    ]
 
 
 def test_a_killed_search_goes_on_without_repeating_what_is_finished(
@@ -43,7 +47,11 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
     assert (again.returncode, again.stderr) == (0, "")
     after = trials(tree["store"])
     done = [name for name, row in before.items() if row["state"] != "RUNNING"]
-    assert all(after[name]["attempt"] == before[name]["attempt"] for name in done if before[name]["role"] != "teacher")
+    assert all(
+        after[name]["attempt"] == before[name]["attempt"]
+        for name in done
+        if before[name]["role"] != "teacher"
+    )
     students = [row for row in after.values() if row["role"] != "teacher"]
     roles = sorted(row["role"] for row in students)
     assert roles == ["as_written", "baseline", "baseline_trial", "baseline_trial"] + ["trial"] * 4
@@ -52,15 +60,34 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
     pairs = [(row["trial_id"], row["epoch"]) for row in rows]
     assert len(pairs) == len(set(pairs)) == sum(row["epochs_done"] for row in after.values())
     events = [json.loads(line) for line in again.stdout.splitlines()]
-    retold = {event["trial_id"] for event in events if event["event"] == "finished" and event["role"] != "teacher"}
+    retold = {
+        event["trial_id"]
+        for event in events
+        if event["event"] == "finished" and event["role"] != "teacher"
+    }
     assert retold.isdisjoint(name for name in done)
     drawn = [row for row in students if row["role"] == "trial" and row["state"] == "COMPLETE"]
-    alone = [row for row in students if row["role"].startswith("baseline") and row["state"] == "COMPLETE"]
-    leaders = [min(rows, key=lambda row: (-row["best_val_miou"], row["trial_id"])) for rows in (drawn, alone)]
-    keeping = {row["trial_id"] for row in [*leaders, *students] if row in leaders or row["role"] == "as_written"}
+    alone = [
+        row for row in students if row["role"].startswith("baseline") and row["state"] == "COMPLETE"
+    ]
+    leaders = [
+        min(rows, key=lambda row: (-row["best_val_miou"], row["trial_id"]))
+        for rows in (drawn, alone)
+    ]
+    keeping = {
+        row["trial_id"]
+        for row in [*leaders, *students]
+        if row in leaders or row["role"] == "as_written"
+    }
     runs = Path(tree["store"]) / "runs"
-    files = {path.relative_to(runs).as_posix() for path in runs.glob("tiny.search1-*/**/*") if path.is_file()}
-    assert files == {f"{name}/{which}.safetensors" for name in keeping for which in ("best", "last")}
+    files = {
+        path.relative_to(runs).as_posix()
+        for path in runs.glob("tiny.search1-*/**/*")
+        if path.is_file()
+    }
+    assert files == {
+        f"{name}/{which}.safetensors" for name in keeping for which in ("best", "last")
+    }
 
     over = attnfd_ray("tune", file)
     assert over.returncode == 0
@@ -76,7 +103,9 @@ def test_a_search_over_methods_has_its_teacher_though_the_file_s_own_method_need
 ) -> None:
     tree["method"] = {"name": "none"}
     tree["train"]["epochs"], tree["optim"]["lr"] = 1, 1e-4
-    tree["search"] = {"method": {"choice": [{"name": "none"}, {"name": "kd", "loss_weight": 1000.0}]}}
+    tree["search"] = {
+        "method": {"choice": [{"name": "none"}, {"name": "kd", "loss_weight": 1000.0}]}
+    }
     tree["tune"] = {"trials": 2, "sampler": "grid"}  # the file as written is the grid's first point
     done = attnfd_ray("tune", write(tree, tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
@@ -88,7 +117,9 @@ def test_a_search_over_methods_has_its_teacher_though_the_file_s_own_method_need
     ]
     # so large a weight is warned of, once, by what the trial's epoch measured
     (warning,) = [line for line in done.stdout.splitlines() if "the gradient of kd is" in line]
-    assert warning.endswith("(above 3 it can take over the training); try a lower method.loss_weight")
+    assert warning.endswith(
+        "(above 3 it can take over the training); try a lower method.loss_weight"
+    )
     (strong,) = [row["trial_id"] for row in rows if row["method"] == "kd"]
     assert warning.startswith(f"{strong} epoch 1: ")
     shown = " ".join(attnfd_ray("report", tree["store"]).stdout.split())

@@ -35,7 +35,11 @@ def add(
 ) -> None:
     """Append a trial of two epochs, which searched the weight, with momentum 0.5."""
     trial_id = f"{experiment}.search1-{number:04d}"
-    who: dict[str, Any] = {"experiment": experiment, "search_id": f"{experiment}.search1", "trial_id": trial_id}
+    who: dict[str, Any] = {
+        "experiment": experiment,
+        "search_id": f"{experiment}.search1",
+        "trial_id": trial_id,
+    }
     who |= {"seed": 1, "method": "attnfd", "role": role}
     store = Store.open(root, create=True)
     for epoch in range(1, epochs + 1):
@@ -50,7 +54,9 @@ def add(
     )
 
 
-def begin(settings: ExperimentSettings, source: str | None, *, has_begun: bool = False) -> list[Any]:
+def begin(
+    settings: ExperimentSettings, source: str | None, *, has_begun: bool = False
+) -> list[Any]:
     found = earlier_trials(settings, "tiny.search1", source, has_begun=has_begun)
     return [(past.trial_id, past.values, list(map(tuple, past.epochs))) for past in found]
 
@@ -66,14 +72,23 @@ def make(tree: dict[str, Any], settings: Make) -> Make:
     return settings
 
 
-def test_sizes_of_the_trials_are_known_where_the_search_aims_at_them(tree: dict[str, Any], make: Make) -> None:
+def test_sizes_of_the_trials_are_known_where_the_search_aims_at_them(
+    tree: dict[str, Any], make: Make
+) -> None:
     tree["search"] = SPACE | {"student.width": {"float": [0.1, 1]}}
     tree["tune"] = {"metric": ["val_miou", "student_params"]}
-    whole = {"state": TrialState.COMPLETE, "student_params": 1234, "config": {"student": {"width": 0.5}}, "epochs": 4}
+    whole = {
+        "state": TrialState.COMPLETE,
+        "student_params": 1234,
+        "config": {"student": {"width": 0.5}},
+        "epochs": 4,
+    }
     add(make().store, "old", **whole)
     (past,) = earlier_trials(make(), "tiny.search1", "old", has_begun=False)
     assert (past.measures, past.values["student.width"]) == ({"student_params": 1234}, 0.5)
-    assert earlier_trials(make(), "tiny.search1", None, has_begun=True) == [replace(past, epochs=ANY)]
+    assert earlier_trials(make(), "tiny.search1", None, has_begun=True) == [
+        replace(past, epochs=ANY)
+    ]
 
 
 def test_an_experiment_of_the_same_store_is_named_alone(make: Make) -> None:
@@ -83,26 +98,37 @@ def test_an_experiment_of_the_same_store_is_named_alone(make: Make) -> None:
     assert begin(make(), "old") == [("old.search1-0002", {"method.loss_weight": 1.0}, EPOCHS)]
 
 
-def test_another_store_is_named_by_its_directory_or_with_the_experiment(make: Make, tmp_path: Path) -> None:
+def test_another_store_is_named_by_its_directory_or_with_the_experiment(
+    make: Make, tmp_path: Path
+) -> None:
     add(tmp_path / "there", "old")
     assert begin(make(), str(tmp_path / "there"))[0][0] == "old.search1-0002"
     add(tmp_path / "there", "new")
     assert begin(make(), None)[0][0] == "old.search1-0002"
     with pytest.raises(
-        ConfigError, match=r"--warm-start \S+there: which experiment\? say \S+there:NAME; there is: new, old"
+        ConfigError,
+        match=r"--warm-start \S+there: which experiment\? say \S+there:NAME; there is: new, old",
     ):
         earlier_trials(make(), "tiny.search2", str(tmp_path / "there"), has_begun=False)
     (past,) = earlier_trials(make(), "tiny.search2", f"{tmp_path / 'there'}:new", has_begun=False)
     assert past.trial_id == "new.search1-0002"
 
 
-def test_a_setting_searched_only_now_has_the_value_of_the_trials_own_settings(tree: dict[str, Any], make: Make) -> None:
-    tree["search"] = {**SPACE, "optim.momentum": {"float": [0.1, 0.9]}, "optim.lr": {"float": [0.001, 0.1]}}
+def test_a_setting_searched_only_now_has_the_value_of_the_trials_own_settings(
+    tree: dict[str, Any], make: Make
+) -> None:
+    tree["search"] = {
+        **SPACE,
+        "optim.momentum": {"float": [0.1, 0.9]},
+        "optim.lr": {"float": [0.001, 0.1]},
+    }
     add(make().store, "old")
     assert begin(make(), "old")[0][1] == {"method.loss_weight": 1.0, "optim.momentum": 0.5}
 
 
-def test_a_search_goes_on_with_what_it_was_begun_with_whatever_became_of_the_source(make: Make) -> None:
+def test_a_search_goes_on_with_what_it_was_begun_with_whatever_became_of_the_source(
+    make: Make,
+) -> None:
     add(make().store, "old")
     begun = begin(make(), "old")
     add(make().store, "old", number=3)
@@ -112,7 +138,13 @@ def test_a_search_goes_on_with_what_it_was_begun_with_whatever_became_of_the_sou
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("odl", r"--warm-start odl: neither a store nor an experiment with a search in \S+; did you mean 'old'\?"),
+        (
+            "odl",
+            (
+                r"--warm-start odl: neither a store nor an experiment with a search in \S+; did you "
+                r"mean 'old'\?"
+            ),
+        ),
         ("{store}:odl", r"has no search of 'odl'; did you mean 'old'\?"),
         ("{empty}", "no search there"),
         ("far", r"no finished trial in the space of `search:` \(1 outside it\); widen the space"),
@@ -131,10 +163,14 @@ def test_what_is_not_there_is_refused_in_one_line_and_not_kept(
 
 def test_a_search_begun_otherwise_is_not_continued(make: Make) -> None:
     add(make().store, "old")
-    with pytest.raises(ConfigError, match=r"tiny\.search1 was begun without a warm start; leave --warm-start out"):
+    with pytest.raises(
+        ConfigError, match=r"tiny\.search1 was begun without a warm start; leave --warm-start out"
+    ):
         begin(make(), "old", has_begun=True)
     begin(make(), "old")
-    with pytest.raises(ConfigError, match=r"was begun with --warm-start old; leave .* or start over with --fresh"):
+    with pytest.raises(
+        ConfigError, match=r"was begun with --warm-start old; leave .* or start over with --fresh"
+    ):
         begin(make(), "other", has_begun=True)
 
 

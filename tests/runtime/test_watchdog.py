@@ -22,7 +22,9 @@ class Watched:
         self.did: list[str] = []
         self.told: list[tuple[str, str, float]] = []
         self.ended = threading.Event()
-        self.dog = Watchdog(patience_s, self.late, step_s=step_s, end=self.end, clock=lambda: self.now_s)
+        self.dog = Watchdog(
+            patience_s, self.late, step_s=step_s, end=self.end, clock=lambda: self.now_s
+        )
 
     def late(self, text: str, stack: Callable[[], str], step_s: float) -> None:
         self.did.append("told")
@@ -60,7 +62,11 @@ def test_a_step_of_more_than_20_times_the_median_is_told_and_then_ends_the_proce
 
 
 def line_of(text: str) -> int:
-    return 1 + next(at for at, line in enumerate(Path(__file__).read_text().splitlines()) if line.strip() == text)
+    return 1 + next(
+        at
+        for at, line in enumerate(Path(__file__).read_text().splitlines())
+        if line.strip() == text
+    )
 
 
 def test_short_steps_have_the_patience_that_is_set() -> None:

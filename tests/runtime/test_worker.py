@@ -17,12 +17,12 @@ from attnfd_ray.config.overrides import teacher_experiment, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.checker.check import quick_check
 from attnfd_ray.models import build_model
-from attnfd_ray.runtime.jobs.client import settle
+from attnfd_ray.runtime.jobs.client import record_failure
 from attnfd_ray.runtime.jobs.failure_policy import failure
 from attnfd_ray.runtime.jobs.messages import Event, Job
 from attnfd_ray.runtime.jobs.trial_writer import TrialWriter
 from attnfd_ray.runtime.jobs.worker import GroupMustRestart, Worker
-from attnfd_ray.search.objectives import measures
+from attnfd_ray.search.objectives import measured_metrics
 from attnfd_ray.store.store import Store
 
 Make = Callable[[], ExperimentSettings]
@@ -41,7 +41,12 @@ class Ears:
 
 
 def job(settings: ExperimentSettings, **changes: Any) -> Job:
-    known = {"kind": "train", "trial_id": "t1", "role": "trial", "settings_json": settings.model_dump_json()}
+    known = {
+        "kind": "train",
+        "trial_id": "t1",
+        "role": "trial",
+        "settings_json": settings.model_dump_json(),
+    }
     return Job(**known | changes)
 
 
@@ -63,7 +68,9 @@ def trial_row(settings: ExperimentSettings) -> dict[str, Any]:
     return row
 
 
-def test_a_finished_job_leaves_a_row_an_epoch_and_one_for_the_trial(alone: ExperimentSettings) -> None:
+def test_a_finished_job_leaves_a_row_an_epoch_and_one_for_the_trial(
+    alone: ExperimentSettings,
+) -> None:
     known = quick_check(alone.data).data_hash
     ears = work(job(alone, data_hash=known, git_commit="g"))
     assert [event.kind for event in ears.events] == ["epoch"] * 4 + ["done"]
@@ -71,20 +78,31 @@ def test_a_finished_job_leaves_a_row_an_epoch_and_one_for_the_trial(alone: Exper
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert all(len(row["class_iou"]) == 12 and 0 <= row["val_miou"] <= 1 for row in rows)
     row = trial_row(alone)
-    assert (row["state"], row["epochs_done"], row["attempt"], row["data_hash"]) == ("COMPLETE", 4, 1, known)
+    assert (row["state"], row["epochs_done"], row["attempt"], row["data_hash"]) == (
+        "COMPLETE",
+        4,
+        1,
+        known,
+    )
     assert row["checkpoint"] == "runs/t1/best.safetensors"
     assert json.loads(row["config_json"])["train"]["epochs"] == 4
     assert row["best_val_miou"] == max(epoch["val_miou"] for epoch in rows)
 
 
-def test_other_files_than_the_command_looked_at_are_a_failure_of_the_data(alone: ExperimentSettings) -> None:
+def test_other_files_than_the_command_looked_at_are_a_failure_of_the_data(
+    alone: ExperimentSettings,
+) -> None:
     (event,) = work(job(alone, data_hash="0123456789abcdef")).events
     assert event.failure_kind == "DATA"
     assert event.failure_text is not None
-    assert event.failure_text.startswith(f"{alone.data.root} on {socket.gethostname()}: holds other files than where")
+    assert event.failure_text.startswith(
+        f"{alone.data.root} on {socket.gethostname()}: holds other files than where"
+    )
 
 
-def test_a_test_split_has_its_own_score_in_the_row(tree: dict[str, Any], settings: Make, tmp_path: Path) -> None:
+def test_a_test_split_has_its_own_score_in_the_row(
+    tree: dict[str, Any], settings: Make, tmp_path: Path
+) -> None:
     shutil.copytree(tree["data"]["root"], tmp_path / "scenes")
     lists = tmp_path / "scenes/VOCdevkit/VOC2012/ImageSets/Segmentation"
     ids = (lists / "train.txt").read_text().split()
@@ -113,27 +131,41 @@ def test_a_dataset_that_does_not_open_leaves_a_failed_row_and_a_line_for_each_fa
     ears = work(job(settings()))
     (event,) = ears.events
     assert event.failure_kind == "DATA"
-    settle(job(settings()), "DATA", event.failure_text or "")
-    assert (trial_row(settings())["state"], trial_row(settings())["failure_kind"]) == ("FAILED", "DATA")
+    record_failure(job(settings()), "DATA", event.failure_text or "")
+    assert (trial_row(settings())["state"], trial_row(settings())["failure_kind"]) == (
+        "FAILED",
+        "DATA",
+    )
     error = failure("t1", "DATA", event.failure_text or "")
-    assert [line.count(name) for line, name in zip(error.problems, ("missing", "empty"), strict=True)] == [1, 1]
+    assert [
+        line.count(name) for line, name in zip(error.problems, ("missing", "empty"), strict=True)
+    ] == [1, 1]
 
 
 def test_what_a_search_aims_at_is_said_at_the_end_and_timed_only_then(
     tree: dict[str, Any], settings: Make, tmp_path: Path
 ) -> None:
-    tree |= {"method": {"name": "none"}, "teacher": None, "search": {"student.width": {"choice": [0.125, 0.25]}}}
+    tree |= {
+        "method": {"name": "none"},
+        "teacher": None,
+        "search": {"student.width": {"choice": [0.125, 0.25]}},
+    }
     aims = [("val_miou", []), (["val_miou", "student_params"], ["student_params"])]
     for metric, said in [*aims, (["latency_ms", "val_miou"], ["latency_ms"])]:
         tree |= {"tune": {"metric": metric}, "train": {"epochs": 1, "batch_size": 8}}
         tree["store"] = str(tmp_path / f"store{len(said)}{metric[0]}")
         *_, done = work(job(settings())).events
         row = trial_row(settings())
-        assert measures(done.metrics) == {name: row[name] for name in said}
+        assert measured_metrics(done.metrics) == {name: row[name] for name in said}
         assert row["student_params"] == sum(
-            parameter.numel() for parameter in build_model(settings().student, num_classes=12).parameters()
+            parameter.numel()
+            for parameter in build_model(settings().student, num_classes=12).parameters()
         )
-        assert (row["latency_ms"] is not None) == (row["latency_protocol"] is not None) == (said == ["latency_ms"])
+        assert (
+            (row["latency_ms"] is not None)
+            == (row["latency_protocol"] is not None)
+            == (said == ["latency_ms"])
+        )
     assert row["latency_protocol"].startswith("32x32 fp32 on ")
     assert 0 < row["latency_ms"] < 1000
 
@@ -153,7 +185,10 @@ def test_a_job_cut_off_on_its_way_to_stop_trains_no_further_epoch(
         with pytest.raises(Killed):
             work(stopping, Ears(stop_after=2))
     again = work(stopping, Ears(stop_after=2))
-    assert [(event.kind, event.metrics["epoch"]) for event in again.events] == [("epoch", 2), ("done", 2)]
+    assert [(event.kind, event.metrics["epoch"]) for event in again.events] == [
+        ("epoch", 2),
+        ("done", 2),
+    ]
     row = trial_row(alone)
     assert (row["state"], row["epochs_done"], row["attempt"]) == ("PRUNED", 2, 2)
     rows = Store.open(alone.store, create=False).epochs().to_pylist()
@@ -175,10 +210,16 @@ def test_a_job_whose_end_was_written_and_not_heard_is_not_begun_again(
 def test_a_stopped_job_says_why_and_at_which_epoch(alone: ExperimentSettings) -> None:
     work(job(alone), Ears(stop_after=2))
     row = trial_row(alone)
-    assert (row["state"], row["epochs_done"], row["stop_reason"]) == ("PRUNED", 2, "below the cut-off")
+    assert (row["state"], row["epochs_done"], row["stop_reason"]) == (
+        "PRUNED",
+        2,
+        "below the cut-off",
+    )
 
 
-def test_a_job_given_twice_goes_on_and_its_epochs_stand_there_once(alone: ExperimentSettings) -> None:
+def test_a_job_given_twice_goes_on_and_its_epochs_stand_there_once(
+    alone: ExperimentSettings,
+) -> None:
     work(job(alone), Ears(stop_after=2))
     ears = work(job(alone))
     assert [event.metrics["epoch"] for event in ears.events] == [3, 4, 4]
@@ -194,7 +235,9 @@ def test_a_job_that_is_over_is_done_at_once(alone: ExperimentSettings) -> None:
     assert again[0].metrics["epoch"] == 4
 
 
-def test_one_job_after_another_is_the_same_as_each_alone(alone: ExperimentSettings, tmp_path: Path) -> None:
+def test_one_job_after_another_is_the_same_as_each_alone(
+    alone: ExperimentSettings, tmp_path: Path
+) -> None:
     ears = Ears()
     Store.open(alone.store, create=True)
     worker = Worker(torch.device("cpu"), ears)
@@ -215,9 +258,12 @@ def test_a_loss_that_is_not_finite_makes_the_settings_infeasible_and_the_worker_
     worker.do(job(alone, trial_id="t2"))
     assert (ears.events[0].kind, ears.events[0].failure_kind) == ("failed", "NAN")
     assert ears.events[-1].kind == "done"
-    settle(job(wild), "NAN", ears.events[0].failure_text or "")
-    settle(job(alone, trial_id="t2"), "NAN", "told too late")
-    states = {row["trial_id"]: row["state"] for row in Store.open(alone.store, create=False).trials().to_pylist()}
+    record_failure(job(wild), "NAN", ears.events[0].failure_text or "")
+    record_failure(job(alone, trial_id="t2"), "NAN", "told too late")
+    states = {
+        row["trial_id"]: row["state"]
+        for row in Store.open(alone.store, create=False).trials().to_pylist()
+    }
     assert states == {"t1": "INFEASIBLE", "t2": "COMPLETE"}
 
 
@@ -239,9 +285,13 @@ def test_what_a_users_code_raises_is_one_line_with_its_place(
     assert trace == "Traceback (most recent call last):"
     assert lines[-2:] == ["ZeroDivisionError: division", "by zero"]
     assert trial_row(alone)["state"] == "RUNNING"
-    settle(job(alone), event.failure_kind, event.failure_text)
+    record_failure(job(alone), event.failure_kind, event.failure_text)
     row = trial_row(alone)
-    assert (row["state"], row["failure_kind"], row["failure_text"]) == ("FAILED", "USER_CODE", event.failure_text)
+    assert (row["state"], row["failure_kind"], row["failure_text"]) == (
+        "FAILED",
+        "USER_CODE",
+        event.failure_text,
+    )
 
 
 def test_a_failure_is_told_where_its_traceback_cannot_be_written(
@@ -273,7 +323,7 @@ def test_memory_that_runs_out_makes_the_settings_infeasible_and_keeps_its_traceb
     assert kind == "OOM"
     assert text.startswith("CUDA out of memory. Tried to allocate 2 GiB (test_worker.py:")
     assert f" in out_of_memory, on {socket.gethostname()}); traceback: " in text
-    settle(job(alone), kind, text)
+    record_failure(job(alone), kind, text)
     assert (trial_row(alone)["state"], trial_row(alone)["failure_text"]) == ("INFEASIBLE", text)
     assert "of much text" in (Path(alone.store) / "runs" / "t1" / "failure.log").read_text()
 
@@ -290,13 +340,20 @@ def test_a_val_split_of_which_no_pixel_counts_has_no_score_and_says_so(
     tree["data"]["root"] = str(tmp_path / "scenes")
     kind, text = work(job(settings())).events[-1].failed_with
     assert kind == "NO_METRIC"
-    assert text.startswith("no pixel of split 'val' of toyscenes has a label that counts, so it has no mIoU; ")
+    assert text.startswith(
+        "no pixel of split 'val' of toyscenes has a label that counts, so it has no mIoU; "
+    )
     assert "traceback" not in text
-    settle(job(settings()), kind, text)
-    assert (trial_row(settings())["state"], trial_row(settings())["failure_kind"]) == ("FAILED", "NO_METRIC")
+    record_failure(job(settings()), kind, text)
+    assert (trial_row(settings())["state"], trial_row(settings())["failure_kind"]) == (
+        "FAILED",
+        "NO_METRIC",
+    )
 
 
-def test_an_unreadable_image_is_told_as_what_it_is(alone: ExperimentSettings, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_told_as_what_it_is(
+    alone: ExperimentSettings, tmp_path: Path
+) -> None:
     root = tmp_path / "broken"
     shutil.copytree(alone.data.root, root)
     image = sorted((root / "VOCdevkit" / "VOC2012" / "JPEGImages").glob("*.jpg"))[1]
@@ -307,13 +364,17 @@ def test_an_unreadable_image_is_told_as_what_it_is(alone: ExperimentSettings, tm
     assert event.failure_text.startswith(str(image))
 
 
-def test_a_teacher_file_of_other_classes_is_told_in_one_line(tree: dict[str, Any], settings: Make) -> None:
+def test_a_teacher_file_of_other_classes_is_told_in_one_line(
+    tree: dict[str, Any], settings: Make
+) -> None:
     from attnfd_ray.models import build_model, save_model
 
     made = settings()
     file = Path(made.store).parent / "teacher.safetensors"
     network = build_model(made.student, num_classes=4)
-    save_model(network, file, settings=made.student, num_classes=4, class_names=list("abcd"), extra={})
+    save_model(
+        network, file, settings=made.student, num_classes=4, class_names=list("abcd"), extra={}
+    )
     tree["teacher"] = {"backbone": "resnet18", "width": 0.125, "checkpoint": str(file)}
     event = work(job(settings(), kind="score_teacher", teacher_file=str(file))).events[-1]
     assert event.kind == "failed"
@@ -323,7 +384,9 @@ def test_a_teacher_file_of_other_classes_is_told_in_one_line(tree: dict[str, Any
     assert "\n" not in event.failure_text
 
 
-def test_a_store_that_the_worker_does_not_see_is_told_and_not_made(alone: ExperimentSettings) -> None:
+def test_a_store_that_the_worker_does_not_see_is_told_and_not_made(
+    alone: ExperimentSettings,
+) -> None:
     ears = Ears()
     Worker(torch.device("cpu"), ears).do(job(alone))
     assert (ears.events[0].kind, ears.events[0].failure_kind) == ("failed", "STORE")
@@ -354,5 +417,7 @@ def test_students_learn_from_the_teacher_that_was_trained_for_them(settings: Mak
     store = Store.open(made.store, create=False)
     kept = [row["gradient_norms"] for row in store.epochs(job(made).trial_id).to_pylist()]
     assert [dict(norms) for norms in kept] == told
-    assert {row["gradient_norms"] for row in store.epochs("teacher").to_pylist()} == {None}, "it learns from nobody"
+    assert {row["gradient_norms"] for row in store.epochs("teacher").to_pylist()} == {None}, (
+        "it learns from nobody"
+    )
     assert file.read_bytes() == before

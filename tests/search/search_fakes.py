@@ -1,4 +1,5 @@
-"""Stand-ins for a network and a method, so that these tests need no torch; and experiments made of them."""
+"""Stand-ins for a network and a method, so that these tests need no torch; and experiments made of
+them."""
 
 from __future__ import annotations
 
@@ -40,7 +41,11 @@ class Weightless:
 
 
 def experiment(
-    search: dict[str, Any] | None = None, *, epochs: int = 9, method: dict[str, Any] | None = None, **tune: Any
+    search: dict[str, Any] | None = None,
+    *,
+    epochs: int = 9,
+    method: dict[str, Any] | None = None,
+    **tune: Any,
 ) -> ExperimentSettings:
     return ExperimentSettings.model_validate(
         {
@@ -55,7 +60,9 @@ def experiment(
     )
 
 
-def past(suggestion: Suggestion, state: str = "COMPLETE", scores: list[float] | tuple[float, ...] = ()) -> PastTrial:
+def past(
+    suggestion: Suggestion, state: str = "COMPLETE", scores: list[float] | tuple[float, ...] = ()
+) -> PastTrial:
     """The trial as the store would tell it, with these scores at epochs 1, 2, ..."""
     return PastTrial(
         trial_id=suggestion.trial_id,
@@ -68,7 +75,8 @@ def past(suggestion: Suggestion, state: str = "COMPLETE", scores: list[float] | 
 
 
 def run(plan: SearchPlan, suggestion: Suggestion, scores: list[float]) -> PastTrial:
-    """Report the scores until the plan stops the trial, finish it, and return what the store would hold."""
+    """Report the scores until the plan stops the trial, finish it, and return what the store would
+    hold."""
     for epoch, score in enumerate(scores, start=1):
         if plan.report(suggestion.trial_id, epoch, score).stop:
             plan.finish(suggestion.trial_id, "PRUNED", score)
@@ -77,13 +85,18 @@ def run(plan: SearchPlan, suggestion: Suggestion, scores: list[float]) -> PastTr
     return past(suggestion, "COMPLETE", scores)
 
 
-Lived = dict[str, tuple[Suggestion, str, list[float]]]  # by trial id: what was tried, how it stands, its curve
+Lived = dict[
+    str, tuple[Suggestion, str, list[float]]
+]  # by trial id: what was tried, how it stands, its curve
 
 
 def killed_again_and_again(
-    rebuilt: Callable[[list[PastTrial]], SearchPlan], curve_of: Callable[[Suggestion], list[float]], rng: random.Random
+    rebuilt: Callable[[list[PastTrial]], SearchPlan],
+    curve_of: Callable[[Suggestion], list[float]],
+    rng: random.Random,
 ) -> Lived:
-    """Live through a search to its end, three trials side by side, one epoch at a time in any order.
+    """Live through a search to its end, three trials side by side, one epoch at a time in any
+    order.
 
     A kill forgets all but what was stored, and with it a trial that was just handed out.
     """

@@ -11,7 +11,7 @@ from search_fakes import SPACE, experiment, killed_again_and_again, past, run
 from attnfd_ray.config.overrides import baseline_of, config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
-from attnfd_ray.search.baseline import tuned
+from attnfd_ray.search.baseline import tuning_space
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial, Suggestion
 
@@ -27,7 +27,9 @@ def settings_of(search: dict[str, Any] | None = None, **tune: Any) -> Experiment
     return experiment(search, epochs=EPOCHS, **{"trials": 6, "baseline_trials": 4, **tune})
 
 
-def plan_of(history: list[PastTrial], search: dict[str, Any] | None = None, **tune: Any) -> SearchPlan:
+def plan_of(
+    history: list[PastTrial], search: dict[str, Any] | None = None, **tune: Any
+) -> SearchPlan:
     return SearchPlan(settings_of(search, **tune), search_id="s-1", history=history)
 
 
@@ -35,7 +37,9 @@ def scores(suggestion: Suggestion) -> list[float]:
     """A learning curve that depends on the configuration and the seed."""
     rng = random.Random(f"{suggestion.values} {suggestion.settings.train.seed}")
     top = 0.3 + 0.5 * rng.random()
-    return [round(top * epoch / (epoch + 2) + 0.02 * rng.random(), 6) for epoch in range(1, EPOCHS + 1)]
+    return [
+        round(top * epoch / (epoch + 2) + 0.02 * rng.random(), 6) for epoch in range(1, EPOCHS + 1)
+    ]
 
 
 def continued(plan: SearchPlan) -> list[PastTrial]:
@@ -43,7 +47,7 @@ def continued(plan: SearchPlan) -> list[PastTrial]:
 
 
 def space_of(settings: ExperimentSettings) -> dict[str, Any]:
-    dumped: dict[str, Any] = tuned(settings).model_dump(mode="json")["search"]
+    dumped: dict[str, Any] = tuning_space(settings).model_dump(mode="json")["search"]
     return dumped
 
 
@@ -73,15 +77,24 @@ def test_a_weight_decay_of_nothing_stays_so() -> None:
 
 
 def test_a_section_that_is_searched_as_a_whole_is_not_varied_twice() -> None:
-    assert space_of(settings_of({"optim": {"choice": [{"lr": 0.1}, {"lr": 0.2}]}})).keys() == {"optim"}
+    assert space_of(settings_of({"optim": {"choice": [{"lr": 0.1}, {"lr": 0.2}]}})).keys() == {
+        "optim"
+    }
 
 
 def test_a_grid_has_steps_and_all_its_trials_are_unlike() -> None:
     search = {"method.reduction_ratio": {"choice": [4, 8]}}
     found = list(iter(plan_of([], search, sampler="grid", baseline_trials=99).next, None))
     drawn = [s.values for s in found if s.role == "baseline_trial"]
-    assert len(drawn) == len({str(values) for values in drawn}) == 5 * 3 - 1  # the baseline itself is one of them
-    assert [s.role for s in found if s.role != "baseline_trial"] == ["baseline", "as_written", "trial", "trial"]
+    assert (
+        len(drawn) == len({str(values) for values in drawn}) == 5 * 3 - 1
+    )  # the baseline itself is one of them
+    assert [s.role for s in found if s.role != "baseline_trial"] == [
+        "baseline",
+        "as_written",
+        "trial",
+        "trial",
+    ]
 
 
 def test_every_one_is_the_student_alone_with_these_values() -> None:
@@ -95,12 +108,17 @@ def test_every_one_is_the_student_alone_with_these_values() -> None:
 
 def test_a_method_without_a_baseline_is_refused_with_the_way_out() -> None:
     settings = experiment({}, method={"name": "search_fakes:Weightless"}, baseline_trials=1)
-    with pytest.raises(ConfigError, match=r"tune\.baseline_trials: method 'search_fakes:Weightless' has no .*needs 0"):
+    with pytest.raises(
+        ConfigError,
+        match=r"tune\.baseline_trials: method 'search_fakes:Weightless' has no .*needs 0",
+    ):
         SearchPlan(settings, search_id="s-1")
 
 
 def test_the_method_none_is_the_student_alone_and_can_be_tuned() -> None:
-    settings = with_values(settings_of({"optim.momentum": {"float": [0.5, 0.9]}}), {"method": {"name": "none"}})
+    settings = with_values(
+        settings_of({"optim.momentum": {"float": [0.5, 0.9]}}), {"method": {"name": "none"}}
+    )
     found = list(iter(SearchPlan(settings, search_id="s-1").next, None))
     assert [s.role for s in found] == ["as_written"] + ["baseline_trial"] * 4 + ["trial"] * 5
     assert {s.settings.method.name for s in found} == {"none"}
@@ -111,10 +129,13 @@ def test_the_method_none_is_the_student_alone_and_can_be_tuned() -> None:
 
 def test_they_come_after_the_baseline_and_the_file_as_written_and_shift_no_number() -> None:
     found, without = (list(iter(plan_of([], baseline_trials=num).next, None)) for num in (4, 0))
-    assert [s.role for s in found] == ["baseline", "as_written"] + ["baseline_trial"] * 4 + ["trial"] * 5
+    assert [s.role for s in found] == ["baseline", "as_written"] + ["baseline_trial"] * 4 + [
+        "trial"
+    ] * 5
     assert [s.trial_id for s in found[2:6]] == ["s-1-b0001", "s-1-b0002", "s-1-b0003", "s-1-b0004"]
     assert [s for s in found if s.role != "baseline_trial"] == [
-        s.__class__(**{**vars(s), "settings": with_values(s.settings, {"tune.baseline_trials": 4})}) for s in without
+        s.__class__(**{**vars(s), "settings": with_values(s.settings, {"tune.baseline_trials": 4})})
+        for s in without
     ]
 
 
@@ -134,7 +155,10 @@ def test_the_counts_have_them_and_the_best_of_them_is_the_baseline_s() -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes"])
 def test_a_search_cut_anywhere_goes_on_as_one_never_cut(sampler: str) -> None:
-    search = {"method.loss_weight": SPACE["method.loss_weight"], "optim.momentum": {"float": [0, 0.9]}}
+    search = {
+        "method.loss_weight": SPACE["method.loss_weight"],
+        "optim.momentum": {"float": [0, 0.9]},
+    }
     whole = continued(plan_of([], search, sampler=sampler))
     assert {p.state for p in whole} == {"COMPLETE", "PRUNED"}
     for k in range(len(whole) + 1):
@@ -149,12 +173,21 @@ def test_configs_drawn_again_are_other_seeds_after_a_cut_too() -> None:
         assert continued(plan_of(whole[:k], FEW, sampler="random", baseline_trials=9)) == whole[k:]
 
 
-@pytest.mark.parametrize(("sampler", "early_stopping"), [("tpe", "asha"), ("random", "hyperband"), ("cmaes", "median")])
+@pytest.mark.parametrize(
+    ("sampler", "early_stopping"), [("tpe", "asha"), ("random", "hyperband"), ("cmaes", "median")]
+)
 def test_however_often_it_is_killed_no_config_has_a_seed_twice_and_all_trials_end(
     sampler: str, early_stopping: str
 ) -> None:
-    tune: dict[str, Any] = {"sampler": sampler, "early_stopping": early_stopping, "trials": 20, "baseline_trials": 8}
-    stored = killed_again_and_again(lambda history: plan_of(history, FEW, **tune), scores, random.Random(0))
+    tune: dict[str, Any] = {
+        "sampler": sampler,
+        "early_stopping": early_stopping,
+        "trials": 20,
+        "baseline_trials": 8,
+    }
+    stored = killed_again_and_again(
+        lambda history: plan_of(history, FEW, **tune), scores, random.Random(0)
+    )
     assert len(stored) == 1 + 20 + 8
     runs = [
         (s.role == "baseline_trial", str(s.values), s.settings.train.seed)
@@ -196,13 +229,17 @@ def test_they_compete_with_baselines_alone_and_the_baseline_itself_is_never_stop
     assert third
     assert drawn
     assert not plan.report(written.trial_id, 1, 0.9).stop
-    assert not plan.report(first.trial_id, 1, 0.3).stop  # the first of its kind, whatever the file as written is worth
+    assert not plan.report(
+        first.trial_id, 1, 0.3
+    ).stop  # the first of its kind, whatever the file as written is worth
     decision = plan.report(second.trial_id, 1, 0.2)
     assert decision.reason == "0.2000 at epoch 1 is not the best of 2 at rung 0 (cut-off 0.3000)"
     for epoch in range(1, EPOCHS + 1):
         assert not plan.report(baseline.trial_id, epoch, 0.1).stop
     assert not plan.report(third.trial_id, 1, 0.4).stop
-    assert plan.report(drawn.trial_id, 1, 0.8).stop  # and baselines do not lower the bar of the rest
+    assert plan.report(
+        drawn.trial_id, 1, 0.8
+    ).stop  # and baselines do not lower the bar of the rest
 
 
 def test_the_baseline_counts_at_their_rungs() -> None:
@@ -218,4 +255,8 @@ def test_a_baseline_trial_is_no_trial_of_the_method_to_whoever_compares_settings
     found = [s for s in iter(plan_of([]).next, None) if s.role == "baseline_trial"]
     base = baseline_of(settings_of())
     assert base is not None
-    assert config_hash(found[0].settings) == config_hash(with_values(base, found[0].values)) != config_hash(base)
+    assert (
+        config_hash(found[0].settings)
+        == config_hash(with_values(base, found[0].values))
+        != config_hash(base)
+    )

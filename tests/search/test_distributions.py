@@ -15,7 +15,9 @@ from optuna.samplers import RandomSampler
 from attnfd_ray.config.spaces import parse_space
 from attnfd_ray.search.distributions import decode, encode, num_values, to_distributions, walk
 
-SPACES: dict[str, tuple[dict[str, Any], list[Any]]] = {  # kind -> a space and values of it, its ends among them
+SPACES: dict[
+    str, tuple[dict[str, Any], list[Any]]
+] = {  # kind -> a space and values of it, its ends among them
     "float": ({"float": [-0.3, 0.7]}, [-0.3, 0.1, 0.7]),
     "log float": ({"float": [1e-5, 1e2], "log": True}, [1e-5, 0.3, 1e2]),
     "float of one value": ({"float": [0.7, 0.7]}, [0.7]),
@@ -28,8 +30,14 @@ SPACES: dict[str, tuple[dict[str, Any], list[Any]]] = {  # kind -> a space and v
     "big int": ({"int": [0, 2**31 - 1]}, [0, 2**31 - 1]),
     "choice": ({"choice": ["poly", "constant"]}, ["poly", "constant"]),
     "choice of lists": ({"choice": [[360, 360], [720, 960]]}, [[360, 360], [720, 960]]),
-    "choice of sections": ({"choice": [{"a": 1, "b": None}, {"a": 2}]}, [{"b": None, "a": 1}, {"a": 2}]),
-    "choice python cannot tell apart": ({"choice": [1, True, 1.0, "1", None]}, [1, True, 1.0, "1", None]),
+    "choice of sections": (
+        {"choice": [{"a": 1, "b": None}, {"a": 2}]},
+        [{"b": None, "a": 1}, {"a": 2}],
+    ),
+    "choice python cannot tell apart": (
+        {"choice": [1, True, 1.0, "1", None]},
+        [1, True, 1.0, "1", None],
+    ),
     "subset": ({"subset": ["a", "b", "c"], "min": 0}, [[], ["b"], ["a", "c"], ["a", "b", "c"]]),
     "bounded subset": ({"subset": ["a", "b", "c"], "min": 2, "max": 2}, [["a", "b"], ["b", "c"]]),
 }
@@ -85,7 +93,11 @@ def test_what_optuna_draws_decodes_to_something_that_encodes_to_the_same(kind: s
             assert kind == "bounded subset"
             assert len(values["a.b"]) != 2
         else:
-            assert again == pytest.approx(params) if kind.startswith("stepped float") else again == params
+            assert (
+                again == pytest.approx(params)
+                if kind.startswith("stepped float")
+                else again == params
+            )
             assert decode(again, search) == values
 
 
@@ -103,7 +115,9 @@ def test_values_that_lack_a_setting_or_have_one_too_many_have_no_params() -> Non
 def test_a_subset_is_one_yes_or_no_a_member_and_decodes_in_the_order_of_the_file() -> None:
     search = search_of({"subset": ["z", "a", "m"]})
     assert list(to_distributions(search)) == ["a.b[z]", "a.b[a]", "a.b[m]"]
-    assert all(d == CategoricalDistribution([False, True]) for d in to_distributions(search).values())
+    assert all(
+        d == CategoricalDistribution([False, True]) for d in to_distributions(search).values()
+    )
     assert decode({"a.b[m]": True, "a.b[a]": False, "a.b[z]": True}, search) == {"a.b": ["z", "m"]}
 
 
@@ -120,18 +134,28 @@ def test_numbers_that_pydantic_made_floats_are_found_among_whole_choices() -> No
 def test_a_range_whose_end_is_off_its_steps_ends_before_it_and_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert to_distributions(search_of({"int": [1, 10], "step": 4}))["a.b"] == IntDistribution(1, 9, step=4)
+        assert to_distributions(search_of({"int": [1, 10], "step": 4}))["a.b"] == IntDistribution(
+            1, 9, step=4
+        )
         assert to_distributions(search_of({"float": [0, 1], "step": 0.3}))["a.b"].high == 0.9  # type: ignore[attr-defined]
 
 
-@given(low=st.integers(-50, 50), steps=st.integers(0, 30), step=st.sampled_from([0.01, 0.05, 0.1, 0.3, 2.5]))
-def test_every_step_of_a_float_range_is_there_and_comes_back(low: int, steps: int, step: float) -> None:
+@given(
+    low=st.integers(-50, 50),
+    steps=st.integers(0, 30),
+    step=st.sampled_from([0.01, 0.05, 0.1, 0.3, 2.5]),
+)
+def test_every_step_of_a_float_range_is_there_and_comes_back(
+    low: int, steps: int, step: float
+) -> None:
     start = low / 10
     search = search_of({"float": [start, round(start + steps * step, 6)], "step": step})
     values = [params["a.b"] for params in walk(to_distributions(search))]
     assert len(values) == steps + 1
     assert values == pytest.approx([start + k * step for k in range(steps + 1)])
-    assert [encode({"a.b": value}, search) for value in values] == [{"a.b": value} for value in values]
+    assert [encode({"a.b": value}, search) for value in values] == [
+        {"a.b": value} for value in values
+    ]
 
 
 def test_a_walk_meets_every_combination_once_wherever_it_starts() -> None:

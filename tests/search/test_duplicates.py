@@ -14,7 +14,10 @@ from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial, Suggestion
 
 EPOCHS = 9
-FEW = {"method.reduction_ratio": {"choice": [4, 8, 16]}, "method.layers": {"subset": ["aspp", "decoder"], "min": 1}}
+FEW = {
+    "method.reduction_ratio": {"choice": [4, 8, 16]},
+    "method.layers": {"subset": ["aspp", "decoder"], "min": 1},
+}
 
 
 def plan_of(history: list[PastTrial], search: dict[str, Any] = FEW, **tune: Any) -> SearchPlan:
@@ -61,13 +64,17 @@ ZERO = {**FEW, "method.loss_weight": {"choice": [0.0, 1.0]}}
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_the_baseline_drawn_as_a_weight_of_nothing_is_its_next_seed_whatever_the_rest(sampler: str) -> None:
+def test_the_baseline_drawn_as_a_weight_of_nothing_is_its_next_seed_whatever_the_rest(
+    sampler: str,
+) -> None:
     found = continued(plan_of([], ZERO, sampler=sampler, early_stopping="none"))
     alone = [p.seed for p in found if p.role == "baseline" or p.values["method.loss_weight"] == 0]
     assert len(alone) > 5
     assert alone == list(range(1, len(alone) + 1))
     for k in (3, 9, 17):
-        assert continued(plan_of(found[:k], ZERO, sampler=sampler, early_stopping="none")) == found[k:]
+        assert (
+            continued(plan_of(found[:k], ZERO, sampler=sampler, early_stopping="none")) == found[k:]
+        )
 
 
 @pytest.mark.parametrize("tune", [{"sampler": "grid"}, {"sampler": "random", "duplicates": "skip"}])
@@ -78,18 +85,26 @@ def test_the_baseline_is_not_drawn_again_where_duplicates_are_skipped(tune: dict
 
 
 def test_a_grid_of_methods_over_seeds_runs_the_student_alone_with_each() -> None:
-    methods = [{"name": "search_fakes:Weightless"}, {"name": "search_fakes:FakeMethod"}, {"name": "none"}]
+    methods = [
+        {"name": "search_fakes:Weightless"},
+        {"name": "search_fakes:FakeMethod"},
+        {"name": "none"},
+    ]
     space = {"method": {"choice": methods}, "train.seed": {"choice": [1, 2, 3]}}
     _, *found = iter(plan_of([], space, sampler="grid").next, None)
-    assert sorted((s.settings.method.name, s.settings.train.seed) for s in found if s.role == "trial") == sorted(
-        (method["name"], seed) for method in methods for seed in (1, 2, 3)
-    )
+    assert sorted(
+        (s.settings.method.name, s.settings.train.seed) for s in found if s.role == "trial"
+    ) == sorted((method["name"], seed) for method in methods for seed in (1, 2, 3))
 
 
 def test_after_the_highest_seed_comes_the_lowest() -> None:
     settings = experiment({"method.reduction_ratio": {"choice": [16]}}, trials=2)
-    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"seed": 2**31 - 1})})
-    assert [s.settings.train.seed for s in iter(SearchPlan(settings, search_id="s").next, None)][1:] == [2**31 - 1, 0]
+    settings = settings.model_copy(
+        update={"train": settings.train.model_copy(update={"seed": 2**31 - 1})}
+    )
+    assert [s.settings.train.seed for s in iter(SearchPlan(settings, search_id="s").next, None)][
+        1:
+    ] == [2**31 - 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +160,9 @@ def test_what_an_older_search_skipped_does_not_keep_it_from_repeating_now() -> N
     assert min(p.seed for p in more if p.seed is not None) == 2
 
 
-def test_no_further_seed_of_a_config_is_stopped_where_an_earlier_one_is_complete_or_on_its_way() -> None:
+def test_no_further_seed_of_a_config_is_stopped_where_an_earlier_one_is_complete_or_on_its_way() -> (
+    None
+):
     """Else only its lucky seeds would be left for its mean."""
     plan = plan_of([], {"method.reduction_ratio": {"choice": [8, 16]}}, sampler="random", trials=9)
     _, *found = (plan.next() for _ in range(10))
@@ -157,7 +174,9 @@ def test_no_further_seed_of_a_config_is_stopped_where_an_earlier_one_is_complete
     assert not plan.report(first.trial_id, 1, 0.9).stop
     assert not plan.report(second.trial_id, 1, 0.1).stop  # the first is on its way
     assert plan.report(other.trial_id, 1, 0.1).stop
-    assert plan.report(another.trial_id, 1, 0.1).stop  # the first of its config will not be complete
+    assert plan.report(
+        another.trial_id, 1, 0.1
+    ).stop  # the first of its config will not be complete
     plan.finish(first.trial_id, "COMPLETE")
     assert not plan.report(third.trial_id, 1, 0.1).stop
     assert not plan.report(third.trial_id, 3, 0.1).stop
@@ -168,7 +187,9 @@ def test_a_further_seed_of_the_baseline_is_not_stopped_where_the_baseline_is_com
     baseline, _, *found = iter(plan.next, None)
     plan.finish(baseline.trial_id, "COMPLETE", 0.9)
     alone = next(s for s in found if s.values["method.loss_weight"] == 0)
-    good, poor, *_ = {str(s.values): s for s in found if s.values["method.loss_weight"] == 1}.values()
+    good, poor, *_ = {
+        str(s.values): s for s in found if s.values["method.loss_weight"] == 1
+    }.values()
     assert not plan.report(good.trial_id, 1, 0.9).stop
     assert plan.report(poor.trial_id, 1, 0.1).stop
     assert not plan.report(alone.trial_id, 1, 0.1).stop

@@ -28,12 +28,16 @@ def weights(num: int = 20) -> list[PastTrial]:
     """Complete trials whose score falls with the distance of the weight from 3."""
     found = [0.1 * 1000 ** (k / num) for k in range(num)]
     return [
-        old(k, {"method.loss_weight": w}, [0.6 - 0.2 * abs(math.log10(w / 3))] * EPOCHS) for k, w in enumerate(found)
+        old(k, {"method.loss_weight": w}, [0.6 - 0.2 * abs(math.log10(w / 3))] * EPOCHS)
+        for k, w in enumerate(found)
     ]
 
 
 def plan_of(
-    earlier: list[PastTrial], search: dict[str, Any] = WEIGHT, history: list[PastTrial] | None = None, **kw: Any
+    earlier: list[PastTrial],
+    search: dict[str, Any] = WEIGHT,
+    history: list[PastTrial] | None = None,
+    **kw: Any,
 ) -> SearchPlan:
     settings = experiment(search, epochs=EPOCHS, **kw)
     return SearchPlan(settings, search_id="s", earlier=earlier, history=history or [])
@@ -47,7 +51,11 @@ def known(plan: SearchPlan) -> list[tuple[str, float | None]]:
 def test_the_first_draws_are_where_the_earlier_search_was_best(sampler: str) -> None:
     for earlier, is_near in ((weights(), True), ([], False)):
         plan = plan_of(earlier, sampler=sampler)
-        drawn = [s.values["method.loss_weight"] for s in (plan.next() for _ in range(7)) if s and s.role == "trial"]
+        drawn = [
+            s.values["method.loss_weight"]
+            for s in (plan.next() for _ in range(7))
+            if s and s.role == "trial"
+        ]
         distance = sum(abs(math.log10(weight / 3)) for weight in drawn) / len(drawn)
         assert (distance < 0.45) == is_near  # by chance: 0.76 of 3 decades
 
@@ -77,7 +85,9 @@ def test_earlier_trials_do_not_compete_with_new_ones(early_stopping: str) -> Non
 
 def test_a_trial_may_be_tried_again() -> None:
     space = {"method.reduction_ratio": {"choice": [8, 16]}}
-    earlier = [old(k, {"method.reduction_ratio": ratio}, [0.5] * EPOCHS) for k, ratio in enumerate([8, 16])]
+    earlier = [
+        old(k, {"method.reduction_ratio": ratio}, [0.5] * EPOCHS) for k, ratio in enumerate([8, 16])
+    ]
     plan = plan_of(earlier, space, trials=2, duplicates="skip")
     assert [s.values for s in iter(plan.next, None)][1:] == [
         {"method.reduction_ratio": 16},
@@ -88,18 +98,24 @@ def test_a_trial_may_be_tried_again() -> None:
 def test_the_first_draws_are_not_those_of_an_earlier_search_with_the_same_seed() -> None:
     before = list(iter(plan_of([], SPACE, trials=4).next, None))
     earlier = [old(k, suggestion.values, [0.5] * EPOCHS) for k, suggestion in enumerate(before[1:])]
-    drawn = [str(suggestion.values) for suggestion in iter(plan_of(earlier, SPACE, trials=4).next, None)][2:]
+    drawn = [
+        str(suggestion.values) for suggestion in iter(plan_of(earlier, SPACE, trials=4).next, None)
+    ][2:]
     assert len(drawn) == 3
     assert set(drawn).isdisjoint(str(suggestion.values) for suggestion in before[2:])
 
 
-def test_a_wider_space_and_more_layers_keep_what_was_learned_and_what_lies_outside_is_counted() -> None:
+def test_a_wider_space_and_more_layers_keep_what_was_learned_and_what_lies_outside_is_counted() -> (
+    None
+):
     narrow = {"method.layers": ["aspp"], "method.reduction_ratio": 8}
     earlier = [
         old(0, narrow, [0.5] * EPOCHS),  # no loss_weight then: the file's own
         old(1, {**narrow, "method.loss_weight": 1000.0}, [0.5] * EPOCHS),
         old(2, {**narrow, "method.layers": ["stem"]}, [0.5] * EPOCHS),
-        old(3, {**narrow, "optim.momentum": 0.9}, [0.5] * EPOCHS),  # not searched now, and as the file has it
+        old(
+            3, {**narrow, "optim.momentum": 0.9}, [0.5] * EPOCHS
+        ),  # not searched now, and as the file has it
         old(4, {**narrow, "optim.momentum": 0.5}, [0.5] * EPOCHS),
         old(5, {**narrow, "optim.no_such": 1}, [0.5] * EPOCHS),
     ]
@@ -107,10 +123,17 @@ def test_a_wider_space_and_more_layers_keep_what_was_learned_and_what_lies_outsi
     assert plan.warmth == WarmStartSummary(taken=2, outside=4)
     trial = plan._advisor._study.get_trials()[0]
     assert trial.params["method.loss_weight"] == 2.0
-    assert [trial.params[f"method.layers[{layer}]"] for layer in LAYERS] == [False, False, True, False]
+    assert [trial.params[f"method.layers[{layer}]"] for layer in LAYERS] == [
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
-def test_what_ran_shorter_than_a_trial_does_here_counts_as_stopped_there_and_later_epochs_do_not_count() -> None:
+def test_what_ran_shorter_than_a_trial_does_here_counts_as_stopped_there_and_later_epochs_do_not_count() -> (
+    None
+):
     values = {"method.loss_weight": 1.0}
     earlier = [
         old(0, values, [0.1, 0.3, 0.2]),
@@ -118,7 +141,12 @@ def test_what_ran_shorter_than_a_trial_does_here_counts_as_stopped_there_and_lat
         old(2, values, [0.2] * EPOCHS + [0.9]),
         old(3, values, [math.nan, 0.4], state="PRUNED"),
     ]
-    assert known(plan_of(earlier)) == [("PRUNED", 0.2), ("COMPLETE", 0.1), ("COMPLETE", 0.2), ("PRUNED", 0.4)]
+    assert known(plan_of(earlier)) == [
+        ("PRUNED", 0.2),
+        ("COMPLETE", 0.1),
+        ("COMPLETE", 0.2),
+        ("PRUNED", 0.4),
+    ]
 
 
 def test_the_baseline_and_what_failed_runs_or_has_no_score_teach_nothing() -> None:
@@ -136,13 +164,18 @@ def test_the_baseline_and_what_failed_runs_or_has_no_score_teach_nothing() -> No
 @pytest.mark.parametrize("sampler", ["random", "grid", "cmaes"])
 def test_a_sampler_that_would_not_heed_earlier_trials_is_refused(sampler: str) -> None:
     space = {"method.loss_weight": {"float": [1, 5], "step": 1}}
-    with pytest.raises(ConfigError, match=rf"tune\.sampler: '{sampler}' learns nothing.*needs tpe or gp"):
+    with pytest.raises(
+        ConfigError, match=rf"tune\.sampler: '{sampler}' learns nothing.*needs tpe or gp"
+    ):
         plan_of(weights(), space, sampler=sampler)
 
 
 def test_a_search_with_a_warm_start_goes_on_as_one_never_killed() -> None:
     def continued(plan: SearchPlan) -> list[PastTrial]:
-        return [run(plan, s, [e / (20 + s.index % 5) for e in range(EPOCHS)]) for s in iter(plan.next, None)]
+        return [
+            run(plan, s, [e / (20 + s.index % 5) for e in range(EPOCHS)])
+            for s in iter(plan.next, None)
+        ]
 
     whole = continued(plan_of(weights(), trials=12))
     for k in (0, 2, 7):

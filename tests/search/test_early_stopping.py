@@ -20,7 +20,9 @@ EPOCHS = 20
 
 
 def study_with(name: str, **tune: int) -> optuna.Study:
-    pruner: BasePruner = registry.load("early_stopping", name)(TuneSettings(grace_epochs=2, **tune), EPOCHS)
+    pruner: BasePruner = registry.load("early_stopping", name)(
+        TuneSettings(grace_epochs=2, **tune), EPOCHS
+    )
     return optuna.create_study(direction="maximize", pruner=pruner)
 
 
@@ -63,10 +65,12 @@ def test_at_a_rung_one_in_three_goes_on() -> None:
     study = study_with("asha")
     for score in (0.1, 0.2, 0.3, 0.4, 0.5):
         assert stops_at(study, [score, score]) is None
-    # Six at the rung: two go on. The sixth is second best, so it does; a seventh (still two of seven) third, and stops.
+    # Six at the rung: two go on. The sixth is second best, so it does; a seventh (still two of
+    # seven) third, and stops.
     assert stops_at(study, [0.45, 0.45]) is None
     assert stops_at(study, [0.44, 0.44]) == 2
-    # The ninth makes three of nine, the cut-off falls to the third best, and an equal of it goes on.
+    # The ninth makes three of nine, the cut-off falls to the third best, and an equal of it goes
+    # on.
     assert stops_at(study, [0.0, 0.0]) == 2
     assert stops_at(study, [0.44, 0.44]) is None
 
@@ -96,7 +100,8 @@ def test_without_early_stopping_the_worst_runs_to_the_end() -> None:
 def test_asha_decides_as_optunas_successive_halving(seed: int) -> None:
     rng, ours = random.Random(seed), study_with("asha")
     theirs = optuna.create_study(
-        direction="maximize", pruner=SuccessiveHalvingPruner(2, reduction_factor=3, bootstrap_count=0)
+        direction="maximize",
+        pruner=SuccessiveHalvingPruner(2, reduction_factor=3, bootstrap_count=0),
     )
     curves = [[round(rng.random(), 2) for _ in range(EPOCHS)] for _ in range(60)]
     stops = [stops_at(ours, curve) for curve in curves]
@@ -136,7 +141,10 @@ def test_the_reason_gives_epoch_rung_value_rank_and_cut_off() -> None:
     trial.report(0.15, 1)
     trial.report(0.15, 2)
     assert trial.should_prune()
-    assert reason(study, trial) == "0.1500 at epoch 2 is not among the best 2 of 6 at rung 0 (cut-off 0.4000)"
+    assert (
+        reason(study, trial)
+        == "0.1500 at epoch 2 is not among the best 2 of 6 at rung 0 (cut-off 0.4000)"
+    )
 
 
 def test_hyperband_gives_each_bracket_its_share_and_stops_within_a_bracket_alone() -> None:
@@ -144,7 +152,8 @@ def test_hyperband_gives_each_bracket_its_share_and_stops_within_a_bracket_alone
     for k in range(400):
         stop = stops_at(study, [1 - k / 1000] * EPOCHS)  # each worse than all before it
         first_stops.append(stop or 0)
-    # Rungs 2, 6, 18: brackets of 3, 2 and 1 rungs get 9, 5 and 3 of 17 trials. The best of each goes on to the end.
+    # Rungs 2, 6, 18: brackets of 3, 2 and 1 rungs get 9, 5 and 3 of 17 trials. The best of each
+    # goes on to the end.
     shares = [sum(stop == rung for stop in first_stops) / 400 for rung in (2, 6, 18)]
     assert shares == pytest.approx([9 / 17, 5 / 17, 3 / 17], abs=0.06)
     assert 3 <= first_stops.count(0) <= 9
@@ -157,7 +166,9 @@ def test_the_reason_names_the_bracket_of_hyperband() -> None:
         trial.report(1 - k / 100, 1)
         trial.report(1 - k / 100, 2)
         if trial.should_prune() and k > 20:
-            assert re.search(r" of \d+ at rung 0 of bracket 0 \(cut-off 0\.\d{4}\)$", reason(study, trial))
+            assert re.search(
+                r" of \d+ at rung 0 of bracket 0 \(cut-off 0\.\d{4}\)$", reason(study, trial)
+            )
             return
     pytest.fail("no trial was stopped")
 
@@ -174,7 +185,9 @@ def test_a_search_shorter_than_its_grace_stops_nothing(name: str) -> None:
         study.tell(trial, 1 - k / 100)
 
 
-def test_median_waits_for_five_complete_trials_and_its_grace_and_then_stops_what_was_never_above() -> None:
+def test_median_waits_for_five_complete_trials_and_its_grace_and_then_stops_what_was_never_above() -> (
+    None
+):
     study = study_with("median")
     for score in (0.1, 0.2, 0.3, 0.4, 0.5):
         trial = started(study)
@@ -189,7 +202,8 @@ def test_median_waits_for_five_complete_trials_and_its_grace_and_then_stops_what
         trial.report(score, epoch)
     assert trial.should_prune()
     assert reason(study, trial) == (
-        "the best up to epoch 2, 0.2500, is below the median of 5 complete trials there (cut-off 0.3000)"
+        "the best up to epoch 2, 0.2500, is below the median of 5 complete trials there (cut-off "
+        "0.3000)"
     )
 
 
@@ -203,7 +217,8 @@ def test_a_pruner_of_ones_own_need_not_explain_itself() -> None:
 
 
 def test_what_was_stopped_early_teaches_less_than_what_ran_on_whatever_its_value() -> None:
-    """Optuna's TPE ranks complete trials by value, then the stopped ones by their last epoch, then by value."""
+    """Optuna's TPE ranks complete trials by value, then the stopped ones by their last epoch, then
+    by value."""
     distribution: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
     study = optuna.create_study(direction="maximize")
     for k in range(60):
@@ -212,7 +227,11 @@ def test_what_was_stopped_early_teaches_less_than_what_ran_on_whatever_its_value
         params = {"x": x + 0.0005 * k}
         study.add_trial(
             optuna.trial.create_trial(
-                state=state, value=value, params=params, distributions=distribution, intermediate_values={epoch: value}
+                state=state,
+                value=value,
+                params=params,
+                distributions=distribution,
+                intermediate_values={epoch: value},
             )
         )
     assert drawn_near(study, distribution) == pytest.approx(0.1, abs=0.1)

@@ -1,4 +1,5 @@
-"""A search with several metrics: what it finds, that it stops nothing, and that it goes on as if never killed."""
+"""A search with several metrics: what it finds, that it stops nothing, and that it goes on as if
+never killed."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import pytest
 from search_fakes import LAYERS, experiment
 
 from attnfd_ray.errors import ConfigError
-from attnfd_ray.search.objectives import worth
+from attnfd_ray.search.objectives import objective_values
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial, Suggestion
 from attnfd_ray.search.warm_start import check_sampler
@@ -23,7 +24,10 @@ SEARCH: dict[str, Any] = {
     "method.loss_weight": {"float": [0.01, 1000], "log": True},
     "optim.lr": {"float": [1e-4, 1], "log": True},
 }
-GRID = {"student.width": {"float": [0.25, 1.0], "step": 0.25}, "method.reduction_ratio": {"int": [1, 8]}}
+GRID = {
+    "student.width": {"float": [0.25, 1.0], "step": 0.25},
+    "method.reduction_ratio": {"int": [1, 8]},
+}
 WRITTEN = {
     "student.width": 1.0, "method.layers": ["aspp"], "method.reduction_ratio": 16, "method.loss_weight": 2.0,
     "optim.lr": 0.007,
@@ -31,11 +35,14 @@ WRITTEN = {
 
 
 def table(values: dict[str, Any]) -> tuple[float, float]:
-    """Return mIoU, a fraction, and millions of parameters: the wider the better, at the same good settings."""
+    """Return mIoU, a fraction, and millions of parameters: the wider the better, at the same good
+    settings."""
     values = WRITTEN | values
     top = 0.75 - 0.03 * len(set(values["method.layers"]) ^ {"aspp", "decoder"})
     top -= 0.0 if values["method.reduction_ratio"] == 8 else 0.02
-    top -= 0.04 * abs(math.log10(values["method.loss_weight"] / 3)) + 0.06 * abs(math.log10(values["optim.lr"] / 0.01))
+    top -= 0.04 * abs(math.log10(values["method.loss_weight"] / 3)) + 0.06 * abs(
+        math.log10(values["optim.lr"] / 0.01)
+    )
     return max(0.0, top - 0.25 * (1 - values["student.width"]) ** 2), values["student.width"] ** 2
 
 
@@ -55,7 +62,9 @@ def end(plan: SearchPlan, suggestion: Suggestion) -> PastTrial:
     )
 
 
-def plan_of(history: list[PastTrial], search: dict[str, Any] = SEARCH, trials: int = 24, **tune: Any) -> SearchPlan:
+def plan_of(
+    history: list[PastTrial], search: dict[str, Any] = SEARCH, trials: int = 24, **tune: Any
+) -> SearchPlan:
     settings = experiment(search, epochs=1, trials=trials, **{"metric": BOTH, **tune})
     return SearchPlan(settings, search_id="s", history=history)
 
@@ -65,9 +74,12 @@ def continued(plan: SearchPlan) -> list[PastTrial]:
 
 
 def under_front(trials: list[PastTrial]) -> float:
-    """Return the area of (parameters below 1 M, mIoU) that the trials dominate: the larger, the better the front."""
+    """Return the area of (parameters below 1 M, mIoU) that the trials dominate: the larger, the
+    better the front."""
     area = best = 0.0
-    for miou, params in sorted((table(trial.values) for trial in trials), key=lambda point: point[1]):
+    for miou, params in sorted(
+        (table(trial.values) for trial in trials), key=lambda point: point[1]
+    ):
         area += max(0.0, miou - best) * (1 - params)
         best = max(best, miou)
     return area
@@ -76,7 +88,10 @@ def under_front(trials: list[PastTrial]) -> float:
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_the_front_found_is_better_than_that_of_random_search(sampler: str) -> None:
     found, by_chance = (
-        [under_front(continued(plan_of([], trials=64, sampler=name, seed=seed))) for seed in range(6)]
+        [
+            under_front(continued(plan_of([], trials=64, sampler=name, seed=seed)))
+            for seed in range(6)
+        ]
         for name in (sampler, "random")
     )
     assert sum(map(float.__gt__, found, by_chance)) >= 5  # seen: 6 with tpe and with nsga2
@@ -101,7 +116,9 @@ def test_a_search_killed_and_rebuilt_runs_the_trials_of_one_never_killed(
     whole = continued(plan_of([], search, **tune))
     assert len(whole) == 25
     for k in killed_after:
-        assert continued(plan_of(whole[:k][::-1], search, **tune)) == whole[k:]  # the store has no order
+        assert (
+            continued(plan_of(whole[:k][::-1], search, **tune)) == whole[k:]
+        )  # the store has no order
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
@@ -109,7 +126,10 @@ def test_trials_that_run_side_by_side_rebuild_to_the_same_next_draw(sampler: str
     plan = plan_of([], sampler=sampler)
     done = [end(plan, suggestion) for suggestion in (plan.next() for _ in range(14)) if suggestion]
     running = [suggestion for suggestion in (plan.next() for _ in range(3)) if suggestion]
-    cut = [PastTrial(trial_id=s.trial_id, role=s.role, values=s.values, state="RUNNING") for s in running]
+    cut = [
+        PastTrial(trial_id=s.trial_id, role=s.role, values=s.values, state="RUNNING")
+        for s in running
+    ]
     rebuilt = plan_of([*done, *cut], sampler=sampler)
     assert [rebuilt.next() for _ in range(3)] == running
     assert rebuilt.next() == plan.next()
@@ -128,16 +148,22 @@ def test_a_trial_that_lacks_what_is_aimed_at_has_failed(measures: dict[str, floa
     for trial_id in ids:
         plan.report(trial_id, 1, 0.5)
         plan.finish(trial_id, "COMPLETE", 0.5, measures)
-    assert (plan.counts().complete, plan.counts().failed) == (1, 1), "the baseline is chosen by its mIoU alone"
+    assert (plan.counts().complete, plan.counts().failed) == (1, 1), (
+        "the baseline is chosen by its mIoU alone"
+    )
     assert plan.next() is not None
 
 
 def test_values_stand_in_the_order_of_the_metrics_each_with_its_direction() -> None:
     metrics = ["latency_ms", "val_miou", "student_params"]
     study = plan_of([], metric=metrics)._advisor._study
-    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE", "MINIMIZE"]
-    assert worth(metrics, 0.5, {"student_params": 2, "latency_ms": 7.5}) == [7.5, 0.5, 2]
-    assert worth(["val_miou"], None, {}) is None
+    assert [direction.name for direction in study.directions] == [
+        "MINIMIZE",
+        "MAXIMIZE",
+        "MINIMIZE",
+    ]
+    assert objective_values(metrics, 0.5, {"student_params": 2, "latency_ms": 7.5}) == [7.5, 0.5, 2]
+    assert objective_values(["val_miou"], None, {}) is None
 
 
 def earlier(num: int, measures: dict[str, float]) -> list[PastTrial]:
@@ -146,7 +172,8 @@ def earlier(num: int, measures: dict[str, float]) -> list[PastTrial]:
         PastTrial(
             trial_id=f"old-{k:04d}",
             role="trial",
-            values=WRITTEN | {"student.width": rng.uniform(0.2, 1), "optim.lr": 10 ** rng.uniform(-4, 0)},
+            values=WRITTEN
+            | {"student.width": rng.uniform(0.2, 1), "optim.lr": 10 ** rng.uniform(-4, 0)},
             state="COMPLETE",
             epochs=[(1, rng.random())],
             measures=measures,
@@ -161,11 +188,18 @@ def test_a_warm_start_takes_the_trials_whose_size_is_known() -> None:
     warmth = SearchPlan(settings, search_id="s", earlier=[*known, *unknown]).warmth
     assert (warmth.taken, warmth.outside) == (3, 0)
     short = experiment(SEARCH, epochs=2, metric=BOTH)
-    assert SearchPlan(short, search_id="s", earlier=known).warmth.taken == 0  # none ran as long as one does here
+    assert (
+        SearchPlan(short, search_id="s", earlier=known).warmth.taken == 0
+    )  # none ran as long as one does here
 
 
 def test_latencies_of_an_earlier_search_are_refused_since_its_machine_may_be_another() -> None:
-    with pytest.raises(ConfigError, match="latency_ms of earlier trials may be another machine's; leave --warm-start"):
+    with pytest.raises(
+        ConfigError,
+        match="latency_ms of earlier trials may be another machine's; leave --warm-start",
+    ):
         check_sampler(experiment(SEARCH, metric=["val_miou", "latency_ms"]))
-    with pytest.raises(ConfigError, match="'nsga2' learns nothing from a warm start; needs tpe or gp"):
+    with pytest.raises(
+        ConfigError, match="'nsga2' learns nothing from a warm start; needs tpe or gp"
+    ):
         check_sampler(experiment(SEARCH, metric=BOTH, sampler="nsga2"))

@@ -13,15 +13,21 @@ from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import CONTINUE, PastTrial, Suggestion
 from attnfd_ray.store import rows
 
-SMALL = {"method.reduction_ratio": {"choice": [4, 8, 16]}, "method.layers": {"subset": ["aspp", "decoder"], "min": 1}}
+SMALL = {
+    "method.reduction_ratio": {"choice": [4, 8, 16]},
+    "method.layers": {"subset": ["aspp", "decoder"], "min": 1},
+}
 
 
-def plan_of(search: dict[str, Any] | None = None, history: list[PastTrial] | None = None, **kw: Any) -> SearchPlan:
+def plan_of(
+    search: dict[str, Any] | None = None, history: list[PastTrial] | None = None, **kw: Any
+) -> SearchPlan:
     return SearchPlan(experiment(search, **kw), search_id="s-1", history=history or [])
 
 
 def all_of(plan: SearchPlan, score: float | None = 0.5) -> list[Suggestion]:
-    """Everything the plan suggests; each is finished with the score before the next is asked for."""
+    """Everything the plan suggests; each is finished with the score before the next is asked
+    for."""
     found = []
     while (suggestion := plan.next()) is not None:
         found.append(suggestion)
@@ -37,11 +43,19 @@ def test_the_baseline_comes_first_then_the_file_as_written_then_what_is_drawn() 
     assert [s.index for s in found] == list(range(5))
     assert found[0].values == {}
     assert found[0].settings.method.loss_weight == 0
-    assert found[1].values == {"method.layers": ["aspp"], "method.reduction_ratio": 16, "method.loss_weight": 2.0}
+    assert found[1].values == {
+        "method.layers": ["aspp"],
+        "method.reduction_ratio": 16,
+        "method.loss_weight": 2.0,
+    }
     assert found[1].settings == experiment(trials=4)
     for suggestion in found[2:]:
         assert suggestion.values.keys() == SPACE.keys()
-        assert suggestion.settings == with_values(experiment(trials=4), suggestion.values) != experiment(trials=4)
+        assert (
+            suggestion.settings
+            == with_values(experiment(trials=4), suggestion.values)
+            != experiment(trials=4)
+        )
 
 
 def test_an_empty_space_leaves_the_baseline_and_the_file_as_written() -> None:
@@ -49,7 +63,9 @@ def test_an_empty_space_leaves_the_baseline_and_the_file_as_written() -> None:
 
 
 @pytest.mark.parametrize("method", [{"name": "search_fakes:Weightless"}, {"loss_weight": 0}])
-def test_without_a_loss_weight_to_take_away_there_is_no_separate_baseline(method: dict[str, Any]) -> None:
+def test_without_a_loss_weight_to_take_away_there_is_no_separate_baseline(
+    method: dict[str, Any],
+) -> None:
     plan = plan_of({"optim.lr": {"float": [0.001, 0.1]}}, method=method, trials=2)
     assert [s.role for s in all_of(plan)] == ["as_written", "trial"]
 
@@ -62,7 +78,9 @@ def test_no_configuration_is_run_twice_where_duplicates_are_skipped(sampler: str
 
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
-def test_a_finite_space_ends_when_all_of_it_was_tried_even_if_trials_says_more(sampler: str) -> None:
+def test_a_finite_space_ends_when_all_of_it_was_tried_even_if_trials_says_more(
+    sampler: str,
+) -> None:
     plan = plan_of(SMALL, sampler=sampler, trials=50, duplicates="skip")
     assert len({str(s.values) for s in all_of(plan) if s.role != "baseline"}) == 9
     assert plan.is_done
@@ -72,7 +90,12 @@ def test_a_finite_space_ends_when_all_of_it_was_tried_even_if_trials_says_more(s
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe", "cmaes"])
 def test_the_steps_of_a_float_are_each_tried_once(sampler: str) -> None:
     found = all_of(
-        plan_of({"optim.momentum": {"float": [0.1, 0.9], "step": 0.1}}, sampler=sampler, trials=30, duplicates="skip")
+        plan_of(
+            {"optim.momentum": {"float": [0.1, 0.9], "step": 0.1}},
+            sampler=sampler,
+            trials=30,
+            duplicates="skip",
+        )
     )
     momenta = [s.settings.optim.momentum for s in found[1:]]
     assert sorted(momenta) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
@@ -80,7 +103,8 @@ def test_the_steps_of_a_float_are_each_tried_once(sampler: str) -> None:
 
 def test_a_grid_ends_at_trials_if_that_comes_first_and_has_the_order_of_its_seed() -> None:
     once, twice, other = (
-        [s.values for s in all_of(plan_of(SMALL, sampler="grid", trials=5, seed=s))] for s in (1, 1, 2)
+        [s.values for s in all_of(plan_of(SMALL, sampler="grid", trials=5, seed=s))]
+        for s in (1, 1, 2)
     )
     assert once == twice != other
     assert len(once) == 6
@@ -95,7 +119,10 @@ def test_a_grid_over_real_numbers_is_refused_before_anything_runs() -> None:
 def test_a_subset_the_sampler_hardly_ever_hits_is_kept_within_its_bounds(sampler: str) -> None:
     # Of the 2 ** 12 draws of yes and no, 12 have one member.
     parts = [f"p{k}" for k in range(12)]
-    search = {"method.parts": {"subset": parts, "min": 1, "max": 1}, "method.reduction_ratio": {"int": [1, 64]}}
+    search = {
+        "method.parts": {"subset": parts, "min": 1, "max": 1},
+        "method.reduction_ratio": {"int": [1, 64]},
+    }
     found = all_of(plan_of(search, sampler=sampler, trials=7))[1:]
     assert len(found) == 7
     assert all(len(s.values["method.parts"]) == 1 for s in found)
@@ -104,9 +131,19 @@ def test_a_subset_the_sampler_hardly_ever_hits_is_kept_within_its_bounds(sampler
 
 def test_values_that_are_not_valid_together_are_passed_over() -> None:
     # Images of a batch must be shared evenly over the parts: 4 x 2 and 5 x 3, not 4 x 3.
-    search = {"train.accumulate": {"choice": [1, 2, 3, 4, 5]}, "train.batch_size": {"choice": [8, 15]}}
+    search = {
+        "train.accumulate": {"choice": [1, 2, 3, 4, 5]},
+        "train.batch_size": {"choice": [8, 15]},
+    }
     _, *drawn = all_of(plan_of(search, sampler="random", trials=40, duplicates="skip"))[1:]
-    assert sorted(tuple(s.values.values()) for s in drawn) == [(1, 8), (1, 15), (2, 8), (3, 15), (4, 8), (5, 15)]
+    assert sorted(tuple(s.values.values()) for s in drawn) == [
+        (1, 8),
+        (1, 15),
+        (2, 8),
+        (3, 15),
+        (4, 8),
+        (5, 15),
+    ]
 
 
 def test_a_value_that_is_not_finite_is_ignored() -> None:
@@ -133,9 +170,16 @@ def test_a_trial_among_the_worst_is_stopped_at_its_rung_and_the_reason_says_why(
     assert not plan.report(trials[5].trial_id, 1, 0.0).stop
     decision = plan.report(trials[5].trial_id, 2, 0.15)
     assert decision.stop
-    assert decision.reason == "0.1500 at epoch 2 is not among the best 2 of 6 at rung 0 (cut-off 0.4000)"
+    assert (
+        decision.reason
+        == "0.1500 at epoch 2 is not among the best 2 of 6 at rung 0 (cut-off 0.4000)"
+    )
     # Until it is told to be finished, a stopped trial stays stopped, whatever it reports.
-    assert plan.report(trials[5].trial_id, 3, 0.9) == decision == plan.report(trials[5].trial_id, 2, 0.15)
+    assert (
+        plan.report(trials[5].trial_id, 3, 0.9)
+        == decision
+        == plan.report(trials[5].trial_id, 2, 0.15)
+    )
     # But an epoch before, trained again after a loss, was gone on from.
     assert plan.report(trials[5].trial_id, 1, 0.0) == CONTINUE
 

@@ -14,7 +14,10 @@ from attnfd_ray.search.records import PastTrial, Suggestion
 
 EPOCHS = 9
 RANGES = {"method.loss_weight": SPACE["method.loss_weight"], "optim.momentum": {"float": [0, 0.99]}}
-GRID = {"method.reduction_ratio": {"int": [1, 8]}, "optim.momentum": {"float": [0, 0.9], "step": 0.3}}
+GRID = {
+    "method.reduction_ratio": {"int": [1, 8]},
+    "optim.momentum": {"float": [0, 0.9], "step": 0.3},
+}
 
 # what most draws miss, and choices that are soon drawn twice
 LIMITED: dict[str, Any] = {**RANGES, "method.layers": {"subset": LAYERS, "min": 1, "max": 2}}
@@ -28,11 +31,15 @@ def scores(suggestion: Suggestion) -> list[float]:
     """A learning curve that depends on the configuration alone."""
     rng = random.Random(str(suggestion.values))
     top = 0.3 + 0.5 * rng.random()
-    return [round(top * epoch / (epoch + 2) + 0.02 * rng.random(), 6) for epoch in range(1, EPOCHS + 1)]
+    return [
+        round(top * epoch / (epoch + 2) + 0.02 * rng.random(), 6) for epoch in range(1, EPOCHS + 1)
+    ]
 
 
 def plan_of(history: list[PastTrial], search: dict[str, Any] | None, **tune: Any) -> SearchPlan:
-    return SearchPlan(experiment(search, epochs=EPOCHS, trials=24, **tune), search_id="s", history=history)
+    return SearchPlan(
+        experiment(search, epochs=EPOCHS, trials=24, **tune), search_id="s", history=history
+    )
 
 
 def continued(plan: SearchPlan, num: int | None = None) -> list[PastTrial]:
@@ -60,7 +67,9 @@ def test_a_search_killed_and_rebuilt_runs_the_trials_of_one_never_killed(
     assert len(whole) == 25
     assert {p.state for p in whole} == {"COMPLETE", "PRUNED"}
     for k in killed_after:
-        rest = continued(plan_of(whole[:k][::-1], search, sampler=sampler))  # the store has no order
+        rest = continued(
+            plan_of(whole[:k][::-1], search, sampler=sampler)
+        )  # the store has no order
         assert rest == whole[k:]
 
 
@@ -76,9 +85,14 @@ def test_draws_that_were_rejected_change_nothing_in_a_rebuilt_search(sampler: st
 
 
 @pytest.mark.parametrize("early_stopping", ["hyperband", "median"])
-def test_early_stopping_decides_in_a_rebuilt_search_as_in_one_never_killed(early_stopping: str) -> None:
+def test_early_stopping_decides_in_a_rebuilt_search_as_in_one_never_killed(
+    early_stopping: str,
+) -> None:
     # Of 30 configurations many draws were tried before: Optuna's numbers are not those of the plan.
-    few = {"method.layers": {"subset": LAYERS, "min": 1}, "method.reduction_ratio": {"choice": [4, 8]}}
+    few = {
+        "method.layers": {"subset": LAYERS, "min": 1},
+        "method.reduction_ratio": {"choice": [4, 8]},
+    }
     whole = continued(plan_of([], few, early_stopping=early_stopping))
     assert {p.state for p in whole} == {"COMPLETE", "PRUNED"}
     for k in (5, 12, 19):
@@ -86,7 +100,9 @@ def test_early_stopping_decides_in_a_rebuilt_search_as_in_one_never_killed(early
 
 
 @pytest.mark.parametrize("num_epochs", range(EPOCHS + 1))
-def test_a_trial_cut_off_at_any_epoch_comes_again_first_and_ends_as_it_would_have(num_epochs: int) -> None:
+def test_a_trial_cut_off_at_any_epoch_comes_again_first_and_ends_as_it_would_have(
+    num_epochs: int,
+) -> None:
     whole = continued(plan_of([], None))
     for k in (1, 12, 20):
         victim = whole[k]
@@ -104,7 +120,11 @@ def test_a_trial_cut_off_at_any_epoch_comes_again_first_and_ends_as_it_would_hav
         assert plan.counts().finished == k
         again = plan.next()
         assert again is not None
-        assert (again.trial_id, again.values, again.role) == (victim.trial_id, victim.values, victim.role)
+        assert (again.trial_id, again.values, again.role) == (
+            victim.trial_id,
+            victim.values,
+            victim.role,
+        )
         # It resumes from its checkpoint, which may be an epoch older than the last one stored.
         ended: PastTrial | None = None
         for epoch in range(max(1, num_epochs), EPOCHS + 1):
@@ -122,7 +142,11 @@ def test_what_runs_at_the_kill_is_suggested_again_in_order_and_counts_once() -> 
     running = [plan.next() for _ in range(3)]
     assert all(running)
     then = [plan.next() for _ in range(2)]
-    rebuilt = plan_of([*[past(s, "RUNNING", [0.1]) for s in reversed(running) if s], *done], None, sampler="random")
+    rebuilt = plan_of(
+        [*[past(s, "RUNNING", [0.1]) for s in reversed(running) if s], *done],
+        None,
+        sampler="random",
+    )
     assert [rebuilt.next() for _ in range(5)] == [*running, *then]
     assert rebuilt.counts().planned == 25
 
@@ -161,7 +185,9 @@ def test_a_finished_trial_is_not_repeated_however_it_ended(state: str) -> None:
 
 def test_broken_scores_in_the_history_do_no_harm() -> None:
     plan = plan_of([], None)
-    history = [past(s, "COMPLETE", [0.2, float("nan")]) for s in (plan.next() for _ in range(12)) if s]
+    history = [
+        past(s, "COMPLETE", [0.2, float("nan")]) for s in (plan.next() for _ in range(12)) if s
+    ]
     rebuilt = plan_of(history, None)
     assert rebuilt.counts().failed == 12  # as a live trial that ends in NaN
     assert rebuilt.next() is not None
@@ -170,7 +196,10 @@ def test_broken_scores_in_the_history_do_no_harm() -> None:
 def test_the_space_may_grow_and_the_history_still_teaches() -> None:
     small = {"method.layers": {"subset": LAYERS[2:], "min": 1}}
     done = continued(plan_of([], small, sampler="random", early_stopping="none"), 4)
-    grown = {"method.layers": {"subset": LAYERS, "min": 1}, "method.reduction_ratio": {"choice": [8, 16]}}
+    grown = {
+        "method.layers": {"subset": LAYERS, "min": 1},
+        "method.reduction_ratio": {"choice": [8, 16]},
+    }
     rebuilt = plan_of(done, grown)
     trials = rebuilt._advisor._study.get_trials()
     assert len(trials) == 3
@@ -180,8 +209,12 @@ def test_the_space_may_grow_and_the_history_still_teaches() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_however_often_and_whenever_it_is_killed_every_trial_ends_once(seed: int) -> None:
-    stored = killed_again_and_again(lambda history: plan_of(history, None), scores, random.Random(seed))
-    assert [row[0].index for row in sorted(stored.values(), key=lambda row: row[0].index)] == list(range(25))
+    stored = killed_again_and_again(
+        lambda history: plan_of(history, None), scores, random.Random(seed)
+    )
+    assert [row[0].index for row in sorted(stored.values(), key=lambda row: row[0].index)] == list(
+        range(25)
+    )
     assert all(state != "RUNNING" for _, state, _ in stored.values())
     assert len({str(row[0].values) for row in stored.values()}) == 25
     assert plan_of([past(*row) for row in stored.values()], None).next() is None

@@ -28,7 +28,9 @@ def distributions_of(search: dict[str, Any]) -> dict[str, BaseDistribution]:
     return to_distributions({path: parse_space(space) for path, space in search.items()})
 
 
-def draws(name: str, seed: int, distributions: dict[str, BaseDistribution], num: int) -> list[dict[str, Any]]:
+def draws(
+    name: str, seed: int, distributions: dict[str, BaseDistribution], num: int
+) -> list[dict[str, Any]]:
     """Ask and tell with a fresh sampler for each draw, as the plan does."""
     study = optuna.create_study(direction="maximize")
     found = []
@@ -57,7 +59,9 @@ def test_every_sampler_stays_in_the_space_draws_the_same_from_the_same_seed_and_
 
 
 @pytest.mark.parametrize(("name", "num_draws"), [("tpe", 40), ("gp", 14), ("cmaes", 40)])
-def test_a_sampler_that_learns_does_so_though_it_is_made_afresh_for_each_draw(name: str, num_draws: int) -> None:
+def test_a_sampler_that_learns_does_so_though_it_is_made_afresh_for_each_draw(
+    name: str, num_draws: int
+) -> None:
     distributions = distributions_of({"lr": {"float": [0, 1]}, "ratio": {"float": [0, 1]}})
     late = [params["lr"] for params in draws(name, 0, distributions, num_draws)[-6:]]
     assert sum(late) / len(late) > 0.65  # chance: 0.5 +- 0.12
@@ -70,14 +74,18 @@ def test_a_grid_tries_every_combination_once_and_its_last_tell_does_not_raise() 
 
 def test_a_grid_over_real_numbers_names_the_setting_and_the_way_out() -> None:
     with pytest.raises(ConfigError) as caught:
-        registry.load("sampler", "grid")(0, distributions_of({"optim.lr": {"float": [0.1, 1]}, "n": {"int": [1, 2]}}))
+        registry.load("sampler", "grid")(
+            0, distributions_of({"optim.lr": {"float": [0.1, 1]}, "n": {"int": [1, 2]}})
+        )
     (line,) = caught.value.problems
     assert "optim.lr" in line
     assert "step" in line
     assert "choice" in line
 
 
-def test_a_sampler_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sampler_without_its_package_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
     with pytest.raises(ConfigError, match=r"pip install attnfd-ray\[cmaes\]"):
         registry.load("sampler", "cmaes")(0, {})

@@ -1,4 +1,5 @@
-"""A search over a made-up table of learning curves: sanity of sampler, early stopping and plan together."""
+"""A search over a made-up table of learning curves: sanity of sampler, early stopping and plan
+together."""
 
 from __future__ import annotations
 
@@ -19,17 +20,30 @@ SEARCH: dict[str, Any] = {
 
 
 def curve(values: dict[str, Any], epoch: int) -> float:
-    """Best at aspp + decoder, ratio 8, weight 3, lr 0.01; curves rise alike and hardly ever cross."""
+    """Best at aspp + decoder, ratio 8, weight 3, lr 0.01; curves rise alike and hardly ever
+    cross."""
     layers = set(values["method.layers"])
-    top = 0.7 - 0.05 * len(layers ^ {"aspp", "decoder"}) - (0.0 if values["method.reduction_ratio"] == 8 else 0.03)
-    top -= 0.05 * abs(math.log10(values["method.loss_weight"] / 3)) + 0.08 * abs(math.log10(values["optim.lr"] / 0.01))
+    top = (
+        0.7
+        - 0.05 * len(layers ^ {"aspp", "decoder"})
+        - (0.0 if values["method.reduction_ratio"] == 8 else 0.03)
+    )
+    top -= 0.05 * abs(math.log10(values["method.loss_weight"] / 3)) + 0.08 * abs(
+        math.log10(values["optim.lr"] / 0.01)
+    )
     return top * (1 - math.exp(-epoch / 6))
 
 
 def search(sampler: str, early_stopping: str, seed: int) -> tuple[float, int]:
     """Return the best score at the last epoch and the epochs spent on 60 trials."""
     settings = experiment(
-        SEARCH, epochs=EPOCHS, trials=60, sampler=sampler, early_stopping=early_stopping, seed=seed, grace_epochs=1
+        SEARCH,
+        epochs=EPOCHS,
+        trials=60,
+        sampler=sampler,
+        early_stopping=early_stopping,
+        seed=seed,
+        grace_epochs=1,
     )
     plan, best, spent = SearchPlan(settings, search_id="sim"), 0.0, 0
     plan.finish(plan.next().trial_id, "COMPLETE", 0.3)  # type: ignore[union-attr]

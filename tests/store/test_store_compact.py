@@ -40,7 +40,9 @@ def test_one_trial_can_be_compacted_alone(filled):
 def test_a_crash_between_writing_and_removing_shows_nothing_twice(filled, monkeypatch):
     before = filled.epochs()
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "pathlib.Path.unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             filled.compact("t0001")
     assert len(parts(filled)) == 8

@@ -1,4 +1,5 @@
-"""A writer killed at any moment leaves no torn part, loses nothing it was told is safe, and doubles nothing."""
+"""A writer killed at any moment leaves no torn part, loses nothing it was told is safe, and doubles
+nothing."""
 
 import multiprocessing
 import os
@@ -15,10 +16,13 @@ from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
 KILLS = int(os.environ.get("ATTNFD_STORE_KILLS", "30"))  # `make chaos` has more
-# The moment of a kill: so many rows after a writer's first, and so much later; every fourth row it compacts.
+# The moment of a kill: so many rows after a writer's first, and so much later; every fourth row it
+# compacts.
 _MOST_ROWS, _MOST_S = 9, 0.02
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["attnfd_ray.store.store"])  # a writer is there in a hundredth of a second
+_CONTEXT.set_forkserver_preload(
+    ["attnfd_ray.store.store"]
+)  # a writer is there in a hundredth of a second
 _WHO = {"experiment": "x", "trial_id": "t1", "seed": 1, "method": "none", "role": "run"}
 
 
@@ -29,7 +33,9 @@ def write_for_ever(root: Path, told: Connection) -> None:
     store.append_trial(TrialRow(**_WHO, attempt=attempt, state=TrialState.RUNNING))
     told.send((attempt, 0))
     for epoch in range(1, 100_001):
-        store.append_epoch(EpochRow(**_WHO, attempt=attempt, epoch=epoch, epochs_total=100_000, val_miou=0.5))
+        store.append_epoch(
+            EpochRow(**_WHO, attempt=attempt, epoch=epoch, epochs_total=100_000, val_miou=0.5)
+        )
         told.send((attempt, epoch))
         if epoch % 4 == 0:
             store.compact("t1")
@@ -54,7 +60,9 @@ def check(root: Path, acknowledged: dict[int, int]) -> None:
     rows = store.epochs("t1", columns=["epoch", "attempt"]).to_pylist()
     found = {row["epoch"]: row["attempt"] for row in rows}
     assert len(rows) == len(found), "an epoch is shown twice"
-    assert all(found.get(epoch, 0) >= attempt for epoch, attempt in acknowledged.items()), "an acknowledged row is lost"
+    assert all(found.get(epoch, 0) >= attempt for epoch, attempt in acknowledged.items()), (
+        "an acknowledged row is lost"
+    )
     assert len(found) <= len(acknowledged) + 1, "more than the row in flight was not acknowledged"
     assert store.trials().num_rows == 1
 
@@ -70,7 +78,10 @@ def test_sigkill(tmp_path: Path) -> None:
         writer.start()
         mouth.close()
         assert ear.recv() == (kill, 0)
-        acknowledged |= {epoch: attempt for attempt, epoch in (ear.recv() for _ in range(rng.randint(0, _MOST_ROWS)))}
+        acknowledged |= {
+            epoch: attempt
+            for attempt, epoch in (ear.recv() for _ in range(rng.randint(0, _MOST_ROWS)))
+        }
         time.sleep(rng.uniform(0, _MOST_S))
         assert writer.pid is not None
         os.kill(writer.pid, signal.SIGKILL)

@@ -41,7 +41,9 @@ def test_a_missing_directory_is_not_made_by_reading(tmp_path):
 @pytest.mark.parametrize("create", [True, False])
 def test_somebody_elses_directory_is_left_alone(tmp_path, create):
     (tmp_path / "thesis.tex").write_text("mine")
-    assert "not an attnfd-ray store: no attnfd_store.json there" in open_error(tmp_path, create=create)
+    assert "not an attnfd-ray store: no attnfd_store.json there" in open_error(
+        tmp_path, create=create
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -53,11 +55,15 @@ def test_a_file_is_no_store(tmp_path, create):
 
 @pytest.mark.parametrize("create", [True, False])
 def test_a_store_of_a_newer_version_is_refused(store, create):
-    (store.root / "attnfd_store.json").write_text('{"format": "attnfd-ray store", "schema_version": 2}')
+    (store.root / "attnfd_store.json").write_text(
+        '{"format": "attnfd-ray store", "schema_version": 2}'
+    )
     assert "newer attnfd-ray: schema 2, this one knows 1" in open_error(store.root, create=create)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "nonsense", '{"format": "other", "schema_version": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "nonsense", '{"format": "other", "schema_version": 1}']
+)
 def test_a_marker_that_says_something_else_is_refused(store, text):
     (store.root / "attnfd_store.json").write_text(text)
     open_error(store.root, create=False)

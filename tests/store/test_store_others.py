@@ -17,7 +17,9 @@ def root(request, store, epoch_row, trial_row, tmp_path):
         store.append_epoch(epoch_row(epoch, val_miou=miou))
     store.append_epoch(epoch_row(1, trial_id="t0002", val_miou=0.125))
     store.compact("t0001")
-    store.append_trial(trial_row(TrialState.COMPLETE, checkpoint=str(store.root / "checkpoints" / "best.pt")))
+    store.append_trial(
+        trial_row(TrialState.COMPLETE, checkpoint=str(store.root / "checkpoints" / "best.pt"))
+    )
     (store.root / "epochs" / ".leftover.tmp").write_bytes(b"half")
     if request.param == "in place":
         return store.root

@@ -16,7 +16,10 @@ from attnfd_ray.store.store import Store
 
 
 def test_rows_come_back_as_they_went_in(store, epoch_row, trial_row):
-    epoch, trial = epoch_row(7, lr=1e-300, images_per_s=2**53 + 0.0), trial_row(student_params=11_000_000)
+    epoch, trial = (
+        epoch_row(7, lr=1e-300, images_per_s=2**53 + 0.0),
+        trial_row(student_params=11_000_000),
+    )
     store.append_epoch(epoch)
     store.append_trial(trial)
     [epoch_back], [trial_back] = store.epochs().to_pylist(), store.trials().to_pylist()
@@ -49,7 +52,14 @@ def test_an_empty_store_has_the_columns_and_no_rows(store):
 
 
 def test_an_epoch_counts_once_and_a_later_attempt_wins(store, epoch_row):
-    for attempt, epoch, miou in [(1, 1, 0.1), (1, 2, 0.2), (2, 2, 0.22), (2, 3, 0.3), (1, 3, 0.9), (2, 3, 0.33)]:
+    for attempt, epoch, miou in [
+        (1, 1, 0.1),
+        (1, 2, 0.2),
+        (2, 2, 0.22),
+        (2, 3, 0.3),
+        (1, 3, 0.9),
+        (2, 3, 0.33),
+    ]:
         store.append_epoch(epoch_row(epoch, attempt=attempt, val_miou=miou))
     rows = store.epochs(columns=["epoch", "val_miou"]).to_pylist()
     assert [(row["epoch"], row["val_miou"]) for row in rows] == [(1, 0.1), (2, 0.22), (3, 0.33)]
@@ -111,8 +121,13 @@ def test_columns_come_and_go_between_versions(store, epoch_row):
     [part] = (store.root / "epochs").iterdir()
     table = pq.read_table(part)
     old = table.drop_columns(["lr", "class_iou", "loss_terms"])
-    new = table.append_column("energy_wh", pa.array([3.5])).set_column(9, "epoch", pa.array([3], pa.int32()))
-    pq.write_table(old.set_column(9, "epoch", pa.array([2])), part.with_name("t0001.a001.e00002-00000000.parquet"))
+    new = table.append_column("energy_wh", pa.array([3.5])).set_column(
+        9, "epoch", pa.array([3], pa.int32())
+    )
+    pq.write_table(
+        old.set_column(9, "epoch", pa.array([2])),
+        part.with_name("t0001.a001.e00002-00000000.parquet"),
+    )
     pq.write_table(new, part.with_name("t0001.a001.e00003-00000000.parquet"))
     assert old.schema.names[9] == new.schema.names[9] == "epoch"
 
@@ -148,7 +163,9 @@ def test_a_torn_part_is_named(store, epoch_row, keep):
 def test_a_parquet_file_of_something_else_is_named(store):
     stray = store.root / "epochs" / "stray.parquet"
     pq.write_table(pa.table({"x": [1]}), stray)
-    with pytest.raises(StoreError, match=r"stray\.parquet: not a readable part: it has no trial_id"):
+    with pytest.raises(
+        StoreError, match=r"stray\.parquet: not a readable part: it has no trial_id"
+    ):
         store.epochs("t0001")
 
 
@@ -163,7 +180,9 @@ def test_a_disk_that_refuses_is_an_error_of_ours_and_leaves_nothing(store, epoch
 
 
 CELLS = st.lists(
-    st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.integers(1, 3), st.integers(0, 50)), unique=True, max_size=12
+    st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.integers(1, 3), st.integers(0, 50)),
+    unique=True,
+    max_size=12,
 )
 
 
@@ -177,13 +196,21 @@ def test_the_order_of_rows_does_not_matter(cells, seed):
         table = pa.table({name: [row[at] for row in rows] for at, name in enumerate(names)})
         return resolve.latest_epochs(table).to_pylist() if rows else []
 
-    best = {key: max(cell[2:] for cell in cells if cell[:2] == key) for key in {cell[:2] for cell in cells}}
+    best = {
+        key: max(cell[2:] for cell in cells if cell[:2] == key)
+        for key in {cell[:2] for cell in cells}
+    }
     expected = [dict(zip(names, key + best[key], strict=True)) for key in sorted(best)]
     assert resolved(shuffled) == resolved(cells) == expected
 
 
 STATES = st.lists(
-    st.tuples(st.sampled_from("ab"), st.integers(1, 2), st.sampled_from(["RUNNING", "FAILED"]), st.integers(0, 9)),
+    st.tuples(
+        st.sampled_from("ab"),
+        st.integers(1, 2),
+        st.sampled_from(["RUNNING", "FAILED"]),
+        st.integers(0, 9),
+    ),
     unique_by=lambda row: (row[0], row[3]),
     min_size=1,
 )
@@ -200,7 +227,10 @@ def test_the_order_of_trial_rows_does_not_matter(rows, seed):
         ).to_pylist()
 
     best = {
-        name: max((row for row in rows if row[0] == name), key=lambda row: (row[1], row[2] != "RUNNING", row[3]))
+        name: max(
+            (row for row in rows if row[0] == name),
+            key=lambda row: (row[1], row[2] != "RUNNING", row[3]),
+        )
         for name in {row[0] for row in rows}
     }
     expected = [dict(zip(names, best[name], strict=True)) for name in sorted(best)]

@@ -1,4 +1,5 @@
-"""BatchNorm over workers. Without a CUDA device it cannot be trained, but everything up to that can be looked at."""
+"""BatchNorm over workers. Without a CUDA device it cannot be trained, but everything up to that can
+be looked at."""
 
 from __future__ import annotations
 
@@ -27,7 +28,11 @@ class TapsOnNorms(DeepLabV3Plus):
 
 
 def norms(module: nn.Module) -> set[type]:
-    return {type(child) for child in module.modules() if isinstance(child, nn.modules.batchnorm._BatchNorm)}
+    return {
+        type(child)
+        for child in module.modules()
+        if isinstance(child, nn.modules.batchnorm._BatchNorm)
+    }
 
 
 @pytest.fixture
@@ -67,25 +72,35 @@ def test_with_shared_batchnorm_taps_still_listen_and_everything_is_still_trained
     run = make_run(experiment(toys, student__arch=arch, method=method), tmp_path)
     assert norms(run.student) == {nn.SyncBatchNorm}
     assert norms(run.task.method.student_gates) == {nn.SyncBatchNorm}  # type: ignore[arg-type]
-    assert not any(parameter.requires_grad for parameter in run.task.method.teacher_gates.parameters())  # type: ignore[union-attr]
+    assert not any(
+        parameter.requires_grad for parameter in run.task.method.teacher_gates.parameters()
+    )  # type: ignore[union-attr]
     assert run.teacher is not None
     assert norms(run.teacher) == {nn.BatchNorm2d}
     run.task.eval()  # at rest, SyncBatchNorm computes on any device
     images, labels = next(val_batches(run.val_set, run.settings.data, readers=run.readers))
-    terms = run.task(images, labels, run.teacher(images), labelled_pixels=torch.tensor(1.0), image_share=1.0)
+    terms = run.task(
+        images, labels, run.teacher(images), labelled_pixels=torch.tensor(1.0), image_share=1.0
+    )
     torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     lost = [
-        name for name, parameter in run.task.named_parameters() if parameter.requires_grad and parameter.grad is None
+        name
+        for name, parameter in run.task.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
     ]
     assert lost == []
 
 
-def test_batchnorm_is_left_alone_where_the_settings_say_so(as_if_cuda: None, toys: Path, tmp_path: Path) -> None:
+def test_batchnorm_is_left_alone_where_the_settings_say_so(
+    as_if_cuda: None, toys: Path, tmp_path: Path
+) -> None:
     run = make_run(plain(toys, train__sync_batchnorm=False), tmp_path)
     assert norms(run.student) == {nn.BatchNorm2d}
 
 
 def test_a_run_on_a_cpu_listens_to_a_norm_as_to_anything(toys: Path, tmp_path: Path) -> None:
-    settings = experiment(toys, train__epochs=1, student__arch=f"{__name__}:TapsOnNorms", method__layers=["aspp"])
+    settings = experiment(
+        toys, train__epochs=1, student__arch=f"{__name__}:TapsOnNorms", method__layers=["aspp"]
+    )
     outcome, _ = train(settings, tmp_path)
     assert math.isfinite(outcome.last.train_loss)

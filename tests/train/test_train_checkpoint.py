@@ -20,7 +20,11 @@ RECORD = {"epoch": 1, "val_miou": 0.1 + 0.2, "class_iou": [None, 1 / 3]}
 
 
 def state(value: float = 1.0) -> dict[str, Any]:
-    return {"task": {"weight": torch.full((3, 4), value)}, "optimizer": {"param_groups": [{"lr": 0.1}]}, "scaler": {}}
+    return {
+        "task": {"weight": torch.full((3, 4), value)},
+        "optimizer": {"param_groups": [{"lr": 0.1}]},
+        "scaler": {},
+    }
 
 
 def save(root: Path, epoch: int) -> Path:
@@ -57,7 +61,10 @@ def test_only_the_newest_is_kept(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
         save(tmp_path, epoch)
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-0003"]
-    assert sorted(path.name for path in (tmp_path / "epoch-0003").iterdir()) == ["manifest.json", "state.pt"]
+    assert sorted(path.name for path in (tmp_path / "epoch-0003").iterdir()) == [
+        "manifest.json",
+        "state.pt",
+    ]
 
 
 DAMAGES: dict[str, Callable[[Path], Any]] = {
@@ -126,7 +133,10 @@ def test_a_full_disk_is_our_error_in_one_line_and_keeps_the_one_before(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError) as caught:
         save(tmp_path, 2)
-    assert str(caught.value) == f"{tmp_path / 'epoch-0002'}: cannot be written: No space left on device"
+    assert (
+        str(caught.value)
+        == f"{tmp_path / 'epoch-0002'}: cannot be written: No space left on device"
+    )
     found = checkpoint.latest(tmp_path)
     assert found is not None
     assert (tmp_path / "epoch-0001").is_dir()
@@ -177,7 +187,9 @@ def test_a_disk_that_fills_up_under_torch_is_our_error_in_one_line(
 
 def test_a_place_that_cannot_be_written_is_our_error(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where a directory should be")
-    with pytest.raises(StoreError, match="checkpoints/epoch-0001: cannot be written: Not a directory"):
+    with pytest.raises(
+        StoreError, match="checkpoints/epoch-0001: cannot be written: Not a directory"
+    ):
         save(tmp_path / "checkpoints", 1)
 
 

@@ -37,13 +37,16 @@ TOLERANCE = 1e-6
 
 
 def one_step(settings: ExperimentSettings, directory: Path, batch: Batch) -> Answer:
-    """Take a step on this worker's share of `batch`; return its loss terms over all workers, and the gradients."""
+    """Take a step on this worker's share of `batch`; return its loss terms over all workers, and
+    the gradients."""
     run = make_run(settings, directory)
     run.task.eval()
     gradients: dict[str, Tensor] = {}
 
     def keep_gradients(*_: Any) -> None:
-        gradients.update({name: p.grad for name, p in run.task.named_parameters() if p.grad is not None})
+        gradients.update(
+            {name: p.grad for name, p in run.task.named_parameters() if p.grad is not None}
+        )
 
     run.optimizer.register_step_pre_hook(keep_gradients)
     images, labels = (tensor.chunk(world_size())[rank()] for tensor in batch)
@@ -87,14 +90,20 @@ def test_a_batch_computed_in_parts_gives_the_loss_and_gradient_of_the_whole(
 
 
 def by_image(root: Path, **changes: Any) -> ExperimentSettings:
-    """Return AttnFD with a norm an image, whose workers need not hear of one another in the forward pass."""
+    """Return AttnFD with a norm an image, whose workers need not hear of one another in the forward
+    pass."""
     return experiment(root, method__norm="image", **changes)
 
 
 @pytest.mark.parametrize("make", [by_image, plain], ids=["attnfd", "none"])
 @pytest.mark.parametrize(("workers", "accumulate"), [(2, 1), (2, 2), (4, 1)])
 def test_the_mean_over_workers_is_the_loss_and_gradient_of_the_whole_batch(
-    make: Any, workers: int, accumulate: int, toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Any,
+    workers: int,
+    accumulate: int,
+    toys: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images, labels = uneven_batch()
     whole = one_step(make(toys), tmp_path, (images, labels))
@@ -119,7 +128,9 @@ def test_two_real_workers_give_the_loss_and_gradient_of_one(
 ) -> None:
     whole = one_step(experiment(toys, method=method), tmp_path / "one", uneven_batch())
     settings = experiment(toys, method=method, train__batch_size=8, train__accumulate=accumulate)
-    first, second = on_workers(2, tmp_path / "two", one_step, settings, tmp_path / "run", uneven_batch())
+    first, second = on_workers(
+        2, tmp_path / "two", one_step, settings, tmp_path / "run", uneven_batch()
+    )
     assert unlike(first, second) == []
     assert_same(first, whole)
 
@@ -127,16 +138,22 @@ def test_two_real_workers_give_the_loss_and_gradient_of_one(
 def test_the_loss_weight_means_the_same_at_any_batch_size(toys: Path, tmp_path: Path) -> None:
     images, labels = uneven_batch()
     terms, _ = one_step(experiment(toys), tmp_path, (images, labels))
-    twice, _ = one_step(experiment(toys), tmp_path, (images.repeat(2, 1, 1, 1), labels.repeat(2, 1, 1)))
+    twice, _ = one_step(
+        experiment(toys), tmp_path, (images.repeat(2, 1, 1, 1), labels.repeat(2, 1, 1))
+    )
     assert twice == pytest.approx(terms, rel=TOLERANCE)
 
 
-def test_looking_at_all_parts_first_changes_neither_statistics_nor_random_numbers(toys: Path, tmp_path: Path) -> None:
+def test_looking_at_all_parts_first_changes_neither_statistics_nor_random_numbers(
+    toys: Path, tmp_path: Path
+) -> None:
     images, labels = uneven_batch()
     settings = experiment(toys, train__accumulate=2)
     run = make_run(settings, tmp_path)
     collected: list[bool] = []
-    stepper = StepRunner(run.task, run.teacher, run.optimizer, run.scaler, settings, device=run.device, total=1)
+    stepper = StepRunner(
+        run.task, run.teacher, run.optimizer, run.scaler, settings, device=run.device, total=1
+    )
     collect = stepper._collect
 
     def watched(*arguments: Any, **named: Any) -> None:
@@ -154,12 +171,18 @@ def test_looking_at_all_parts_first_changes_neither_statistics_nor_random_number
     assert collected == [True]
 
 
-def test_a_method_that_forgets_to_declare_its_batch_sums_is_refused_and_not_wrong(toys: Path, tmp_path: Path) -> None:
+def test_a_method_that_forgets_to_declare_its_batch_sums_is_refused_and_not_wrong(
+    toys: Path, tmp_path: Path
+) -> None:
     images, labels = uneven_batch()
     run = make_run(experiment(toys, train__accumulate=2), tmp_path)
     run.task.method.uses_batch_sums = False
-    stepper = StepRunner(run.task, run.teacher, run.optimizer, run.scaler, run.settings, device=run.device, total=1)
-    with pytest.raises(ConfigError, match=r"calls batch_sum, so its class needs uses_batch_sums = True"):
+    stepper = StepRunner(
+        run.task, run.teacher, run.optimizer, run.scaler, run.settings, device=run.device, total=1
+    )
+    with pytest.raises(
+        ConfigError, match=r"calls batch_sum, so its class needs uses_batch_sums = True"
+    ):
         stepper.step(images[:4], labels[:4])
 
 

@@ -34,18 +34,28 @@ def network(seed: int, num_classes: int) -> nn.Module:
     return model
 
 
-def counts_and_scores(settings: ExperimentSettings, seed_by_rank: bool = False) -> tuple[Tensor, Scores]:
-    """Score a network on this worker's part of the val split; return the summed confusion matrix too."""
+def counts_and_scores(
+    settings: ExperimentSettings, seed_by_rank: bool = False
+) -> tuple[Tensor, Scores]:
+    """Score a network on this worker's part of the val split; return the summed confusion matrix
+    too."""
     _, val_set = datasets(settings)
     model = network(0, val_set.num_classes)
     if seed_by_rank:  # statistics that differ from worker to worker, as after a step
         for buffer in model.buffers():
             buffer.add_(rank())
     readers = ReaderPool([val_set])
-    batches = val_batches(val_set, settings.data, readers=readers, rank=rank(), world_size=world_size())
+    batches = val_batches(
+        val_set, settings.data, readers=readers, rank=rank(), world_size=world_size()
+    )
     with patch("attnfd_ray.train.evaluate.scores", wraps=scores) as spy:
         found = evaluate(
-            model, batches, num_classes=val_set.num_classes, device=CPU, data=settings.data, train=settings.train
+            model,
+            batches,
+            num_classes=val_set.num_classes,
+            device=CPU,
+            data=settings.data,
+            train=settings.train,
         )
     counts: Tensor = spy.call_args.args[0]
     return counts, found
@@ -54,8 +64,12 @@ def counts_and_scores(settings: ExperimentSettings, seed_by_rank: bool = False) 
 def test_any_number_of_workers_counts_every_image_once(toys: Path, tmp_path: Path) -> None:
     settings = plain(toys)
     counts, found = counts_and_scores(settings)
-    assert counts.sum() == VAL_IMAGES * 32 * 32 - sum((label == 255).sum() for _, label in val_images(settings))
-    assert len(counts.sum(0).nonzero()) > 3  # a network that says one thing everywhere would prove little
+    assert counts.sum() == VAL_IMAGES * 32 * 32 - sum(
+        (label == 255).sum() for _, label in val_images(settings)
+    )
+    assert (
+        len(counts.sum(0).nonzero()) > 3
+    )  # a network that says one thing everywhere would prove little
     for workers in (2, 3):
         answers = on_workers(workers, tmp_path / str(workers), counts_and_scores, settings, True)
         for theirs, scored in answers:
@@ -83,7 +97,8 @@ class Echo(nn.Module):
 
 
 def pair(height: int, width: int, *, label_size: tuple[int, int] | None = None) -> Batch:
-    """Return an image whose left half says class 0 and right half class 2, and a label that says so too."""
+    """Return an image whose left half says class 0 and right half class 2, and a label that says so
+    too."""
     image = torch.zeros(1, 3, height, width)
     image[:, 0, :, : width // 2], image[:, 2, :, width // 2 :] = 1, 1
     rows, columns = label_size or (height, width)
@@ -94,7 +109,9 @@ def pair(height: int, width: int, *, label_size: tuple[int, int] | None = None) 
 
 def score(batches: list[Batch], echo: nn.Module | None = None) -> Scores:
     data = DataSettings(name="toyscenes", root="unused", crop=(32, 32))
-    return evaluate(echo or Echo(), batches, num_classes=3, device=CPU, data=data, train=TrainSettings())
+    return evaluate(
+        echo or Echo(), batches, num_classes=3, device=CPU, data=data, train=TrainSettings()
+    )
 
 
 def test_neighbours_of_one_size_are_scored_together_and_nothing_else_is() -> None:
@@ -107,7 +124,9 @@ def test_neighbours_of_one_size_are_scored_together_and_nothing_else_is() -> Non
 
 def test_what_no_pixel_of_counts_has_no_score_rather_than_0() -> None:
     image, label = pair(4, 4)
-    with pytest.raises(NoMetric, match="no pixel of split 'val' of toyscenes has a label that counts"):
+    with pytest.raises(
+        NoMetric, match="no pixel of split 'val' of toyscenes has a label that counts"
+    ):
         score([(image, torch.full_like(label, 255))])
     assert score([(image, torch.full_like(label, 255)), (image, label)]).miou == 1.0
 
@@ -146,7 +165,14 @@ def test_scoring_moves_nothing(toys: Path) -> None:
     settings = plain(toys)
     model = network(0, 12).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    evaluate(model, val_images(settings), num_classes=12, device=CPU, data=settings.data, train=settings.train)
+    evaluate(
+        model,
+        val_images(settings),
+        num_classes=12,
+        device=CPU,
+        data=settings.data,
+        train=settings.train,
+    )
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -154,7 +180,9 @@ def test_a_limit_scores_the_first_images_only(toys: Path) -> None:
     limited = plain(toys, data__val_limit=2)
     assert len(list(val_images(limited))) == 2
     counts, _ = counts_and_scores(limited)
-    assert counts.sum() == sum((label != 255).sum() for _, label in list(val_images(plain(toys)))[:2])
+    assert counts.sum() == sum(
+        (label != 255).sum() for _, label in list(val_images(plain(toys)))[:2]
+    )
     assert len(list(val_images(plain(toys, data__val_limit=999)))) == VAL_IMAGES
 
 
@@ -167,18 +195,29 @@ def test_a_limit_scores_the_first_images_only(toys: Path) -> None:
         ({"data__input_scale": 0.5}, "toyscenes/val/native-input0.5/noflip"),
         ({"data__evaluation": "resized"}, "toyscenes/val/resized32/noflip"),
         ({"data__evaluation": "resized", "data__crop": [24, 48]}, "toyscenes/val/resized24/noflip"),
-        ({"data__input_scale": 0.5, "data__val_limit": 3}, "toyscenes/val[:3]/native-input0.5/noflip"),
+        (
+            {"data__input_scale": 0.5, "data__val_limit": 3},
+            "toyscenes/val[:3]/native-input0.5/noflip",
+        ),
         ({"data__eval_flip": True}, "toyscenes/val/native/flip"),
         ({"data__eval_scales": [0.5, 1, 1.25]}, "toyscenes/val/native-ms0.5,1,1.25/noflip"),
-        ({"data__evaluation": "sliding", "data__crop": [24, 31]}, "toyscenes/val/sliding24x31+16x21/noflip"),
-        ({"data__evaluation": "sliding", "data__eval_stride": [8, 9]}, "toyscenes/val/sliding32x32+8x9/noflip"),
+        (
+            {"data__evaluation": "sliding", "data__crop": [24, 31]},
+            "toyscenes/val/sliding24x31+16x21/noflip",
+        ),
+        (
+            {"data__evaluation": "sliding", "data__eval_stride": [8, 9]},
+            "toyscenes/val/sliding32x32+8x9/noflip",
+        ),
     ],
 )
-def test_the_protocol_names_whatever_changes_a_score(changes: dict[str, Any], name: str, toys: Path) -> None:
+def test_the_protocol_names_whatever_changes_a_score(
+    changes: dict[str, Any], name: str, toys: Path
+) -> None:
     assert protocol(plain(toys, **changes).data) == name
 
 
 def test_the_protocol_does_not_name_what_changes_none(toys: Path) -> None:
-    assert protocol(plain(toys, data__crop=[24, 24], data__blur=0.5, data__loader_workers=1).data) == protocol(
-        plain(toys).data
-    )
+    assert protocol(
+        plain(toys, data__crop=[24, 24], data__blur=0.5, data__loader_workers=1).data
+    ) == protocol(plain(toys).data)

@@ -1,4 +1,5 @@
-"""Promise 6: what a run leaves is a plain network; gates and connectors cost nothing at inference."""
+"""Promise 6: what a run leaves is a plain network; gates and connectors cost nothing at
+inference."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from attnfd_ray.train.trainer import Trainer
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
-def test_an_exported_student_is_a_plain_network_with_the_same_logits(backbone: str, toys: Path, tmp_path: Path) -> None:
+def test_an_exported_student_is_a_plain_network_with_the_same_logits(
+    backbone: str, toys: Path, tmp_path: Path
+) -> None:
     settings = experiment(toys, train__epochs=1, student__backbone=backbone)
     run = make_run(settings, tmp_path)
     outcome = run.run(lambda _: False)
@@ -28,7 +31,9 @@ def test_an_exported_student_is_a_plain_network_with_the_same_logits(backbone: s
     assert len(header.class_names) == header.num_classes == 12
     load_weights(network, outcome.best_weights, num_classes=header.num_classes)
     images = torch.rand((2, 3, 40, 56), generator=torch.Generator().manual_seed(0))
-    network.to(memory_format=torch.channels_last)  # as it was trained: another layout sums in another order
+    network.to(
+        memory_format=torch.channels_last
+    )  # as it was trained: another layout sums in another order
     with torch.no_grad():
         assert torch.equal(network.eval()(images), run.student.eval()(images))
 

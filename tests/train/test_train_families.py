@@ -1,4 +1,5 @@
-"""A small DeepLabV3+ teaches networks that are not ours, and one of them teaches ours: one optimiser step of AttnFD."""
+"""A small DeepLabV3+ teaches networks that are not ours, and one of them teaches ours: one
+optimiser step of AttnFD."""
 
 from __future__ import annotations
 
@@ -42,38 +43,62 @@ STUDENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def step(settings: ExperimentSettings, directory: Path, **others: Any) -> tuple[dict[str, float], Any]:
+def step(
+    settings: ExperimentSettings, directory: Path, **others: Any
+) -> tuple[dict[str, float], Any]:
     """Take one optimiser step; return its loss terms and the run."""
     run = make_run(settings, directory, **others)
     run.task.train()
-    stepper = StepRunner(run.task, run.teacher, run.optimizer, run.scaler, settings, device=torch.device("cpu"), total=1)
+    stepper = StepRunner(
+        run.task,
+        run.teacher,
+        run.optimizer,
+        run.scaler,
+        settings,
+        device=torch.device("cpu"),
+        total=1,
+    )
     rng = torch.Generator().manual_seed(0)
-    images, labels = torch.randn((2, 3, 33, 33), generator=rng), torch.randint(6, (2, 33, 33), generator=rng)
+    images, labels = (
+        torch.randn((2, 3, 33, 33), generator=rng),
+        torch.randint(6, (2, 33, 33), generator=rng),
+    )
     terms, _ = stepper.epoch([(images, labels)], first_step=0)
     return terms, run
 
 
 @pytest.mark.parametrize("student", STUDENTS)
-def test_a_student_of_any_family_learns_from_a_teacher_of_ours(student: str, toys: Path, tmp_path: Path) -> None:
+def test_a_student_of_any_family_learns_from_a_teacher_of_ours(
+    student: str, toys: Path, tmp_path: Path
+) -> None:
     settings = experiment(toys, student=STUDENTS[student], train__batch_size=2)
     before = make_run(settings, tmp_path / "before").student.state_dict()
     terms, run = step(settings, tmp_path / "run")
     assert sorted(terms) == ["attnfd/decoder", "attnfd/stage4", "cross_entropy"]
     assert all(math.isfinite(term) and term > 0 for term in terms.values())
     after = run.student.state_dict()
-    moved = [name for name, _ in run.student.named_parameters() if not torch.equal(after[name], before[name])]
+    moved = [
+        name
+        for name, _ in run.student.named_parameters()
+        if not torch.equal(after[name], before[name])
+    ]
     assert len(moved) > len(list(run.student.parameters())) // 2
 
 
 def test_a_teacher_of_another_family_teaches_a_student_of_ours(toys: Path, tmp_path: Path) -> None:
     teacher = {"arch": "smp/Segformer", "backbone": "mit_b0"}
-    settings = experiment(toys, teacher={**teacher, "checkpoint": "/no/such.pt"}, train__batch_size=2)
+    settings = experiment(
+        toys, teacher={**teacher, "checkpoint": "/no/such.pt"}, train__batch_size=2
+    )
     torch.manual_seed(5)
     network = build_model(ModelSettings.model_validate(teacher), num_classes=6)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     terms, run = step(settings, tmp_path, teacher=FrozenTeacher(network))
     assert all(math.isfinite(term) and term > 0 for term in terms.values())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in run.teacher.network.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name])
+        for name, tensor in run.teacher.network.state_dict().items()
+    )
 
 
 def test_modules_are_compared_by_their_paths(toys: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Runs that start from a file: the same on one and two workers, and bit for bit when they go on without the file."""
+"""Runs that start from a file: the same on one and two workers, and bit for bit when they go on
+without the file."""
 
 from __future__ import annotations
 
@@ -8,7 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from train_runs import experiment, final_state, make_run, on_workers, plain, scores_of, train, unlike
+from train_runs import (
+    experiment,
+    final_state,
+    make_run,
+    on_workers,
+    plain,
+    scores_of,
+    train,
+    unlike,
+)
 
 from attnfd_ray.config.overrides import with_values
 from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
@@ -20,7 +30,11 @@ from attnfd_ray.train.records import EpochRecord
 OURS = {"backbone": "resnet18", "width": 0.125}
 TORCHVISION = {"arch": "torchvision/lraspp_mobilenet_v3_large"}
 SMP = {"arch": "smp/FPN", "backbone": "tu-mobilenetv3_small_050"}
-LITE = {"arch": "smp/DeepLabV3Plus", "backbone": "tu-tf_efficientnet_lite0", "pretrained": "imagenet"}
+LITE = {
+    "arch": "smp/DeepLabV3Plus",
+    "backbone": "tu-tf_efficientnet_lite0",
+    "pretrained": "imagenet",
+}
 
 
 def starting(network: dict[str, Any], tmp_path: Path) -> ModelSettings:
@@ -38,7 +52,9 @@ def starting(network: dict[str, Any], tmp_path: Path) -> ModelSettings:
     return pinned(ModelSettings.model_validate({**network, "pretrained": str(path)}))
 
 
-def train_to(settings: ExperimentSettings, directory: Path, stop_after: int) -> list[dict[str, Any]]:
+def train_to(
+    settings: ExperimentSettings, directory: Path, stop_after: int
+) -> list[dict[str, Any]]:
     records: list[EpochRecord] = []
 
     def report(record: EpochRecord) -> bool:
@@ -49,7 +65,9 @@ def train_to(settings: ExperimentSettings, directory: Path, stop_after: int) -> 
     return [scores_of(record) for record in records]
 
 
-@pytest.mark.parametrize("network", [OURS, TORCHVISION, SMP, LITE], ids=["ours", "torchvision", "smp", "lite"])
+@pytest.mark.parametrize(
+    "network", [OURS, TORCHVISION, SMP, LITE], ids=["ours", "torchvision", "smp", "lite"]
+)
 def test_a_run_goes_on_bit_for_bit_and_needs_the_file_no_more(
     network: dict[str, Any], toys: Path, tmp_path: Path
 ) -> None:
@@ -63,11 +81,16 @@ def test_a_run_goes_on_bit_for_bit_and_needs_the_file_no_more(
     assert unlike(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole")) == []
     drawn = with_values(settings, {"student.pretrained": "none"})
     train(drawn, tmp_path / "drawn")
-    assert any("/task" in path for path in unlike(final_state(tmp_path / "drawn"), final_state(tmp_path / "whole")))
+    assert any(
+        "/task" in path
+        for path in unlike(final_state(tmp_path / "drawn"), final_state(tmp_path / "whole"))
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("network", "make"), [(OURS, experiment), (LITE, plain)], ids=["ours with a teacher", "lite"])
+@pytest.mark.parametrize(
+    ("network", "make"), [(OURS, experiment), (LITE, plain)], ids=["ours with a teacher", "lite"]
+)
 def test_two_workers_start_alike_and_go_on_as_if_never_stopped(
     network: dict[str, Any], make: Callable[..., ExperimentSettings], toys: Path, tmp_path: Path
 ) -> None:

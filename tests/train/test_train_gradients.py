@@ -40,7 +40,9 @@ def two_weights() -> tuple[nn.Linear, Tensor, Tensor]:
     return student, student.weight[0, 0], student.weight[0, 1]
 
 
-def measured(student: nn.Module, *batches: dict[str, Tensor], scaler: Any = NO_SCALER) -> GradientMeter:
+def measured(
+    student: nn.Module, *batches: dict[str, Tensor], scaler: Any = NO_SCALER
+) -> GradientMeter:
     meter = GradientMeter(student, steps=1, checks=1)
     for terms in batches:
         meter.measure(terms, scaler)
@@ -54,7 +56,9 @@ def test_norms_and_cosines_of_a_linear_student_are_exact() -> None:
     student, first, second = two_weights()
     # gradients (3, 0), (0, 4) and (-1, 0); the last two together (-1, 4)
     meter = measured(student, {"cross_entropy": 3 * first, "kd": 4 * second, "at": -first})
-    assert meter.norms == pytest.approx({"cross_entropy": 3, "kd": 4, "at": 1, "distillation": math.sqrt(17)})
+    assert meter.norms == pytest.approx(
+        {"cross_entropy": 3, "kd": 4, "at": 1, "distillation": math.sqrt(17)}
+    )
     assert meter.cosines == pytest.approx({"kd": 0, "at": -1, "distillation": -1 / math.sqrt(17)})
     assert gradient_ratio(meter.norms) == pytest.approx(math.sqrt(17) / 3)
 
@@ -105,7 +109,9 @@ def test_the_scale_of_half_precision_changes_no_number() -> None:
 
 def test_a_check_at_which_a_gradient_overflows_is_left_out() -> None:
     student, first, second = two_weights()
-    finite, infinite = ({"cross_entropy": first, "kd": factor * second} for factor in (2.0, math.inf))
+    finite, infinite = (
+        {"cross_entropy": first, "kd": factor * second} for factor in (2.0, math.inf)
+    )
     assert measured(student, infinite).norms == {}
     meter = measured(student, finite, infinite)
     assert (meter.norms["kd"], meter.cosines["kd"]) == (2, 0)
@@ -113,9 +119,19 @@ def test_a_check_at_which_a_gradient_overflows_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("steps", "checks", "due"),
-    [(50, 1, {50}), (50, 2, {25, 50}), (5, 2, {3, 5}), (7, 3, {3, 5, 7}), (2, 9, {1, 2}), (1, 1, {1}), (5, 0, set())],
+    [
+        (50, 1, {50}),
+        (50, 2, {25, 50}),
+        (5, 2, {3, 5}),
+        (7, 3, {3, 5, 7}),
+        (2, 9, {1, 2}),
+        (1, 1, {1}),
+        (5, 0, set()),
+    ],
 )
-def test_checks_are_evenly_spaced_and_the_last_is_at_the_last_step(steps: int, checks: int, due: set[int]) -> None:
+def test_checks_are_evenly_spaced_and_the_last_is_at_the_last_step(
+    steps: int, checks: int, due: set[int]
+) -> None:
     assert GradientMeter(nn.Linear(1, 1), steps=steps, checks=checks).due_steps == due
 
 
@@ -134,10 +150,14 @@ def test_an_epoch_says_the_gradient_of_each_term(toys: Path, tmp_path: Path) -> 
 def test_the_distillation_gradient_grows_with_the_loss_weight(toys: Path, tmp_path: Path) -> None:
     ratios = []
     for weight in (1.0, 8.0):
-        settings = experiment(toys, method__loss_weight=weight, train__epochs=1, train__steps_per_epoch=1)
+        settings = experiment(
+            toys, method__loss_weight=weight, train__epochs=1, train__steps_per_epoch=1
+        )
         outcome, _ = train(settings, tmp_path / str(weight))
         ratios.append(gradient_ratio(outcome.last.gradient_norms))
-    assert ratios[1] == pytest.approx(8 * ratios[0], rel=1e-5)  # the first step of the same run, float32
+    assert ratios[1] == pytest.approx(
+        8 * ratios[0], rel=1e-5
+    )  # the first step of the same run, float32
 
 
 @pytest.mark.parametrize("make", [plain, experiment], ids=["method none", "no checks"])
@@ -152,15 +172,20 @@ def test_a_run_that_has_nothing_to_measure_makes_no_further_backward_pass(
     assert (outcome.last.gradient_norms, outcome.last.gradient_cosines) == ({}, {})
 
 
-def test_nothing_is_measured_in_an_epoch_in_which_the_student_rests(toys: Path, tmp_path: Path) -> None:
+def test_nothing_is_measured_in_an_epoch_in_which_the_student_rests(
+    toys: Path, tmp_path: Path
+) -> None:
     method = {"name": "attnfd", "layers": ["stage4", "decoder"], "connectors": "first_epoch"}
     _, records = train(experiment(toys, method=method), tmp_path)
     assert records[0].gradient_norms == {}
     assert records[1].gradient_norms.keys() == TERMS
 
 
-def one_step(settings: ExperimentSettings, directory: Path, batch: Batch) -> tuple[GradientMeter, Tensor]:
-    """Take a measured step on this worker's share of `batch`, in double precision and with BatchNorm at rest.
+def one_step(
+    settings: ExperimentSettings, directory: Path, batch: Batch
+) -> tuple[GradientMeter, Tensor]:
+    """Take a measured step on this worker's share of `batch`, in double precision and with
+    BatchNorm at rest.
 
     Return the meter, and the student's whole gradient as the optimiser got it, as one vector.
     """
@@ -170,9 +195,13 @@ def one_step(settings: ExperimentSettings, directory: Path, batch: Batch) -> tup
     run.teacher.double()
     gradients: list[Tensor] = []
     run.optimizer.register_step_pre_hook(
-        lambda *_: gradients.extend(p.grad.flatten().clone() for p in run.student.parameters() if p.grad is not None)
+        lambda *_: gradients.extend(
+            p.grad.flatten().clone() for p in run.student.parameters() if p.grad is not None
+        )
     )
-    stepper = StepRunner(run.task, run.teacher, run.optimizer, run.scaler, settings, device=CPU, total=1)
+    stepper = StepRunner(
+        run.task, run.teacher, run.optimizer, run.scaler, settings, device=CPU, total=1
+    )
     meter = GradientMeter(run.student, steps=1, checks=1)
     images, labels = (tensor.chunk(world_size())[rank()] for tensor in batch)
     stepper.epoch([(images.double(), labels)], first_step=0, gradients=meter)
@@ -184,17 +213,23 @@ def numbers(settings: ExperimentSettings, directory: Path, batch: Batch) -> list
     return [meter.norms, meter.cosines, {"whole": float(gradient.norm())}]
 
 
-def test_the_terms_add_up_to_the_gradient_that_the_optimiser_gets(toys: Path, tmp_path: Path) -> None:
+def test_the_terms_add_up_to_the_gradient_that_the_optimiser_gets(
+    toys: Path, tmp_path: Path
+) -> None:
     meter, gradient = one_step(experiment(toys), tmp_path, uneven_batch())
     one, other = meter.norms["cross_entropy"], meter.norms["distillation"]
     squared = one**2 + other**2 + 2 * one * other * meter.cosines["distillation"]  # law of cosines
-    assert math.sqrt(squared) == pytest.approx(float(gradient.norm()), rel=1e-9)  # float64 throughout
+    assert math.sqrt(squared) == pytest.approx(
+        float(gradient.norm()), rel=1e-9
+    )  # float64 throughout
 
 
 def test_two_workers_measure_the_gradients_of_the_whole_batch(toys: Path, tmp_path: Path) -> None:
     whole = numbers(experiment(toys), tmp_path / "one", uneven_batch())
     settings = experiment(toys, train__batch_size=8)
-    first, second = on_workers(2, tmp_path / "two", numbers, settings, tmp_path / "run", uneven_batch())
+    first, second = on_workers(
+        2, tmp_path / "two", numbers, settings, tmp_path / "run", uneven_batch()
+    )
     assert first == second
     for ours, theirs in zip(first, whole, strict=True):
         # parameters are double, but the cross-entropy is summed in single precision
@@ -223,7 +258,9 @@ def test_a_run_ends_with_the_same_bits_however_often_it_measures(
     changes: dict[str, Any], toys: Path, tmp_path: Path
 ) -> None:
     for checks in (0, 2):  # of two steps
-        found = trained(experiment(toys, train__gradient_checks=checks, **changes), tmp_path / str(checks))
+        found = trained(
+            experiment(toys, train__gradient_checks=checks, **changes), tmp_path / str(checks)
+        )
         assert bool(found) == bool(checks)
     # weights, BatchNorm statistics, momentum, the scale of fp16
     assert unlike(final_state(tmp_path / "0"), final_state(tmp_path / "2")) == []
@@ -238,7 +275,9 @@ def test_two_workers_end_with_the_same_bits_however_often_they_measure(
             toys, train__batch_size=8, train__steps_per_epoch=2, train__accumulate=accumulate,
             train__gradient_checks=checks, scaling__workers=2,
         )  # fmt: skip
-        first, second = on_workers(2, tmp_path / f"workers{checks}", trained, settings, tmp_path / str(checks))
+        first, second = on_workers(
+            2, tmp_path / f"workers{checks}", trained, settings, tmp_path / str(checks)
+        )
         assert first == second
         assert bool(first) == bool(checks)
     assert unlike(final_state(tmp_path / "0"), final_state(tmp_path / "2")) == []
@@ -247,7 +286,10 @@ def test_two_workers_end_with_the_same_bits_however_often_they_measure(
 def test_measuring_leaves_gradients_statistics_and_random_numbers_alone() -> None:
     student = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
     features = student(torch.randn(2, 3, 5, 5))
-    before = torch.get_rng_state(), {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    before = (
+        torch.get_rng_state(),
+        {name: tensor.clone() for name, tensor in student.state_dict().items()},
+    )
     measured(student, {"cross_entropy": features.sum(), "kd": features.square().mean()})
     assert torch.equal(torch.get_rng_state(), before[0])
     assert unlike(dict(student.state_dict()), before[1]) == []
@@ -262,7 +304,9 @@ def test_a_checkpoint_of_a_version_that_did_not_measure_goes_on(toys: Path, tmp_
     make_run(settings, tmp_path / "run").run(lambda record: record.epoch == 1)
     found = checkpoint.latest(tmp_path / "run/checkpoints")
     assert found is not None
-    known = {name: value for name, value in found.record.items() if not name.startswith("gradient_")}
+    known = {
+        name: value for name, value in found.record.items() if not name.startswith("gradient_")
+    }
     assert len(known) == len(found.record) - 2
     checkpoint.save(tmp_path / "run/checkpoints", epoch=1, state=found.load(), record=known)
     run = make_run(settings, tmp_path / "run")

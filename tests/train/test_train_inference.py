@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.train.inference import stride, votes
+from attnfd_ray.train.inference import class_scores, stride
 
 
 def data(**changes: Any) -> DataSettings:
@@ -34,17 +34,21 @@ def image(height: int, width: int) -> Tensor:
 
 def test_one_view_is_the_network_s_own_answer() -> None:
     seen, images = Seen(), image(20, 30)
-    assert votes(seen, images, data(), size=(20, 30)) is images
+    assert class_scores(seen, images, data(), size=(20, 30)) is images
     assert len(seen.images) == 1
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 12), (9, 12), (20, 31), (5, 40), (3, 3), (16, 24)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(8, 12), (9, 12), (20, 31), (5, 40), (3, 3), (16, 24)]
+)
 @pytest.mark.parametrize("steps", [None, (8, 12), (3, 5), (1, 12)])
 def test_windows_are_as_large_as_the_crop_and_cover_every_pixel(
     height: int, width: int, steps: tuple[int, int] | None
 ) -> None:
     seen, images = Seen(), image(height, width)
-    said = votes(seen, images, data(evaluation="sliding", eval_stride=steps), size=(height, width))
+    said = class_scores(
+        seen, images, data(evaluation="sliding", eval_stride=steps), size=(height, width)
+    )
     # what is said of a pixel is the same in each window; float32 sums of up to 32 of them
     torch.testing.assert_close(said, images, rtol=1e-5, atol=1e-6)
     assert {tuple(window.shape[-2:]) for window in seen.images} == {(8, 12)}
@@ -58,7 +62,12 @@ def test_windows_that_overlap_count_alike() -> None:
             self.said += 1
             return torch.full_like(images_NCHW, self.said)
 
-    said = votes(FirstThenSecond(), image(8, 18), data(evaluation="sliding", eval_stride=(8, 6)), size=(8, 18))
+    said = class_scores(
+        FirstThenSecond(),
+        image(8, 18),
+        data(evaluation="sliding", eval_stride=(8, 6)),
+        size=(8, 18),
+    )
     assert said[0, 0, 0].tolist() == [1.0] * 6 + [1.5] * 6 + [2.0] * 6
 
 
@@ -69,16 +78,19 @@ def test_the_stride_is_two_thirds_of_the_window_unless_told() -> None:
 
 def test_a_mirrored_answer_is_mirrored_back() -> None:
     class Left(nn.Module):
-        """Says class 1 of the left half of what it is shown, surer of it than of anything else, and 0 of the rest."""
+        """Says class 1 of the left half of what it is shown, surer of it than of anything else, and
+        0 of the rest."""
 
         def forward(self, images_NCHW: Tensor) -> Tensor:
             logits = torch.zeros(1, 2, *images_NCHW.shape[-2:])
             logits[:, 1, :, : images_NCHW.shape[-1] // 2] = 2.0
             return logits
 
-    said = votes(Left(), image(4, 6)[:1], data(eval_flip=True), size=(4, 6))
+    said = class_scores(Left(), image(4, 6)[:1], data(eval_flip=True), size=(4, 6))
     p = torch.tensor(2.0).sigmoid().item()
-    torch.testing.assert_close(said[0, 1, 0], torch.full((6,), p + 0.5))  # both halves are the left one once
+    torch.testing.assert_close(
+        said[0, 1, 0], torch.full((6,), p + 0.5)
+    )  # both halves are the left one once
 
 
 def test_scales_add_probabilities_at_the_size_of_the_label() -> None:
@@ -87,7 +99,7 @@ def test_scales_add_probabilities_at_the_size_of_the_label() -> None:
             height, width = images_NCHW.shape[-2:]
             return torch.tensor([0.0, float(height)]).view(1, 2, 1, 1).expand(1, 2, height, width)
 
-    said = votes(BySize(), image(10, 20)[:1], data(eval_scales=[0.5, 1.0, 1.5]), size=(7, 9))
+    said = class_scores(BySize(), image(10, 20)[:1], data(eval_scales=[0.5, 1.0, 1.5]), size=(7, 9))
     assert said.shape == (1, 2, 7, 9)
     expected = sum(torch.tensor([0.0, height]).softmax(0) for height in (5.0, 10.0, 15.0))
     torch.testing.assert_close(said[0, :, 3, 3], expected)
@@ -97,4 +109,7 @@ def test_probabilities_are_added_in_full_precision_under_autocast() -> None:
     network = nn.Conv2d(3, 5, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert network(image(4, 6)).dtype is torch.bfloat16
-        assert votes(network, image(4, 6), data(eval_flip=True), size=(4, 6)).dtype is torch.float32
+        assert (
+            class_scores(network, image(4, 6), data(eval_flip=True), size=(4, 6)).dtype
+            is torch.float32
+        )

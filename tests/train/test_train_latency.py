@@ -25,17 +25,23 @@ def ticks(durations_s: Sequence[float]) -> Iterator[float]:
         yield now
 
 
-def timed(toys: Path, directory: Path, durations_s: Sequence[float] = THIRTY, **changes: Any) -> Latency:
+def timed(
+    toys: Path, directory: Path, durations_s: Sequence[float] = THIRTY, **changes: Any
+) -> Latency:
     settings = plain(toys, train__epochs=1, **changes)
     run = make_run(settings, directory)
     weights = run.run(lambda _: False).best_weights
     clock = ticks(durations_s)
-    found = measure(weights, settings, run.val_set, readers=run.readers, device=CPU, clock=lambda: next(clock))
+    found = measure(
+        weights, settings, run.val_set, readers=run.readers, device=CPU, clock=lambda: next(clock)
+    )
     assert next(clock, None) is None, "every forward was timed"
     return found
 
 
-def test_it_is_the_median_of_thirty_forwards_after_five_that_do_not_count(toys: Path, tmp_path: Path) -> None:
+def test_it_is_the_median_of_thirty_forwards_after_five_that_do_not_count(
+    toys: Path, tmp_path: Path
+) -> None:
     found = timed(toys, tmp_path)
     assert found.ms == pytest.approx(1550)
     assert found.protocol == f"{SIZE}x{SIZE} fp32 on {where(CPU)}"
@@ -66,7 +72,14 @@ def test_one_image_is_seen_as_it_is_when_scored_in_the_precision_of_training(
     forward = DeepLabV3Plus.forward
 
     def spy(self: DeepLabV3Plus, images_NCHW: torch.Tensor) -> torch.Tensor:
-        seen.append((*images_NCHW.shape, self.training, torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
+        seen.append(
+            (
+                *images_NCHW.shape,
+                self.training,
+                torch.is_autocast_enabled("cpu"),
+                torch.is_grad_enabled(),
+            )
+        )
         return forward(self, images_NCHW)
 
     monkeypatch.setattr(DeepLabV3Plus, "forward", spy)
@@ -75,7 +88,9 @@ def test_one_image_is_seen_as_it_is_when_scored_in_the_precision_of_training(
     assert found.protocol == f"{size[0]}x{size[1]} {precision} on {where(CPU)}"
 
 
-def test_a_processor_is_named_with_the_threads_it_works_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_is_named_with_the_threads_it_works_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     alone = where(CPU)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)

@@ -1,4 +1,5 @@
-"""Every method of the table through the real loop, and one of a reader's own, as docs/own_method.md has it."""
+"""Every method of the table through the real loop, and one of a reader's own, as docs/own_method.md
+has it."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ METHODS = sorted(registry.TABLES["method"].keys() - {"none"})
 
 def block(language: str) -> str:
     """Return the only block of this language in the guide."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", OWN_METHOD.read_text(encoding="utf-8"), re.M | re.S)
+    (found,) = re.findall(
+        rf"^```{language}\n(.*?)^```$", OWN_METHOD.read_text(encoding="utf-8"), re.M | re.S
+    )
     return str(found)
 
 
@@ -41,7 +44,9 @@ def own_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_trains(name: str, toys: Path, tmp_path: Path) -> None:
-    outcome, records = train(experiment(toys, method=SUM if name == "sum" else {"name": name}, **ONE_STEP), tmp_path)
+    outcome, records = train(
+        experiment(toys, method=SUM if name == "sum" else {"name": name}, **ONE_STEP), tmp_path
+    )
     terms = records[0].loss_terms
     assert len(terms) >= 2
     assert all(0 <= value < float("inf") for value in terms.values())
@@ -55,7 +60,9 @@ def train_each(runs: dict[str, tuple[ExperimentSettings, Path]]) -> dict[str, di
     for name, (settings, directory) in runs.items():
         run = make_run(settings, directory)
         run.run(lambda _: False)
-        learned[name] = {key: parameter.detach().clone() for key, parameter in run.task.named_parameters()}
+        learned[name] = {
+            key: parameter.detach().clone() for key, parameter in run.task.named_parameters()
+        }
     return learned
 
 
@@ -64,7 +71,10 @@ def test_two_workers_train_every_method_and_stay_equal(toys: Path, tmp_path: Pat
     runs = {
         name: (
             experiment(
-                toys, method=SUM if name == "sum" else {"name": name}, train__epochs=2, train__steps_per_epoch=2
+                toys,
+                method=SUM if name == "sum" else {"name": name},
+                train__epochs=2,
+                train__steps_per_epoch=2,
             ),
             tmp_path / name,
         )
@@ -76,7 +86,9 @@ def test_two_workers_train_every_method_and_stay_equal(toys: Path, tmp_path: Pat
         assert unlike(first[name], second[name]) == [], name
 
 
-def test_in_the_first_epoch_of_ofd_the_student_rests_and_then_all_learn(toys: Path, tmp_path: Path) -> None:
+def test_in_the_first_epoch_of_ofd_the_student_rests_and_then_all_learn(
+    toys: Path, tmp_path: Path
+) -> None:
     run = make_run(experiment(toys, method={"name": "ofd"}, train__steps_per_epoch=1), tmp_path)
 
     def weights() -> dict[str, Tensor]:
@@ -84,7 +96,10 @@ def test_in_the_first_epoch_of_ofd_the_student_rests_and_then_all_learn(toys: Pa
 
     states = [weights()]
     run.run(lambda _: bool(states.append(weights())))
-    moved = [{name.split("/")[1].partition(".")[0] for name in unlike(*pair)} for pair in itertools.pairwise(states)]
+    moved = [
+        {name.split("/")[1].partition(".")[0] for name in unlike(*pair)}
+        for pair in itertools.pairwise(states)
+    ]
     assert moved == [{"method"}, {"method", "student"}]
 
 
@@ -95,19 +110,40 @@ def test_the_guides_own_method_trains_and_is_no_part_of_the_exported_student(
     before = [parameter.detach().clone() for parameter in run.task.method.parameters()]
     records: list[dict[str, float]] = []
     outcome = run.run(lambda record: bool(records.append(record.loss_terms)))
-    assert [list(terms) for terms in records] == [["cross_entropy", "mine/aspp", "mine/decoder"]] * 2
-    assert len(before) == 2 * 3  # of each connector the convolution and both weights of its BatchNorm
+    assert [list(terms) for terms in records] == [
+        ["cross_entropy", "mine/aspp", "mine/decoder"]
+    ] * 2
+    assert (
+        len(before) == 2 * 3
+    )  # of each connector the convolution and both weights of its BatchNorm
     assert not any(map(torch.equal, before, run.task.method.parameters()))
     assert load_file(outcome.best_weights).keys() == run.student.state_dict().keys()
 
 
-def test_the_guides_own_method_at_weight_zero_is_the_student_alone(own_method: Any, toys: Path, tmp_path: Path) -> None:
-    weightless, _ = train(experiment(toys, method=own_method | {"loss_weight": 0}, **ONE_STEP), tmp_path / "weightless")
+def test_the_guides_own_method_at_weight_zero_is_the_student_alone(
+    own_method: Any, toys: Path, tmp_path: Path
+) -> None:
+    weightless, _ = train(
+        experiment(toys, method=own_method | {"loss_weight": 0}, **ONE_STEP),
+        tmp_path / "weightless",
+    )
     student, _ = train(plain(toys, **ONE_STEP), tmp_path / "plain")
     assert weightless.best_weights.read_bytes() == student.best_weights.read_bytes()
 
 
-def test_the_guides_own_method_can_be_a_term_of_a_sum(own_method: Any, toys: Path, tmp_path: Path) -> None:
-    own = {name: value for name, value in own_method.items() if name != "loss_weight"} | {"weight": 0.5}
-    _, records = train(experiment(toys, method={"name": "sum", "terms": [{"name": "kd"}, own]}, **ONE_STEP), tmp_path)
-    assert list(records[0].loss_terms) == ["cross_entropy", "kd/logits", "mine/aspp", "mine/decoder"]
+def test_the_guides_own_method_can_be_a_term_of_a_sum(
+    own_method: Any, toys: Path, tmp_path: Path
+) -> None:
+    own = {name: value for name, value in own_method.items() if name != "loss_weight"} | {
+        "weight": 0.5
+    }
+    _, records = train(
+        experiment(toys, method={"name": "sum", "terms": [{"name": "kd"}, own]}, **ONE_STEP),
+        tmp_path,
+    )
+    assert list(records[0].loss_terms) == [
+        "cross_entropy",
+        "kd/logits",
+        "mine/aspp",
+        "mine/decoder",
+    ]

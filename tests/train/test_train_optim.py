@@ -24,24 +24,40 @@ def grouped(optimizer: torch.optim.Optimizer) -> list[list[int]]:
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "mobilenet_v2"])
 @pytest.mark.parametrize("method", sorted(registry.TABLES["method"]))
-def test_whatever_learns_is_in_exactly_one_group(method: str, backbone: str, toys: Path, tmp_path: Path) -> None:
-    settings = {"name": method} | ({"terms": [{"name": "lad", "weight": 1.0}]} if method == "sum" else {})
+def test_whatever_learns_is_in_exactly_one_group(
+    method: str, backbone: str, toys: Path, tmp_path: Path
+) -> None:
+    settings = {"name": method} | (
+        {"terms": [{"name": "lad", "weight": 1.0}]} if method == "sum" else {}
+    )
     run = make_run(experiment(toys, method=settings, student__backbone=backbone), tmp_path)
     slow, fast = grouped(run.optimizer)
     assert sorted(slow) == sorted(id(parameter) for parameter in run.student.backbone.parameters())
     learning = [parameter for parameter in run.task.parameters() if parameter.requires_grad]
     assert sorted(slow + fast) == sorted(map(id, learning))
     assert {id(parameter) for parameter in run.student.parameters()} <= set(slow + fast)
-    assert run.teacher is None or not {id(parameter) for parameter in run.teacher.parameters()} & set(slow + fast)
+    assert run.teacher is None or not {
+        id(parameter) for parameter in run.teacher.parameters()
+    } & set(slow + fast)
 
 
 def test_gates_and_connectors_learn_from_the_first_step(toys: Path, tmp_path: Path) -> None:
     run = make_run(experiment(toys, train__epochs=1), tmp_path)
     before = {name: parameter.clone() for name, parameter in run.task.named_parameters()}
     run.run(lambda _: False)
-    learned = {name for name, parameter in run.task.named_parameters() if not torch.equal(parameter, before[name])}
-    assert learned == {name for name, parameter in run.task.named_parameters() if parameter.requires_grad}
-    for part in ("student_gates.stage4.channel.mlp.0", "student_gates.decoder.spatial.conv", "connectors.stage4.0"):
+    learned = {
+        name
+        for name, parameter in run.task.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
+    assert learned == {
+        name for name, parameter in run.task.named_parameters() if parameter.requires_grad
+    }
+    for part in (
+        "student_gates.stage4.channel.mlp.0",
+        "student_gates.decoder.spatial.conv",
+        "connectors.stage4.0",
+    ):
         assert f"method.{part}.weight" in learned
 
 
@@ -65,7 +81,9 @@ class TestCheckGroups:
     def test_finds_what_does_not_learn(self, task: nn.Module) -> None:
         optimizer = torch.optim.SGD(task.parameters(), lr=1.0)
         task.get_parameter("gate.weight").requires_grad_(False)
-        with pytest.raises(AssertionError, match=r"^an optimiser group holds a parameter that is not trained$"):
+        with pytest.raises(
+            AssertionError, match=r"^an optimiser group holds a parameter that is not trained$"
+        ):
             check_groups(task, optimizer)
 
     def test_is_content_with_each_once(self, task: nn.Module) -> None:
@@ -75,7 +93,9 @@ class TestCheckGroups:
 def make_optimizer(**settings: Any) -> torch.optim.SGD:
     torch.manual_seed(0)
     student = build_model(ModelSettings(width=0.125), num_classes=3)
-    return build_optimizer(DistillationTask(student, NoDistillation(), ()), OptimSettings(**settings))
+    return build_optimizer(
+        DistillationTask(student, NoDistillation(), ()), OptimSettings(**settings)
+    )
 
 
 def test_heads_learn_faster_by_the_factor() -> None:
@@ -91,14 +111,16 @@ def test_momentum_nesterov_and_weight_decay_are_those_of_the_settings() -> None:
 
 
 def test_a_nesterov_step_is_what_a_pencil_gives() -> None:
-    optimizer = make_optimizer(lr=0.1, head_lr_factor=1.0, momentum=0.5, nesterov=True, weight_decay=0.01)
+    optimizer = make_optimizer(
+        lr=0.1, head_lr_factor=1.0, momentum=0.5, nesterov=True, weight_decay=0.01
+    )
     parameter = optimizer.param_groups[0]["params"][0]
     parameter.data.fill_(1.0)
     for gradient in (2.0, 4.0):
         parameter.grad = torch.full_like(parameter, gradient)
         optimizer.step()
-    # g1 = 2 + 0.01 * 1 = 2.01, v1 = 2.01, w1 = 1 - 0.1 (2.01 + 0.5 * 2.01) = 0.6985
-    # g2 = 4 + 0.01 w1 = 4.006985, v2 = 0.5 v1 + g2 = 5.011985, w2 = w1 - 0.1 (g2 + 0.5 v2) = 0.04720225
+    # g1 = 2 + 0.01 * 1 = 2.01, v1 = 2.01, w1 = 1 - 0.1 (2.01 + 0.5 * 2.01) = 0.6985 g2 = 4 + 0.01
+    # w1 = 4.006985, v2 = 0.5 v1 + g2 = 5.011985, w2 = w1 - 0.1 (g2 + 0.5 v2) = 0.04720225
     assert parameter.unique().tolist() == pytest.approx([0.04720225], rel=1e-6)  # float32
 
 
@@ -107,8 +129,12 @@ def test_the_poly_schedule_is_what_a_pencil_gives() -> None:
     optimizer = make_optimizer(**settings.model_dump())
     # (1 - step/4) ^ 0.9
     for step, factor in enumerate([1.0, 0.771889, 0.535887, 0.287175]):
-        assert set_learning_rate(optimizer, settings, step=step, total=4) == pytest.approx(0.01 * factor, rel=1e-5)
-        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01 * factor, 0.1 * factor], 1e-5)
+        assert set_learning_rate(optimizer, settings, step=step, total=4) == pytest.approx(
+            0.01 * factor, rel=1e-5
+        )
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+            [0.01 * factor, 0.1 * factor], 1e-5
+        )
 
 
 def test_a_constant_schedule_stays() -> None:
@@ -118,7 +144,11 @@ def test_a_constant_schedule_stays() -> None:
     assert rates == [0.01] * 3
 
 
-def test_the_schedule_runs_over_the_whole_run_and_not_over_an_epoch(toys: Path, tmp_path: Path) -> None:
+def test_the_schedule_runs_over_the_whole_run_and_not_over_an_epoch(
+    toys: Path, tmp_path: Path
+) -> None:
     _, records = train(plain(toys, train__epochs=2, optim__lr=0.01), tmp_path)
     # two epochs of two steps; a record has the rate of the epoch's last step
-    assert [record.lr for record in records] == pytest.approx([0.01 * 0.771889, 0.01 * 0.287175], rel=1e-5)
+    assert [record.lr for record in records] == pytest.approx(
+        [0.01 * 0.771889, 0.01 * 0.287175], rel=1e-5
+    )

@@ -1,4 +1,5 @@
-"""What a score is measured by is the same for all trials of a search: nothing that changes it can be searched."""
+"""What a score is measured by is the same for all trials of a search: nothing that changes it can
+be searched."""
 
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,20 @@ OTHERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("evaluation", ["native", "resized", "sliding"])
 def test_what_changes_the_protocol_cannot_be_searched(tmp_path: Path, evaluation: str) -> None:
-    assert OTHERS.keys() | {"evaluation"} == DataSettings.model_fields.keys(), "a new setting needs another value"
+    assert OTHERS.keys() | {"evaluation"} == DataSettings.model_fields.keys(), (
+        "a new setting needs another value"
+    )
     data = {"name": "voc", "root": "/data", "crop": CROP, "evaluation": evaluation}
     known = DataSettings.model_validate(data)
     for name, value in OTHERS.items():
-        changed = known.model_copy(update={name: tuple(value) if isinstance(value, list) else value})
+        changed = known.model_copy(
+            update={name: tuple(value) if isinstance(value, list) else value}
+        )
         if protocol(changed) != protocol(known):
             search = {f"data.{name}": {"choice": [value]}}
-            with pytest.raises(ConfigError, match=rf"search\.data\.{name}: 'data\.{name}' cannot be searched"):
+            with pytest.raises(
+                ConfigError, match=rf"search\.data\.{name}: 'data\.{name}' cannot be searched"
+            ):
                 load_experiment(written(tmp_path, data, search))
 
 
@@ -41,7 +48,13 @@ def test_the_crop_is_searched_where_it_changes_only_training(tmp_path: Path) -> 
 
 
 def written(directory: Path, data: dict[str, Any], search: dict[str, Any]) -> Path:
-    tree = {"experiment": "e", "data": data, "student": {}, "method": {"name": "none"}, "search": search}
+    tree = {
+        "experiment": "e",
+        "data": data,
+        "student": {},
+        "method": {"name": "none"},
+        "search": search,
+    }
     path = directory / "exp.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
     return path

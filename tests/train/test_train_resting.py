@@ -1,4 +1,5 @@
-"""What a method asks of the loop: who rests in an epoch, how the teacher runs, the division by the batch."""
+"""What a method asks of the loop: who rests in an epoch, how the teacher runs, the division by the
+batch."""
 
 from __future__ import annotations
 
@@ -20,15 +21,21 @@ CONNECTORS, GATES, STUDENT = "method.connectors.", "method.student_gates.", "stu
 
 
 def weights(run: Trainer) -> dict[str, Tensor]:
-    """Return a copy of every parameter of the task, statistics left out: those follow every forward."""
+    """Return a copy of every parameter of the task, statistics left out: those follow every
+    forward."""
     return {name: parameter.detach().clone() for name, parameter in run.task.named_parameters()}
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-    """Return which of the three kinds of parameters are no longer what they were, all of a kind or none."""
+    """Return which of the three kinds of parameters are no longer what they were, all of a kind or
+    none."""
     found = set()
     for kind in (CONNECTORS, GATES, STUDENT):
-        changed = [not torch.equal(tensor, after[name]) for name, tensor in before.items() if name.startswith(kind)]
+        changed = [
+            not torch.equal(tensor, after[name])
+            for name, tensor in before.items()
+            if name.startswith(kind)
+        ]
         assert changed, kind
         assert all(changed) or not any(changed), kind
         if any(changed):
@@ -36,7 +43,9 @@ def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     return found
 
 
-def moved_by_epoch(settings: ExperimentSettings, directory: Path, epochs: int = 99) -> list[set[str]]:
+def moved_by_epoch(
+    settings: ExperimentSettings, directory: Path, epochs: int = 99
+) -> list[set[str]]:
     """Run from wherever `directory` is for at most `epochs`; return what moved in each."""
     run = make_run(settings, directory)
     states, found = [weights(run)], []
@@ -50,10 +59,14 @@ def moved_by_epoch(settings: ExperimentSettings, directory: Path, epochs: int = 
     return found
 
 
-def test_resting_parameters_stay_bit_for_bit_and_all_others_move(toys: Path, tmp_path: Path) -> None:
+def test_resting_parameters_stay_bit_for_bit_and_all_others_move(
+    toys: Path, tmp_path: Path
+) -> None:
     settings = experiment(toys, method=FIRST_EPOCH, train__epochs=3)
     assert moved_by_epoch(settings, tmp_path) == [{CONNECTORS}, {GATES, STUDENT}, {GATES, STUDENT}]
-    assert moved_by_epoch(experiment(toys), tmp_path / "always") == [{CONNECTORS, GATES, STUDENT}] * 2
+    assert (
+        moved_by_epoch(experiment(toys), tmp_path / "always") == [{CONNECTORS, GATES, STUDENT}] * 2
+    )
 
 
 def test_who_rests_is_the_same_after_a_resume(toys: Path, tmp_path: Path) -> None:
@@ -70,7 +83,9 @@ def test_momentum_of_the_resting_is_kept_as_it_is(toys: Path, tmp_path: Path) ->
     momenta: list[list[Tensor]] = []
 
     def report(record: EpochRecord) -> bool:
-        momenta.append([run.optimizer.state[parameter]["momentum_buffer"].clone() for parameter in connectors])
+        momenta.append(
+            [run.optimizer.state[parameter]["momentum_buffer"].clone() for parameter in connectors]
+        )
         assert all(parameter.grad is None for parameter in connectors)
         return False
 
@@ -83,28 +98,45 @@ def test_the_channel_mlp_of_the_release_is_in_no_group_of_the_optimiser_and_neve
 ) -> None:
     run = make_run(experiment(toys, method=RELEASE), tmp_path)
     before = weights(run)
-    grouped = {id(parameter) for group in run.optimizer.param_groups for parameter in group["params"]}
-    mlps = {name: parameter for name, parameter in run.task.named_parameters() if ".channel.mlp." in name}
+    grouped = {
+        id(parameter) for group in run.optimizer.param_groups for parameter in group["params"]
+    }
+    mlps = {
+        name: parameter
+        for name, parameter in run.task.named_parameters()
+        if ".channel.mlp." in name
+    }
     of_student = [name for name in mlps if name.startswith(GATES)]
     assert len(of_student) == 2 * 4  # two layers, two linear maps with weight and bias
     assert not {id(parameter) for parameter in mlps.values()} & grouped
     run.run(lambda record: False)
     after = weights(run)
     assert all(torch.equal(before[name], after[name]) for name in mlps)
-    assert not torch.equal(before[f"{GATES}decoder.spatial.conv.weight"], after[f"{GATES}decoder.spatial.conv.weight"])
+    assert not torch.equal(
+        before[f"{GATES}decoder.spatial.conv.weight"], after[f"{GATES}decoder.spatial.conv.weight"]
+    )
 
 
 @pytest.mark.parametrize("mode", ["eval", "batch_statistics", "train"])
-def test_the_teacher_runs_as_the_method_says_and_stays_bit_for_bit(mode: str, toys: Path, tmp_path: Path) -> None:
+def test_the_teacher_runs_as_the_method_says_and_stays_bit_for_bit(
+    mode: str, toys: Path, tmp_path: Path
+) -> None:
     run = make_run(experiment(toys, method={**FIRST_EPOCH, "teacher_mode": mode}), tmp_path)
     assert run.teacher is not None
-    norm = next(module for module in run.teacher.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    norm = next(
+        module for module in run.teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)
+    )
     assert norm.training == (mode != "eval")
     before = {name: tensor.clone() for name, tensor in run.teacher.state_dict().items()}
     run.run(lambda record: False)
     assert norm.training == (mode != "eval")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in run.teacher.state_dict().items())
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in run.teacher.parameters())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in run.teacher.state_dict().items()
+    )
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None
+        for parameter in run.teacher.parameters()
+    )
 
 
 def stepped(toys: Path, directory: Path, **changes: Any) -> tuple[Trainer, dict[str, float]]:
@@ -116,7 +148,8 @@ def stepped(toys: Path, directory: Path, **changes: Any) -> tuple[Trainer, dict[
 
 def test_dividing_by_the_batch_divides_every_term(toys: Path, tmp_path: Path) -> None:
     plain, divided = (
-        stepped(toys, tmp_path / str(by), method__divide_by_batch=by, method__norm="image")[1] for by in (False, True)
+        stepped(toys, tmp_path / str(by), method__divide_by_batch=by, method__norm="image")[1]
+        for by in (False, True)
     )
     assert plain.keys() == divided.keys()
     assert "cross_entropy" in plain
@@ -127,12 +160,15 @@ def test_dividing_by_the_batch_divides_every_term(toys: Path, tmp_path: Path) ->
 def test_the_same_sgd_without_the_division_is_lr_over_b_and_weight_decay_times_b(
     norm: str, toys: Path, tmp_path: Path
 ) -> None:
-    """The released (CE + w sum) / b at (lr, wd) is CE + w sum at (lr / b, wd b), for momentum and Nesterov too."""
+    """The released (CE + w sum) / b at (lr, wd) is CE + w sum at (lr / b, wd b), for momentum and
+    Nesterov too."""
     batch = 4
     divided = {"method__divide_by_batch": True, "optim__lr": 0.01, "optim__weight_decay": 5e-4}
     undivided = {"optim__lr": 0.01 / batch, "optim__weight_decay": 5e-4 * batch}
     released, converted = (
-        make_run(experiment(toys, method__norm=norm, optim__nesterov=True, **changes), tmp_path / name)
+        make_run(
+            experiment(toys, method__norm=norm, optim__nesterov=True, **changes), tmp_path / name
+        )
         for name, changes in {"released": divided, "converted": undivided}.items()
     )
     start = {name: tensor.double() for name, tensor in weights(released).items()}

@@ -1,4 +1,5 @@
-"""Promise 4: a run killed at any moment and started again ends as one that was never killed, bit for bit."""
+"""Promise 4: a run killed at any moment and started again ends as one that was never killed, bit
+for bit."""
 
 from __future__ import annotations
 
@@ -63,11 +64,15 @@ def train_until(settings: ExperimentSettings, directory: Path, epoch: int) -> No
 
 def assert_ends_alike(directory: Path, whole: Path) -> None:
     assert unlike(final_state(directory), final_state(whole)) == []
-    assert (directory / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
+    assert (directory / "best.safetensors").read_bytes() == (
+        whole / "best.safetensors"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(changes: dict[str, Any], toys: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+    changes: dict[str, Any], toys: Path, tmp_path: Path
+) -> None:
     settings = experiment(toys, train__epochs=2, **changes)
     outcome, records = train(settings, tmp_path / "whole")
     train_until(settings, tmp_path / "stopped", 2)
@@ -112,7 +117,9 @@ def test_a_run_stopped_in_every_epoch_ends_as_one_never_stopped(toys: Path, tmp_
     train(settings, tmp_path / "whole")
     for epoch in (1, 2, 3):
         train_until(settings, tmp_path / "stopped", epoch)
-        make_run(settings, tmp_path / "stopped").run(lambda _: True)  # and once more, now to the end of that epoch
+        make_run(settings, tmp_path / "stopped").run(
+            lambda _: True
+        )  # and once more, now to the end of that epoch
     assert_ends_alike(tmp_path / "stopped", tmp_path / "whole")
 
 
@@ -157,7 +164,9 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(toys: Path, tmp_path: 
     ],
     ids=["width", "backbone", "layers", "gate"],
 )
-def test_a_checkpoint_of_another_experiment_is_refused(changes: dict[str, Any], toys: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_experiment_is_refused(
+    changes: dict[str, Any], toys: Path, tmp_path: Path
+) -> None:
     train(experiment(toys, train__epochs=1), tmp_path)
     with pytest.raises(CheckpointError) as caught:
         make_run(experiment(toys, train__epochs=1, **changes), tmp_path)
@@ -171,18 +180,24 @@ def test_a_checkpoint_whose_record_has_other_fields_is_refused(toys: Path, tmp_p
     train(plain(toys, train__epochs=1), tmp_path)
     found = checkpoint.latest(tmp_path / "checkpoints")
     assert found is not None
-    checkpoint.save(tmp_path / "checkpoints", epoch=1, state=found.load(), record={"epoch": 1, "bleu": 0.3})
+    checkpoint.save(
+        tmp_path / "checkpoints", epoch=1, state=found.load(), record={"epoch": 1, "bleu": 0.3}
+    )
     with pytest.raises(CheckpointError, match="is of another network, method or version"):
         make_run(plain(toys, train__epochs=1), tmp_path)
 
 
 def train_and_die_at(step: int, settings: ExperimentSettings, directory: Path) -> None:
-    """Train, and be killed the moment before the `step`-th time that the run's directory is touched."""
+    """Train, and be killed the moment before the `step`-th time that the run's directory is
+    touched."""
     touched = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal touched
-        if any(isinstance(argument, str | os.PathLike) and str(directory) in str(argument) for argument in arguments):
+        if any(
+            isinstance(argument, str | os.PathLike) and str(directory) in str(argument)
+            for argument in arguments
+        ):
             touched += 1
             if touched == step:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -192,11 +207,14 @@ def train_and_die_at(step: int, settings: ExperimentSettings, directory: Path) -
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_every_touch_of_the_disk_ends_as_one_never_killed(toys: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_every_touch_of_the_disk_ends_as_one_never_killed(
+    toys: Path, tmp_path: Path
+) -> None:
     settings = plain(toys, train__steps_per_epoch=1, data__val_limit=1)
     train(settings, tmp_path / "whole")
     deaths = 0
-    # each attempt lives one step longer than the one before, so that no step of an epoch is left out
+    # each attempt lives one step longer than the one before, so that no step of an epoch is left
+    # out
     for step in range(1, 100):
         process = start(train_and_die_at, step, settings, tmp_path / "killed")
         process.join(PATIENCE_S)
@@ -204,7 +222,9 @@ def test_a_run_killed_at_every_touch_of_the_disk_ends_as_one_never_killed(toys: 
             break
         assert process.exitcode == -signal.SIGKILL
         deaths += 1
-    assert deaths > 10  # best weights, state, manifest, renaming, and the deletion of the checkpoint before
+    assert (
+        deaths > 10
+    )  # best weights, state, manifest, renaming, and the deletion of the checkpoint before
     assert_ends_alike(tmp_path / "killed", tmp_path / "whole")
 
 
@@ -213,7 +233,9 @@ def train_quietly(settings: ExperimentSettings, directory: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_as_one_never_killed(toys: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_as_one_never_killed(
+    toys: Path, tmp_path: Path
+) -> None:
     settings = experiment(toys, train__epochs=6)
     started = time.perf_counter()
     train(settings, tmp_path / "whole")
@@ -228,7 +250,9 @@ def test_a_run_killed_at_random_moments_ends_as_one_never_killed(toys: Path, tmp
     assert_ends_alike(tmp_path / "killed", tmp_path / "whole")
 
 
-def train_on_a_worker(settings: ExperimentSettings, directory: Path, stop_after: int) -> list[dict[str, Any]]:
+def train_on_a_worker(
+    settings: ExperimentSettings, directory: Path, stop_after: int
+) -> list[dict[str, Any]]:
     records: list[EpochRecord] = []
 
     def report(record: EpochRecord) -> bool:
@@ -242,10 +266,16 @@ def train_on_a_worker(settings: ExperimentSettings, directory: Path, stop_after:
 @pytest.mark.slow
 def test_a_run_on_several_workers_goes_on_as_if_never_stopped(toys: Path, tmp_path: Path) -> None:
     workers = 3  # sums of two are the same in any order
-    settings = experiment(toys, train__batch_size=6, train__steps_per_epoch=2, scaling__workers=workers)
+    settings = experiment(
+        toys, train__batch_size=6, train__steps_per_epoch=2, scaling__workers=workers
+    )
     whole = on_workers(workers, tmp_path / "a", train_on_a_worker, settings, tmp_path / "whole", 2)
-    first = on_workers(workers, tmp_path / "b", train_on_a_worker, settings, tmp_path / "stopped", 1)
-    second = on_workers(workers, tmp_path / "c", train_on_a_worker, settings, tmp_path / "stopped", 2)
+    first = on_workers(
+        workers, tmp_path / "b", train_on_a_worker, settings, tmp_path / "stopped", 1
+    )
+    second = on_workers(
+        workers, tmp_path / "c", train_on_a_worker, settings, tmp_path / "stopped", 2
+    )
     assert all(records == whole[0] for records in whole)  # all workers say the same
     assert [one + two for one, two in zip(first, second, strict=True)] == whole
     assert_ends_alike(tmp_path / "stopped", tmp_path / "whole")

@@ -38,7 +38,9 @@ def finished(settings: ExperimentSettings, directory: Path) -> Outcome:
     return make_run(settings, directory, test_set=test_set).run(Callback())
 
 
-def test_the_weights_of_the_best_epoch_are_scored_on_all_of_it(settings: ExperimentSettings, tmp_path: Path) -> None:
+def test_the_weights_of_the_best_epoch_are_scored_on_all_of_it(
+    settings: ExperimentSettings, tmp_path: Path
+) -> None:
     outcome = finished(settings, tmp_path / "run")
     network = build_model(settings.student, num_classes=12)
     load_weights(network, outcome.best_weights, num_classes=12)
@@ -65,7 +67,9 @@ def test_it_is_scored_once_and_moves_nothing(settings: ExperimentSettings, tmp_p
         run.run(Callback())
     assert spy.call_count == 1
     weights = run.student.state_dict()
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in without.student.state_dict().items())
+    assert all(
+        torch.equal(tensor, weights[name]) for name, tensor in without.student.state_dict().items()
+    )
 
 
 def test_a_run_that_is_stopped_never_sees_it(settings: ExperimentSettings, tmp_path: Path) -> None:
@@ -73,8 +77,14 @@ def test_a_run_that_is_stopped_never_sees_it(settings: ExperimentSettings, tmp_p
     assert run.run(lambda record: True).test is None
 
 
-def test_one_whose_labels_are_withheld_has_no_score(settings: ExperimentSettings, tmp_path: Path) -> None:
-    ids = (Path(settings.data.root) / "VOCdevkit/VOC2012/ImageSets/Segmentation/test.txt").read_text().split()
+def test_one_whose_labels_are_withheld_has_no_score(
+    settings: ExperimentSettings, tmp_path: Path
+) -> None:
+    ids = (
+        (Path(settings.data.root) / "VOCdevkit/VOC2012/ImageSets/Segmentation/test.txt")
+        .read_text()
+        .split()
+    )
     for name in ids:
         mask = Path(settings.data.root) / f"VOCdevkit/VOC2012/SegmentationClass/{name}.png"
         with Image.open(mask) as image:
@@ -95,7 +105,9 @@ def test_two_workers_score_it_as_one_does(settings: ExperimentSettings, tmp_path
     _, test_set = datasets(data_of(settings))
     batches = val_batches(test_set, data, readers=ReaderPool([test_set]))
     scored = evaluate(alone, batches, num_classes=12, device=CPU, data=data, train=settings.train)
-    assert outcomes[0].test.miou == pytest.approx(scored.miou, abs=1e-3)  # a pixel or two where layouts round apart
+    assert outcomes[0].test.miou == pytest.approx(
+        scored.miou, abs=1e-3
+    )  # a pixel or two where layouts round apart
 
 
 def data_of(settings: ExperimentSettings) -> ExperimentSettings:

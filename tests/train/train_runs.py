@@ -41,7 +41,8 @@ def write_toys(root: Path) -> Path:
 
 
 def experiment(root: Path, **changes: Any) -> ExperimentSettings:
-    """Return AttnFD at width 1/8: two epochs of two steps of four images; `changes` are dotted, with __ for a dot."""
+    """Return AttnFD at width 1/8: two epochs of two steps of four images; `changes` are dotted,
+    with __ for a dot."""
     tree: dict[str, Any] = {
         "experiment": "toy",
         "data": {"name": "toyscenes", "root": str(root), "crop": [SIZE, SIZE]},
@@ -76,9 +77,17 @@ def make_run(settings: ExperimentSettings, directory: Path, **others: Any) -> Tr
     train_set, val_set = datasets(settings)
     if method_class(settings).needs_teacher:
         others.setdefault("teacher", make_teacher(train_set.num_classes))
-    readers = ReaderPool([train_set, val_set, *filter(None, [others.get("test_set")])], settings.data.loader_workers)
+    readers = ReaderPool(
+        [train_set, val_set, *filter(None, [others.get("test_set")])], settings.data.loader_workers
+    )
     return Trainer(
-        settings, directory=directory, train_set=train_set, val_set=val_set, readers=readers, device=CPU, **others
+        settings,
+        directory=directory,
+        train_set=train_set,
+        val_set=val_set,
+        readers=readers,
+        device=CPU,
+        **others,
     )
 
 
@@ -91,7 +100,8 @@ class Callback(list[EpochRecord]):
 
 
 def train(settings: ExperimentSettings, directory: Path) -> tuple[Outcome, list[EpochRecord]]:
-    """Run from wherever `directory` is to the end; return the outcome and the records of this attempt."""
+    """Run from wherever `directory` is to the end; return the outcome and the records of this
+    attempt."""
     records = Callback()
     return make_run(settings, directory).run(records), records
 
@@ -99,27 +109,43 @@ def train(settings: ExperimentSettings, directory: Path) -> tuple[Outcome, list[
 def uneven_batch() -> Batch:
     """Return four images, of which the first has hardly a labelled pixel and the second none."""
     rng = torch.Generator().manual_seed(0)
-    images, labels = torch.randn((4, 3, 33, 33), generator=rng), torch.randint(12, (4, 33, 33), generator=rng)
+    images, labels = (
+        torch.randn((4, 3, 33, 33), generator=rng),
+        torch.randint(12, (4, 33, 33), generator=rng),
+    )
     labels[0, 1:], labels[1] = 255, 255
     return images, labels
 
 
 def run_in_double(run: Trainer, batch: Batch) -> dict[str, float]:
-    """Take one optimiser step of a run in double precision; return its loss terms over all workers."""
+    """Take one optimiser step of a run in double precision; return its loss terms over all
+    workers."""
     run.task.double()
     if run.teacher is not None:
         run.teacher.double()
-    stepper = StepRunner(run.task, run.teacher, run.optimizer, run.scaler, run.settings, device=CPU, total=1)
+    stepper = StepRunner(
+        run.task, run.teacher, run.optimizer, run.scaler, run.settings, device=CPU, total=1
+    )
     terms, _ = stepper.epoch([(batch[0].double(), batch[1])], first_step=0)
     return terms
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, Any]:
     """Return path -> value of everything in nested dicts and lists."""
-    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else None
+    children = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list | tuple)
+        else None
+    )
     if children is None:
         return {path: tree}
-    return {key: value for name, child in children for key, value in leaves(child, f"{path}/{name}").items()}
+    return {
+        key: value
+        for name, child in children
+        for key, value in leaves(child, f"{path}/{name}").items()
+    }
 
 
 def unlike(first: Any, second: Any) -> list[str]:
@@ -148,13 +174,23 @@ def final_state(directory: Path) -> dict[str, Any]:
 
 def scores_of(record: EpochRecord) -> dict[str, Any]:
     """Return what a record says, the times aside."""
-    return {name: value for name, value in vars(record).items() if name not in ("wall_s", "images_per_s")}
+    return {
+        name: value
+        for name, value in vars(record).items()
+        if name not in ("wall_s", "images_per_s")
+    }
 
 
-# Other processes. They fork from a server that has torch and us loaded already, and has never computed anything.
+# Other processes. They fork from a server that has torch and us loaded already, and has never
+# computed anything.
 
 Work = Callable[..., Any]
-SLOW_TO_IMPORT = ["attnfd_ray.train.trainer", "attnfd_ray.data.datasets.voc", "attnfd_ray.models.deeplabv3plus", "torch._dynamo"]
+SLOW_TO_IMPORT = [
+    "attnfd_ray.train.trainer",
+    "attnfd_ray.data.datasets.voc",
+    "attnfd_ray.models.deeplabv3plus",
+    "torch._dynamo",
+]
 
 
 def start(work: Work, *arguments: Any) -> Any:
@@ -167,9 +203,13 @@ def start(work: Work, *arguments: Any) -> Any:
 
 
 def on_workers(num_workers: int, directory: Path, work: Work, *arguments: Any) -> list[Any]:
-    """Call `work(*arguments)` in processes that are one gloo group; return what each returned, rank 0 first."""
+    """Call `work(*arguments)` in processes that are one gloo group; return what each returned, rank
+    0 first."""
     directory.mkdir(parents=True)
-    processes = [start(_as_worker, rank, num_workers, directory, work, *arguments) for rank in range(num_workers)]
+    processes = [
+        start(_as_worker, rank, num_workers, directory, work, *arguments)
+        for rank in range(num_workers)
+    ]
     for process in processes:
         process.join(PATIENCE_S)
     stuck = [process for process in processes if process.is_alive()]
@@ -179,7 +219,9 @@ def on_workers(num_workers: int, directory: Path, work: Work, *arguments: Any) -
     errors = [path.read_text() for path in sorted(directory.glob("*.error"))]
     assert not errors, "\n".join(errors)
     assert not stuck, f"no answer after {PATIENCE_S} s"
-    return [torch.load(directory / f"{rank}.answer", weights_only=False) for rank in range(num_workers)]
+    return [
+        torch.load(directory / f"{rank}.answer", weights_only=False) for rank in range(num_workers)
+    ]
 
 
 def _alone(work: Work, *arguments: Any) -> None:
@@ -191,7 +233,11 @@ def _as_worker(rank: int, num_workers: int, directory: Path, work: Work, *argume
     patience = timedelta(seconds=PATIENCE_S / 2)
     try:
         dist.init_process_group(
-            "gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=num_workers, timeout=patience
+            "gloo",
+            init_method=f"file://{directory}/rendezvous",
+            rank=rank,
+            world_size=num_workers,
+            timeout=patience,
         )
         torch.save(work(*arguments), directory / f"{rank}.answer")
         dist.barrier()  # who leaves early cuts off those who are still arriving

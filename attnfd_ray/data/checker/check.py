@@ -1,4 +1,5 @@
-"""Looks at a dataset before anything expensive starts: a few files of it, or all; tells all that is wrong at once."""
+"""Looks at a dataset before anything expensive starts: a few files of it, or all; tells all that is
+wrong at once."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ _EXAMPLES_EACH = 2
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What a run works on: images of each split, the classes, and a hash of both splits' ids and file sizes."""
+    """What a run works on: images of each split, the classes, and a hash of both splits' ids and
+    file sizes."""
 
     num_train: int
     num_val: int
@@ -41,7 +43,8 @@ class DataSummary:
 
 
 def quick_check(data: DataSettings) -> DataSummary:
-    """Open the splits and read a few images of each; DataError for whatever would stop a run later."""
+    """Open the splits and read a few images of each; DataError for whatever would stop a run
+    later."""
     checked_limit_bytes(data)
     report = check_data(data)
     if report.errors:
@@ -51,12 +54,14 @@ def quick_check(data: DataSettings) -> DataSummary:
     return DataSummary(train.num_images, val.num_images, report.class_names, report.data_hash)
 
 
-def check_data(data: DataSettings, *, full: bool = False, on_read: OnRead = lambda done, total: None) -> DataReport:
-    """Return what train, val and test split hold and all that is wrong, as told by a few files of each or by every one.
+def check_data(
+    data: DataSettings, *, full: bool = False, on_read: OnRead = lambda done, total: None
+) -> DataReport:
+    """Return what train, val and test split hold and all that is wrong, as told by a few files of
+    each or by every one.
 
-    A `full` check also compares the images with each other. ConfigError if there is no such dataset; RunFailed where
-    a reading process dies.
-    """
+    A `full` check also compares the images with each other. ConfigError if there is no such
+    dataset; RunFailed where a reading process dies."""
     return look_at(data, full=full, on_read=on_read)[0]
 
 
@@ -65,14 +70,21 @@ def look_at(data: DataSettings, *, full: bool, on_read: OnRead) -> tuple[DataRep
     splits, errors = _opened(data)
     errors += chain.from_iterable(split.dataset.problems() for split in splits)
     hashed = None if errors else _data_hash(splits)
-    errors += [*chain.from_iterable(_in_both(*pair) for pair in combinations(splits, 2)), *_bad_padding(data, splits)]
+    errors += [
+        *chain.from_iterable(_in_both(*pair) for pair in combinations(splits, 2)),
+        *_bad_padding(data, splits),
+    ]
     splits, unreadable = _read(splits, full=full, on_read=on_read)
     errors += unreadable
     notes = [line for split in splits for line in findings.unlike_published(split)]
     warnings = [line for split in splits for line in split.dataset.warnings()]
     if full:
         for split in splits:
-            warnings += [*findings.absent_classes(split), *findings.copies_inside(split)] if len(split.facts) else []
+            warnings += (
+                [*findings.absent_classes(split), *findings.copies_inside(split)]
+                if len(split.facts)
+                else []
+            )
     for pair in combinations(splits, 2):
         notes += findings.shared_recordings(*pair)
         if full:
@@ -94,11 +106,16 @@ def look_at(data: DataSettings, *, full: bool, on_read: OnRead) -> tuple[DataRep
 
 
 def _opened(data: DataSettings) -> tuple[list[Split], list[str]]:
-    """Return the splits that can be opened, train first and test last, and why the others cannot."""
+    """Return the splits that can be opened, train first and test last, and why the others
+    cannot."""
     splits, errors = [], []
     make = registry.load("dataset", data.name)
     refresh(data)
-    for role, name in (("train", data.train_split), ("val", data.val_split), ("test", data.test_split)):
+    for role, name in (
+        ("train", data.train_split),
+        ("val", data.val_split),
+        ("test", data.test_split),
+    ):
         try:
             opened = [make(data.root, name)] if name else []
         except DataError as error:
@@ -109,14 +126,17 @@ def _opened(data: DataSettings) -> tuple[list[Split], list[str]]:
 
 
 def _read(splits: Sequence[Split], *, full: bool, on_read: OnRead) -> tuple[list[Split], list[str]]:
-    """Return the splits with the facts of the samples read, and what is wrong with those that cannot be."""
+    """Return the splits with the facts of the samples read, and what is wrong with those that
+    cannot be."""
     samples = []
     for number, split in enumerate(splits):
         present = split.dataset.present()
         chosen = present if full or not present else [present[i] for i in _spread(len(present))]
         samples += [SampleAt(number, index) for index in chosen]
     facts, problems = inspect([split.dataset for split in splits], samples, on_read)
-    return [replace(split, facts=found) for split, found in zip(splits, facts, strict=True)], problems
+    return [
+        replace(split, facts=found) for split, found in zip(splits, facts, strict=True)
+    ], problems
 
 
 def _spread(count: int) -> list[int]:
@@ -133,8 +153,10 @@ def _in_both(known: Split, scored: Split) -> list[str]:
     learned = {sample.image for sample in known.dataset.samples}
     both = sorted(sample.id for sample in scored.dataset.samples if sample.image in learned)
     line = (
-        f"{scored.dataset.root}: {len(both)} images of {scored} are also in {known} ({few(both)}); a score "
-        f"needs images not learned from: set data.{known.role}_split or data.{scored.role}_split to another list"
+        f"{scored.dataset.root}: {len(both)} images of {scored} are also in {known} "
+        f"({few(both)}); a score "
+        f"needs images not learned from: set data.{known.role}_split or data.{scored.role}_split "
+        "to another list"
     )
     return [line] if both else []
 
@@ -142,7 +164,8 @@ def _in_both(known: Split, scored: Split) -> list[str]:
 def _bad_padding(data: DataSettings, splits: Sequence[Split]) -> list[str]:
     num_classes = splits[0].dataset.num_classes if splits else IGNORED
     line = (
-        f"data.pad_label {data.pad_label}: {data.name} has no such class; needed is 0..{num_classes - 1}, or "
+        f"data.pad_label {data.pad_label}: {data.name} has no such class; needed is "
+        f"0..{num_classes - 1}, or "
         f"{IGNORED} for pixels that do not count"
     )
     return [] if data.pad_label < num_classes or data.pad_label == IGNORED else [line]
@@ -155,9 +178,15 @@ def _report(split: Split) -> SplitReport:
     total = max(1, int(pixels_NC.sum()) + num_ignored)
     classes = []
     for name, pixels_N in zip(names, pixels_NC.T.astype(np.int64), strict=True):
-        most = [int(row) for row in np.argsort(-pixels_N, kind="stable")[:_EXAMPLES_EACH] if pixels_N[row]]
+        most = [
+            int(row)
+            for row in np.argsort(-pixels_N, kind="stable")[:_EXAMPLES_EACH]
+            if pixels_N[row]
+        ]
         examples = tuple(map(split.id_of, most))
-        classes.append(ClassShare(name, float(pixels_N.sum() / total), int((pixels_N > 0).sum()), examples))
+        classes.append(
+            ClassShare(name, float(pixels_N.sum() / total), int((pixels_N > 0).sum()), examples)
+        )
     return SplitReport(
         role=split.role,
         split=split.dataset.split,

@@ -1,4 +1,5 @@
-"""Images, their labels and what networks predict, side by side, as a picture for people to look at. No torch."""
+"""Images, their labels and what networks predict, side by side, as a picture for people to look at.
+No torch."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ _LONGEST_NAME = 40
 
 
 class ComparisonRow(NamedTuple):
-    """An RGB image_HWC, and a label_HW for every further column: class ids, 255 where a pixel does not count."""
+    """An RGB image_HWC, and a label_HW for every further column: class ids, 255 where a pixel does
+    not count."""
 
     image: Bytes
     labels: Sequence[Bytes]
@@ -32,16 +34,19 @@ def side_by_side(
     *,
     note: str,
 ) -> Image.Image:
-    """Return one picture: a row for each image, a column for each of `titles`, a legend of the classes and a note.
+    """Return one picture: a row for each image, a column for each of `titles`, a legend of the
+    classes and a note.
 
-    A title is one or more lines; the first column is the image itself. Labels are drawn in the image's size, each
-    pixel the colour of its class. Text that is too long for its column is cut.
+    A title is one or more lines; the first column is the image itself. Labels are drawn in the
+    image's size, each pixel the colour of its class. Text that is too long for its column is cut.
     """
     tiles = [_tiles(row, palette) for row in rows]
     wide = _MARGIN + max(row[0].width for row in tiles)
     head = _MARGIN + _LINE_PIXELS * max(map(len, titles))
     tops = np.cumsum([head, *(row[0].height + _MARGIN for row in tiles)]).tolist()
-    key = legend([one_line(name)[:_LONGEST_NAME] for name in names], palette, _MARGIN + len(titles) * wide)
+    key = legend(
+        [one_line(name)[:_LONGEST_NAME] for name in names], palette, _MARGIN + len(titles) * wide
+    )
     sheet = Image.new("RGB", (key.width, tops[-1] + key.height + _LINE_PIXELS + _MARGIN), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PIXELS)
 
@@ -62,9 +67,8 @@ def side_by_side(
 def most_classes(labels: Iterable[Bytes], count: int) -> list[int]:
     """Return which `count` of the labels_HW, in their order, show as many classes as can be.
 
-    One after another the one with most classes that are not shown yet is taken, the first of equals; once all are
-    shown, the count starts anew. Nothing but the labels decides.
-    """
+    One after another the one with most classes that are not shown yet is taken, the first of
+    equals; once all are shown, the count starts anew. Nothing but the labels decides."""
     classes = [set(np.unique(label_HW).tolist()) - {255} for label_HW in labels]
     left, chosen, unseen = list(range(len(classes))), list[int](), set[int]()
     while left and len(chosen) < count:
@@ -88,6 +92,8 @@ def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: i
     if font.getlength(text) <= width:
         return text
     kept = next(
-        length for length in range(len(text), -1, -1) if font.getlength(f"{text[:length]}...") <= width or not length
+        length
+        for length in range(len(text), -1, -1)
+        if font.getlength(f"{text[:length]}...") <= width or not length
     )
     return f"{text[:kept]}..."

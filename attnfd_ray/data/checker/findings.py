@@ -1,4 +1,5 @@
-"""What the samples of splits say together: copies, images almost alike, films in both, classes without pixels."""
+"""What the samples of splits say together: copies, images almost alike, films in both, classes
+without pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ _ALIKE_BITS = 4
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A split that could be opened, what it is for (train, val or test), and the facts of the samples read."""
+    """A split that could be opened, what it is for (train, val or test), and the facts of the
+    samples read."""
 
     role: str
     dataset: SegmentationDataset
@@ -46,7 +48,9 @@ def unlike_published(split: Split) -> Iterator[str]:
 def absent_classes(split: Split) -> Iterator[str]:
     """Yield a line if classes have no pixel in the samples that were read."""
     seen = split.facts["pixels"].sum(axis=0, dtype=np.int64).tolist()
-    absent = [name for name, count in zip(split.dataset.class_names, seen, strict=True) if not count]
+    absent = [
+        name for name, count in zip(split.dataset.class_names, seen, strict=True) if not count
+    ]
     if absent:
         yield f"{split} has no pixel of {len(absent)} of {len(seen)} classes: {few(absent, 40)}"
 
@@ -67,7 +71,8 @@ def copies_between(known: Split, scored: Split) -> Iterator[str]:
         twin = known_by_content.get(content)
         if twin is not None and scored.image_of(row) != known.image_of(twin):
             yield (
-                f"{scored.image_of(row)}: the same image as {known.image_of(twin)} of {known}; a score needs images "
+                f"{scored.image_of(row)}: the same image as {known.image_of(twin)} of {known}; a "
+                "score needs images "
                 "not learned from: take one off its list"
             )
 
@@ -79,7 +84,9 @@ def almost_alike(known: Split, scored: Split) -> Iterator[str]:
     looks_K = known.facts["looks"].copy()  # side by side in memory
     copies = set(known.facts["content"].tolist())
     pairs = []
-    for row, (content, looks) in enumerate(zip(scored.facts["content"].tolist(), scored.facts["looks"], strict=True)):
+    for row, (content, looks) in enumerate(
+        zip(scored.facts["content"].tolist(), scored.facts["looks"], strict=True)
+    ):
         if content in copies:
             continue
         differing_K = np.bitwise_count(looks_K ^ looks)
@@ -99,6 +106,7 @@ def shared_recordings(known: Split, scored: Split) -> Iterator[str]:
     if films:
         count = sum(film in films for film in shared)
         yield (
-            f"{count} of {len(shared)} images of {scored} are frames of films that {known} has frames of too "
+            f"{count} of {len(shared)} images of {scored} are frames of films that {known} has "
+            "frames of too "
             f"({few(films)}): neighbours in time, so a score on them flatters"
         )

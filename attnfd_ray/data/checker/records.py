@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ClassShare:
-    """A class in a split: its share of all pixels (0..1), the images it occurs in, and those with the most of it."""
+    """A class in a split: its share of all pixels (0..1), the images it occurs in, and those with
+    the most of it."""
 
     name: str
     pixel_share: float
@@ -17,10 +18,11 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """A split: its images, how many are published (None: not told), how many were read, and what is in those.
+    """A split: its images, how many are published (None: not told), how many were read, and what is
+    in those.
 
-    `role` is train, val or test, `split` the name of the list. Shares are fractions 0..1 of all pixels read.
-    """
+    `role` is train, val or test, `split` the name of the list. Shares are fractions 0..1 of all
+    pixels read."""
 
     role: str
     split: str
@@ -40,10 +42,9 @@ class SplitReport:
 class DataReport:
     """The splits as far as they can be opened, and what there is to say of them, a line each.
 
-    `errors` keep a run from starting or make its score worthless, `warnings` are likely mistakes, `notes` are good to
-    know. `data_hash` covers ids and file sizes of train and val; None while files are missing. `full`: every file was
-    read.
-    """
+    `errors` keep a run from starting or make its score worthless, `warnings` are likely mistakes,
+    `notes` are good to know. `data_hash` covers ids and file sizes of train and val; None while
+    files are missing. `full`: every file was read."""
 
     dataset: str
     root: str

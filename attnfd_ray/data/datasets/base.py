@@ -1,7 +1,7 @@
 """What a segmentation dataset is: a list of image and mask files, each read and checked on its own.
 
-A dataset is one class and one line in the registry; anyone's `module:Class` that takes (root, split) serves as well.
-"""
+A dataset is one class and one line in the registry; anyone's `module:Class` that takes (root,
+split) serves as well."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class _File(NamedTuple):
 class SegmentationDataset(ABC):
     """The images of one split, in the order of its list.
 
-    A subclass names its classes and colours and lists its files; everything is checked here: `problems` tells at once
-    what is wrong with the list and which files are missing, and whatever is inside a file is found when it is read.
-    """
+    A subclass names its classes and colours and lists its files; everything is checked here:
+    `problems` tells at once what is wrong with the list and which files are missing, and whatever
+    is inside a file is found when it is read."""
 
     class_names: tuple[str, ...]
     palette: tuple[Colour, ...]
@@ -70,22 +70,31 @@ class SegmentationDataset(ABC):
         self.root = local_root(root, unread=self.unread)
         self.split = split
         if _leaves_root(split):
-            raise DataError(f"{self.root}: split '{split}' is outside the dataset; needed is the name of a list in it")
+            raise DataError(
+                f"{self.root}: split '{split}' is outside the dataset; needed is the name of a "
+                "list in it"
+            )
         try:
             if not self.root.is_dir():
-                raise DataError(f"{self.root}: no such directory; set data.root to the directory of the dataset")
+                raise DataError(
+                    f"{self.root}: no such directory; set data.root to the directory of the dataset"
+                )
             self.samples = list(self.list_samples())
         except OSError as error:
             reason = error.strerror or error
-            raise DataError(f"{error.filename}: cannot be read ({reason}); check who may read data.root") from None
+            raise DataError(
+                f"{error.filename}: cannot be read ({reason}); check who may read data.root"
+            ) from None
         self._meanings = _table(self.label_map, self.num_classes)
 
     @abstractmethod
     def list_samples(self) -> Sequence[Sample]:
-        """Return the samples of `self.split` under `self.root`; DataError where the split's list is missing."""
+        """Return the samples of `self.split` under `self.root`; DataError where the split's list is
+        missing."""
 
     def read_values(self, sample: Sample) -> Bytes:
-        """Return values_HW of a sample's mask as its file has them; DataError if there is no such mask in it."""
+        """Return values_HW of a sample's mask as its file has them; DataError if there is no such
+        mask in it."""
         return read_mask(self.root / sample.label)
 
     @property
@@ -107,11 +116,13 @@ class SegmentationDataset(ABC):
         return self.root / sample.image, self.root / sample.label
 
     def warnings(self) -> list[str]:
-        """Return what is most likely a mistake though a run can do with it, a line each; nothing inside a file."""
+        """Return what is most likely a mistake though a run can do with it, a line each; nothing
+        inside a file."""
         return []
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return image_CHW (uint8, RGB) and label_HW (uint8, class ids or IGNORED); DataError names a broken file.
+        """Return image_CHW (uint8, RGB) and label_HW (uint8, class ids or IGNORED); DataError names
+        a broken file.
 
         An image's channels are last in memory: as files are decoded, and as resizing is fastest.
         """
@@ -129,15 +140,26 @@ class SegmentationDataset(ABC):
         if image_HWC.shape[:2] != label_HW.shape:
             (height, width), (rows, columns) = image_HWC.shape[:2], label_HW.shape
             raise DataError(
-                f"{label_path}: the mask is {columns}x{rows} and its image {width}x{height}; needed is "
+                f"{label_path}: the mask is {columns}x{rows} and its image {width}x{height}; "
+                "needed is "
                 "the same size: check that they belong together"
             )
         return torch.from_numpy(image_HWC).permute(2, 0, 1), torch.from_numpy(label_HW)
 
     def keep_decoded(self, data: DataSettings) -> None:
-        """Decode every image once for all that read the dataset on this machine, as `data.cache` says."""
-        files = ((sample.id, self._states[sample.image], self._states[sample.label]) for sample in self.samples)
-        facts = [str(type(self)), str(self.root.resolve()), self.split, self._meanings.tolist(), self.fingerprint()]
+        """Decode every image once for all that read the dataset on this machine, as `data.cache`
+        says."""
+        files = (
+            (sample.id, self._states[sample.image], self._states[sample.label])
+            for sample in self.samples
+        )
+        facts = [
+            str(type(self)),
+            str(self.root.resolve()),
+            self.split,
+            self._meanings.tolist(),
+            self.fingerprint(),
+        ]
         self._cache = open_cache(data, key=digest([*facts, _source(type(self)), *files]))
 
     def memory_left_bytes(self) -> int:
@@ -150,33 +172,48 @@ class SegmentationDataset(ABC):
             self._cache.close()
 
     def recording(self, index: int) -> str | None:
-        """Return the film that an image is a frame of, where the dataset tells: frames of one film are much alike."""
+        """Return the film that an image is a frame of, where the dataset tells: frames of one film
+        are much alike."""
         return None
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits that change with the ids or the size of any file, wherever the dataset lies."""
-        sizes = {name: found.num_bytes if isinstance(found, _File) else found for name, found in self._states.items()}
-        lines = (f"{sample.id}\t{sizes[sample.image]}\t{sizes[sample.label]}\n" for sample in self.samples)
+        """Return 16 hex digits that change with the ids or the size of any file, wherever the
+        dataset lies."""
+        sizes = {
+            name: found.num_bytes if isinstance(found, _File) else found
+            for name, found in self._states.items()
+        }
+        lines = (
+            f"{sample.id}\t{sizes[sample.image]}\t{sizes[sample.label]}\n"
+            for sample in self.samples
+        )
         return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the list and which files are missing, a line each; nothing inside a file."""
+        """Return what is wrong with the list and which files are missing, a line each; nothing
+        inside a file."""
         where = f"{self.root}: split '{self.split}'"
         if not self.samples:
             return [f"{where} lists no image; needed is at least one"]
         found = []
         outside = [sample.id for sample in self.samples if any(map(_leaves_root, sample))]
         if outside:
-            found.append(f"{where} lists files outside the dataset: {few(outside)}; needed are names inside data.root")
+            found.append(
+                f"{where} lists files outside the dataset: {few(outside)}; needed are names "
+                "inside data.root"
+            )
         doubles = [sample_id for sample_id, times in Counter(self.ids).items() if times > 1]
         if doubles:
-            found.append(f"{where} lists {len(doubles)} ids more than once: {few(doubles)}; needed is once")
+            found.append(
+                f"{where} lists {len(doubles)} ids more than once: {few(doubles)}; needed is once"
+            )
         lacking: dict[str, list[str]] = {}
         for name, found_there in self._states.items():
             if isinstance(found_there, str):
                 lacking.setdefault(found_there, []).append(name)
         found += [
-            f"{self.root}: {len(names)} of the {len(self._states)} files of split '{self.split}' {reason}: "
+            f"{self.root}: {len(names)} of the {len(self._states)} files of split '{self.split}' "
+            f"{reason}: "
             f"{few(names)}; {_REMEDY.get(reason, 'check who may read them and where links lead')}"
             for reason, names in lacking.items()
         ]
@@ -187,7 +224,9 @@ class SegmentationDataset(ABC):
         return [
             index
             for index, sample in enumerate(self.samples)
-            if all(isinstance(self._states.get(name), _File) for name in (sample.image, sample.label))
+            if all(
+                isinstance(self._states.get(name), _File) for name in (sample.image, sample.label)
+            )
         ]
 
     def checked(self) -> Self:
@@ -200,7 +239,11 @@ class SegmentationDataset(ABC):
     def _states(self) -> dict[str, _File | str]:
         """The state of every image and mask in the root by name, or why it cannot be read."""
         inside = (sample for sample in self.samples if not any(map(_leaves_root, sample)))
-        return {name: _state_of(self.root / name) for sample in inside for name in (sample.image, sample.label)}
+        return {
+            name: _state_of(self.root / name)
+            for sample in inside
+            for name in (sample.image, sample.label)
+        }
 
     def _read_label(self, sample: Sample) -> Bytes:
         values_HW = self.read_values(sample)
@@ -208,7 +251,8 @@ class SegmentationDataset(ABC):
         if (label_HW == _MEANINGLESS).any():
             wrong = np.unique(values_HW[label_HW == _MEANINGLESS]).tolist()
             raise DataError(
-                f"{self.root / sample.label}: mask values {few(wrong)} are no class; needed are {self._known()}: "
+                f"{self.root / sample.label}: mask values {few(wrong)} are no class; needed are "
+                f"{self._known()}: "
                 f"{self.remedy}"
             )
         return label_HW
@@ -225,16 +269,24 @@ class SegmentationDataset(ABC):
         if self.label_map is None:
             return f"0..{self.num_classes - 1} or {IGNORED}"
         values = sorted(self.label_map)
-        return f"{values[0]}..{values[-1]}" if len(values) == values[-1] - values[0] + 1 else few(values, 40)
+        return (
+            f"{values[0]}..{values[-1]}"
+            if len(values) == values[-1] - values[0] + 1
+            else few(values, 40)
+        )
 
 
 def data_hash(splits: Sequence[SegmentationDataset]) -> str:
-    """Return 16 hex digits that change with any file's id or size, of the splits a run learns and chooses by."""
-    return hashlib.sha256(" ".join(split.fingerprint() for split in splits).encode()).hexdigest()[:16]
+    """Return 16 hex digits that change with any file's id or size, of the splits a run learns and
+    chooses by."""
+    return hashlib.sha256(" ".join(split.fingerprint() for split in splits).encode()).hexdigest()[
+        :16
+    ]
 
 
 def open_dataset(data: DataSettings, *, split: str) -> SegmentationDataset:
-    """Return the split of the dataset that the settings name; DataError if its list or files are not all right."""
+    """Return the split of the dataset that the settings name; DataError if its list or files are
+    not all right."""
     dataset: SegmentationDataset = registry.load("dataset", data.name)(data.root, split)
     dataset.checked().keep_decoded(data)
     return dataset
@@ -242,7 +294,9 @@ def open_dataset(data: DataSettings, *, split: str) -> SegmentationDataset:
 
 def refresh(data: DataSettings) -> None:
     """Make this machine's copy of a root that is a URI what the URI is now."""
-    local_root(data.root, unread=getattr(registry.load("dataset", data.name), "unread", ()), relist=True)
+    local_root(
+        data.root, unread=getattr(registry.load("dataset", data.name), "unread", ()), relist=True
+    )
 
 
 _MISSING = "are missing"
@@ -273,7 +327,11 @@ def _leaves_root(name: str) -> bool:
 
 def _source(kind: type) -> list[str]:
     """Return the hashes of the modules that say how a kind of dataset reads its files."""
-    modules = [sys.modules[base.__module__] for base in kind.__mro__ if issubclass(base, SegmentationDataset)]
+    modules = [
+        sys.modules[base.__module__]
+        for base in kind.__mro__
+        if issubclass(base, SegmentationDataset)
+    ]
     files = [Path(file) for module in modules if (file := getattr(module, "__file__", None))]
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
 

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from attnfd_ray import registry
 from attnfd_ray.config import yaml_source as source
-from attnfd_ray.config.base import StrictModel, refused, shown
+from attnfd_ray.config.base import StrictModel, as_yaml, value_error
 from attnfd_ray.config.messages import dotted, message
 from attnfd_ray.config.types import IGNORED
 from attnfd_ray.config.yaml_nodes import Key
@@ -25,13 +25,13 @@ _EXAMPLE = "classes: [{name: road, id: 0}, {name: car, id: 1}]"
 def _inside(text: str) -> str:
     path = PurePosixPath(text)
     if not text or path.is_absolute() or ".." in path.parts:
-        raise refused("needs a directory inside the dataset")
+        raise value_error("needs a directory inside the dataset")
     return text
 
 
 def _ending(text: str) -> str:
     if "/" in text:
-        raise refused("needs the end of a file's name, without its extension")
+        raise value_error("needs the end of a file's name, without its extension")
     return text
 
 
@@ -41,7 +41,7 @@ def _id_or_colour(value: Any) -> int | Colour:
     if isinstance(value, list) and len(value) == 3 and all(map(_is_byte, value)):
         red, green, blue = value
         return red, green, blue
-    raise refused("needs an id 0..255, or a color as in [0, 0, 142]")
+    raise value_error("needs an id 0..255, or a color as in [0, 0, 142]")
 
 
 def _is_byte(value: Any) -> bool:
@@ -72,30 +72,43 @@ class FolderLayout(StrictModel):
 
     @property
     def palette(self) -> tuple[Colour, ...]:
-        """The colours of the classes; those that say none get colours of Pascal VOC that no other has."""
+        """The colours of the classes; those that say none get colours of Pascal VOC that no other
+        has."""
         taken = {known.color for known in self.classes}
         free = (colour for colour in voc_colormap() if colour not in taken)
         return tuple(known.color or next(free) for known in self.classes)
 
     @property
     def label_of_id(self) -> Mapping[int, int]:
-        """What every value of a mask of ids means, a class or IGNORED; 255 is IGNORED if nothing else is said."""
-        labels = {known.id: label for label, known in enumerate(self.classes) if known.id is not None}
+        """What every value of a mask of ids means, a class or IGNORED; 255 is IGNORED if nothing
+        else is said."""
+        labels = {
+            known.id: label for label, known in enumerate(self.classes) if known.id is not None
+        }
         ignored = [IGNORED] if self.ignore is None else self.ignore
         return {value: IGNORED for value in ignored if isinstance(value, int)} | labels
 
     @property
     def label_of_colour(self) -> Mapping[Colour, int]:
         """What every colour of a mask of colours means, a class or IGNORED."""
-        labels = {known.color: label for label, known in enumerate(self.classes) if known.color is not None}
-        return {colour: IGNORED for colour in self.ignore or () if not isinstance(colour, int)} | labels
+        labels = {
+            known.color: label
+            for label, known in enumerate(self.classes)
+            if known.color is not None
+        }
+        return {
+            colour: IGNORED for colour in self.ignore or () if not isinstance(colour, int)
+        } | labels
 
 
 def read_layout(root: Path) -> FolderLayout:
     """Return what classes.yaml says. Raises DataError with every problem found, one line each."""
     path = root / FILE
     if not path.is_file():
-        raise DataError(f"{root}: there is no {FILE}; needed is one that says what masks hold, such as {_EXAMPLE}")
+        raise DataError(
+            f"{root}: there is no {FILE}; needed is one that says what masks hold, such as "
+            f"{_EXAMPLE}"
+        )
     try:
         # nothing of the environment gets into what someone else wrote
         read = source.read(path, environ={}, needs=f"the classes, such as {_EXAMPLE}")
@@ -111,8 +124,8 @@ def read_layout(root: Path) -> FolderLayout:
             if not any(details["loc"][: len(known)] == known for known in read.problems):
                 problems.setdefault(details["loc"], _complaint(details, read.tree))
     if problems:
-        keys = sorted(problems, key=read.place)
-        raise DataError([f"{read.place(key)}: {dotted(key)}: {problems[key]}" for key in keys])
+        keys = sorted(problems, key=read.location)
+        raise DataError([f"{read.location(key)}: {dotted(key)}: {problems[key]}" for key in keys])
     return layout
 
 
@@ -129,7 +142,10 @@ def _broken_rules(layout: FolderLayout) -> Iterator[tuple[Key, str]]:
     held, other = ("id", "color") if layout.masks_hold == "ids" else ("color", "id")
     for index, known in enumerate(layout.classes):
         if getattr(known, held) is None:
-            yield ("classes", index, held), f"is missing; needed where masks_hold is {layout.masks_hold}"
+            yield (
+                ("classes", index, held),
+                f"is missing; needed where masks_hold is {layout.masks_hold}",
+            )
         if other == "id" and known.id is not None:
             yield ("classes", index, "id"), "means nothing where masks_hold is colors; leave it out"
     for word in ("name", "id", "color"):
@@ -137,7 +153,10 @@ def _broken_rules(layout: FolderLayout) -> Iterator[tuple[Key, str]]:
         for index, value in enumerate(values):
             first = values.index(value)
             if value is not None and first < index:
-                yield ("classes", index, word), f"is that of classes[{first}] too, got {shown(value)}; needs another"
+                yield (
+                    ("classes", index, word),
+                    f"is that of classes[{first}] too, got {as_yaml(value)}; needs another",
+                )
     yield from _broken_ignore(layout, held)
 
 
@@ -146,6 +165,12 @@ def _broken_ignore(layout: FolderLayout, held: str) -> Iterator[tuple[Key, str]]
     for index, value in enumerate(layout.ignore or ()):
         if isinstance(value, int) != (held == "id"):
             needed = "an id" if held == "id" else "a color"
-            yield ("ignore", index), f"needs {needed} where masks_hold is {layout.masks_hold}, got {shown(value)}"
+            yield (
+                ("ignore", index),
+                f"needs {needed} where masks_hold is {layout.masks_hold}, got {as_yaml(value)}",
+            )
         elif value in names:
-            yield ("ignore", index), f"{shown(value)} is the {held} of class '{names[value]}'; take one of them out"
+            yield (
+                ("ignore", index),
+                f"{as_yaml(value)} is the {held} of class '{names[value]}'; take one of them out",
+            )

@@ -16,15 +16,38 @@ _AUGMENTED = ("trainaug", "train_aug", "aug")
 
 
 class VOC(SegmentationDataset):
-    """VOC 2012 as the official archive unpacks it; data.root may also be VOCdevkit or VOC2012 itself.
+    """VOC 2012 as the official archive unpacks it; data.root may also be VOCdevkit or VOC2012
+    itself.
 
-    The splits are the lists in ImageSets/Segmentation; those of the augmented set (trainaug, train_aug, aug) take
-    their masks from SegmentationClassAug.
-    """
+    The splits are the lists in ImageSets/Segmentation; those of the augmented set (trainaug,
+    train_aug, aug) take their masks from SegmentationClassAug."""
 
     class_names: tuple[str, ...] = (
-        *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-        *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+        *(
+            "background",
+            "aeroplane",
+            "bicycle",
+            "bird",
+            "boat",
+            "bottle",
+            "bus",
+            "car",
+            "cat",
+            "chair",
+            "cow",
+        ),
+        *(
+            "diningtable",
+            "dog",
+            "horse",
+            "motorbike",
+            "person",
+            "pottedplant",
+            "sheep",
+            "sofa",
+            "train",
+            "tvmonitor",
+        ),
     )
     palette: tuple[Colour, ...] = voc_colormap(21)
     published: Mapping[str, int] = {
@@ -38,7 +61,8 @@ class VOC(SegmentationDataset):
     unread: Sequence[str] = ("*Annotations/*", "*SegmentationObject/*")
 
     def list_samples(self) -> Sequence[Sample]:
-        """Return the samples of the split's list; DataError if there is no VOC 2012 or no such list."""
+        """Return the samples of the split's list; DataError if there is no VOC 2012 or no such
+        list."""
         home = self._home()
         masks = "SegmentationClassAug" if self.split in _AUGMENTED else "SegmentationClass"
         ids = read_list(self.root / home / _LISTS / f"{self._list_name(home)}.txt", root=self.root)
@@ -50,7 +74,8 @@ class VOC(SegmentationDataset):
             if (self.root / home / _LISTS).is_dir():
                 return home and f"{home}/"
         raise DataError(
-            f"{self.root}: no VOC 2012 here; needed is {_LISTS} in it or in {', '.join(_HOMES[1:])}: "
+            f"{self.root}: no VOC 2012 here; needed is {_LISTS} in it or in "
+            f"{', '.join(_HOMES[1:])}: "
             "set data.root to the directory that holds VOCdevkit"
         )
 

@@ -47,7 +47,9 @@ def _lattice(x: Grid, y: Grid, width: int) -> Mask:
 
 
 def _diamonds(x: Grid, y: Grid, width: int) -> Mask:
-    mask: Mask = (abs(x % (4 * width) - 2 * width) + abs(y % (4 * width) - 2 * width)) // width % 2 == 1
+    mask: Mask = (
+        abs(x % (4 * width) - 2 * width) + abs(y % (4 * width) - 2 * width)
+    ) // width % 2 == 1
     return mask
 
 

@@ -1,9 +1,9 @@
 """Draws one image of toyscenes with its mask. No torch.
 
-Every class asks for something else than a look at a few pixels: disc and ring for a wide view, triangle, square and
-hexagon for the whole outline, stripes and checker for the direction of a texture, boat and plane (one and the same
-ellipse, below or above the horizon) for the scene; cross and arch are rare.
-"""
+Every class asks for something else than a look at a few pixels: disc and ring for a wide view,
+triangle, square and hexagon for the whole outline, stripes and checker for the direction of a
+texture, boat and plane (one and the same ellipse, below or above the horizon) for the scene; cross
+and arch are rare."""
 
 from __future__ import annotations
 
@@ -55,9 +55,10 @@ _UPRIGHT = ("boat", "plane", "arch")
 
 @dataclass(frozen=True)
 class Scene:
-    """What the images of a split have in common: side in pixels, objects an image (least, most), their radius in
-    percent of the side (least, most), the chance that an object carries its confusable partner's label, and the chance
-    that it wears the pattern that is typical of its class."""
+    """What the images of a split have in common: side in pixels, objects an image (least, most),
+    their radius in percent of the side (least, most), the chance that an object carries its
+    confusable partner's label, and the chance that it wears the pattern that is typical of its
+    class."""
 
     size: int
     objects: tuple[int, int]
@@ -88,16 +89,23 @@ def draw_scene(rng: Generator, scene: Scene, photos: Sequence[Bytes]) -> tuple[B
 
 
 def _background(rng: Generator, size: int, horizon: int, photos: Sequence[Bytes]) -> Pixels:
-    """Return a part of a photo or soft noise, with weak waves below the horizon: the only trace of it."""
-    is_photo, which, side, left, top, cells = (int(rng.integers(n)) for n in (2, 256, 161, 256, 256, 6))
+    """Return a part of a photo or soft noise, with weak waves below the horizon: the only trace of
+    it."""
+    is_photo, which, side, left, top, cells = (
+        int(rng.integers(n)) for n in (2, 256, 161, 256, 256, 6)
+    )
     noise = rng.integers(20, 236, (cells + 2, cells + 2, 3), np.uint8)
     wave = tuple(int(n) for n in rng.integers((10, 4, 8, 0), (17, 7, 30, 360)))
     if is_photo and photos:
         photo = Image.fromarray(photos[which % len(photos)])
         side = 256 - side
         left, top = left % (257 - side), top % (257 - side)
-        field = photo.resize((size, size), Image.Resampling.BOX, (left, top, left + side, top + side))
-        field = field.point(lambda grey: (grey + 128) // 2)  # at full contrast gravel hides the waves
+        field = photo.resize(
+            (size, size), Image.Resampling.BOX, (left, top, left + side, top + side)
+        )
+        field = field.point(
+            lambda grey: (grey + 128) // 2
+        )  # at full contrast gravel hides the waves
     else:
         field = Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR)
     image = np.array(field.convert("RGB")).astype(np.int64)
@@ -106,7 +114,8 @@ def _background(rng: Generator, size: int, horizon: int, photos: Sequence[Bytes]
 
 
 def _waves(size: int, height: int, period: int, length: int, phase: int) -> Pixels:
-    """Return rows of crests `period` pixels apart that sway from side to side once in `length` pixels."""
+    """Return rows of crests `period` pixels apart that sway from side to side once in `length`
+    pixels."""
     y, x = np.mgrid[:size, :size]
     sway = 0.3 * np.sin(2 * np.pi * (x / length + phase / 360))
     crests: Pixels = np.rint(height * np.sin(2 * np.pi * (y / period + sway))).astype(np.int64)
@@ -125,7 +134,10 @@ def _place(rng: Generator, scene: Scene, name: str, horizon: int) -> shapes.Mask
     """Return the pixels of a new object of that class."""
     radius = _percent(rng, scene.radius, scene.size)
     x, y = _anywhere(rng, scene.size)
-    if name in ("boat", "plane"):  # clear of the horizon by half a radius, or nothing would tell which it is
+    if name in (
+        "boat",
+        "plane",
+    ):  # clear of the horizon by half a radius, or nothing would tell which it is
         margin = radius // 2 + 1
         span = (horizon + margin, scene.size) if name == "boat" else (0, horizon - margin)
         y = int(rng.integers(span[0], max(span[1], span[0] + 1)))
@@ -138,8 +150,8 @@ def _place(rng: Generator, scene: Scene, name: str, horizon: int) -> shapes.Mask
 def _fill(rng: Generator, name: str, size: int) -> shapes.Mask:
     """Return which pixels take an object's second colour.
 
-    Stripes and checks of their own classes run diagonally, so that mirroring an image changes no class; a third of
-    all other objects carry them upright, so that being patterned says nothing.
+    Stripes and checks of their own classes run diagonally, so that mirroring an image changes no
+    class; a third of all other objects carry them upright, so that being patterned says nothing.
     """
     y, x = np.mgrid[:size, :size]
     width = max(2, _percent(rng, (4, 6), size))
@@ -171,7 +183,10 @@ def _paint(rng: Generator, image: Pixels, mask: shapes.Mask, second: shapes.Mask
 
 def _noisy(rng: Generator, name: str, noise: float) -> str:
     """Return the class, or with chance `noise` one it is easily taken for."""
-    flip, which = int(rng.integers(10_000)), int(rng.integers(2))  # drawn in any case: noise changes labels only
+    flip, which = (
+        int(rng.integers(10_000)),
+        int(rng.integers(2)),
+    )  # drawn in any case: noise changes labels only
     partners = CONFUSABLE.get(name, ())
     return partners[which % len(partners)] if partners and flip < round(noise * 10_000) else name
 
@@ -185,7 +200,8 @@ def _contours(instances: Bytes) -> shapes.Mask:
 
 
 def _expose(rng: Generator, image: Pixels) -> Bytes:
-    """Return what the camera makes of it: more or less light, and noise of 14 grey levels either way."""
+    """Return what the camera makes of it: more or less light, and noise of 14 grey levels either
+    way."""
     light, offset = rng.integers(180, 301), rng.integers(-15, 16)
     noise = rng.integers(-14, 15, image.shape)
     exposed: Bytes = np.clip(image * light // 256 + offset + noise, 0, 255).astype(np.uint8)

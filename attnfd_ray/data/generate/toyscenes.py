@@ -1,8 +1,7 @@
 """Writes toyscenes: a small made-up dataset, laid out as Pascal VOC, for demos and tests. No torch.
 
-An image depends on (seed, split, its number) and the knobs, not on how many there are. Masks are the same on every
-machine; images too, up to the JPEG encoder.
-"""
+An image depends on (seed, split, its number) and the knobs, not on how many there are. Masks are
+the same on every machine; images too, up to the JPEG encoder."""
 
 from __future__ import annotations
 
@@ -39,13 +38,13 @@ def write_toyscenes(
     objects: tuple[int, int] = (3, 6),
     radius: tuple[int, int] = (10, 21),
 ) -> bool:
-    """Write the set to `root`, all of it or nothing; return False if this very set is there already.
+    """Write the set to `root`, all of it or nothing; return False if this very set is there
+    already.
 
-    `size` is the side in pixels, `train` and `val` are numbers of images, `objects` are the least and most an image,
-    `radius` theirs in percent of the side, and `noise` is the share of train objects that carry the label of the class
-    they are easily taken for (val labels are always right). DataError if `root` holds anything else, or for a knob
-    out of range.
-    """
+    `size` is the side in pixels, `train` and `val` are numbers of images, `objects` are the least
+    and most an image, `radius` theirs in percent of the side, and `noise` is the share of train
+    objects that carry the label of the class they are easily taken for (val labels are always
+    right). DataError if `root` holds anything else, or for a knob out of range."""
     knobs = {
         "generator": GENERATOR,
         "size": size,
@@ -78,7 +77,9 @@ def write_toyscenes(
 
 
 def _write_split(home: Path, split: str, count: int, scene: Scene, seed: list[int]) -> None:
-    images, masks, lists = (home / name for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
+    images, masks, lists = (
+        home / name for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
+    )
     for directory in (images, masks, lists):
         directory.mkdir(parents=True, exist_ok=True)
     photos = _photos()
@@ -97,7 +98,10 @@ def _write_split(home: Path, split: str, count: int, scene: Scene, seed: list[in
 def _photos() -> list[Bytes]:
     """Return the photos that come with the package, RGB, in the order of their names."""
     folder = resources.files("attnfd_ray.data.generate") / "photos"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".jpg")), key=lambda file: file.name)
+    files = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".jpg")),
+        key=lambda file: file.name,
+    )
     photos = []
     for file in files:
         with file.open("rb") as stream, Image.open(stream) as photo:
@@ -111,10 +115,16 @@ def _is_there(root: Path, knobs: dict[str, object]) -> bool:
         return False
     needed = "needed is a new or empty directory: remove this one or choose another"
     try:
-        found = {"patterns": 0.0} | dict(json.loads((root / MANIFEST).read_text(encoding="utf-8")))  # new since 1
+        found = {"patterns": 0.0} | dict(
+            json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        )  # new since 1
     except (OSError, ValueError, TypeError):
         raise DataError(f"{root}: is there and holds no toyscenes; {needed}") from None
-    differs = [f"{key} {found.get(key)}, not {value}" for key, value in knobs.items() if found.get(key) != value]
+    differs = [
+        f"{key} {found.get(key)}, not {value}"
+        for key, value in knobs.items()
+        if found.get(key) != value
+    ]
     if differs:
         raise DataError(f"{root}: holds other toyscenes ({'; '.join(differs)}); {needed}")
     return True
@@ -130,11 +140,19 @@ def _check(
 ) -> None:
     rules = {
         f"size {size} is not 32..1024 pixels": 32 <= size <= 1024,
-        f"train {counts[0]} and val {counts[1]} are not 1..99999 images": all(1 <= n <= 99_999 for n in counts),
+        f"train {counts[0]} and val {counts[1]} are not 1..99999 images": all(
+            1 <= n <= 99_999 for n in counts
+        ),
         f"seed {seed} is negative": seed >= 0,
         **{f"{name} {share} is not 0..1": 0 <= share <= 1 for name, share in shares.items()},
-        f"objects {objects} are not two rising numbers in 1..50": 1 <= objects[0] <= objects[1] <= 50,
-        f"radius {radius} is not two rising percentages in 5..40": 5 <= radius[0] <= radius[1] <= 40,
+        f"objects {objects} are not two rising numbers in 1..50": 1
+        <= objects[0]
+        <= objects[1]
+        <= 50,
+        f"radius {radius} is not two rising percentages in 5..40": 5
+        <= radius[0]
+        <= radius[1]
+        <= 40,
     }
     broken = [rule for rule, holds in rules.items() if not holds]
     if broken:

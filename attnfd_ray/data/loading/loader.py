@@ -1,8 +1,8 @@
 """Batches for one of the workers that train together; which ones, depends on seed and epoch alone.
 
-The global batch, its order and the random views in it are the same for any number of workers and loading processes,
-and for a run that was interrupted: a view's generator is seeded by (seed, epoch, place in the epoch).
-"""
+The global batch, its order and the random views in it are the same for any number of workers and
+loading processes, and for a run that was interrupted: a view's generator is seeded by (seed, epoch,
+place in the epoch)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from attnfd_ray.data.loading.transforms import eval_transform, normalised, train
 Batch = tuple[Tensor, Tensor]
 CPU = torch.device("cpu")
 
-# What a stream of random numbers is for. Comes first in its seed: NumPy takes [1, 2] and [1, 2, 0] for the same.
+# What a stream of random numbers is for. Comes first in its seed: NumPy takes [1, 2] and [1, 2, 0]
+# for the same.
 _ORDER, _VIEW = 1, 2
 
 
@@ -42,15 +43,23 @@ class TrainLoader:
         steps_per_epoch: int | None = None,
         device: torch.device = CPU,
     ) -> None:
-        assert global_batch_size % world_size == 0, "every worker takes an equal part of the global batch"
+        assert global_batch_size % world_size == 0, (
+            "every worker takes an equal part of the global batch"
+        )
         self.steps = steps_in_epoch(len(dataset), global_batch_size, steps_per_epoch)
         self._dataset, self._data, self._readers = dataset, data, readers
         self._seed, self._rank, self._device = seed, rank, device
-        self._global_batch_size, self._batch_size = global_batch_size, global_batch_size // world_size
-        readers.check_shared_memory(batch_bytes=self._batch_size * _CHANNELS * data.crop[0] * data.crop[1])
+        self._global_batch_size, self._batch_size = (
+            global_batch_size,
+            global_batch_size // world_size,
+        )
+        readers.check_shared_memory(
+            batch_bytes=self._batch_size * _CHANNELS * data.crop[0] * data.crop[1]
+        )
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield `steps` batches: images_N3HW (float32, normalised) and labels_NHW (int64), N this worker's part.
+        """Yield `steps` batches: images_N3HW (float32, normalised) and labels_NHW (int64), N this
+        worker's part.
 
         A split smaller than what is asked for starts over. DataError where a file cannot be read.
         """
@@ -59,10 +68,14 @@ class TrainLoader:
         places = np.arange(len(order)).reshape(self.steps, -1)
         mine = places[:, self._rank * self._batch_size :][:, : self._batch_size]
         batches = [
-            _TrainBatch(self._data, self._seed, tuple(_Place(epoch, int(at), int(order[at])) for at in step))
+            _TrainBatch(
+                self._data, self._seed, tuple(_Place(epoch, int(at), int(order[at])) for at in step)
+            )
             for step in mine
         ]
-        return (on_device(batch, self._device) for batch in self._readers.map(self._dataset, batches))
+        return (
+            on_device(batch, self._device) for batch in self._readers.map(self._dataset, batches)
+        )
 
 
 def val_batches(
@@ -74,24 +87,28 @@ def val_batches(
     world_size: int = 1,
     device: torch.device = CPU,
 ) -> Iterator[Batch]:
-    """Yield image_13hw (float32, normalised) and label_1HW (int64) of every world_size-th image of the split.
+    """Yield image_13hw (float32, normalised) and label_1HW (int64) of every world_size-th image of
+    the split.
 
-    `data.evaluation` says how large they are. Over all ranks each of the first `data.val_limit` images comes once.
-    DataError where a file cannot be read.
-    """
+    `data.evaluation` says how large they are. Over all ranks each of the first `data.val_limit`
+    images comes once. DataError where a file cannot be read."""
     limit = min(len(dataset), data.val_limit or len(dataset))
     images = [_ValImage(data, index) for index in range(rank, limit, world_size)]
     return (on_device(batch, device) for batch in readers.map(dataset, images))
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Return a batch of bytes as networks and losses take it; a quarter of the floats travels to the device."""
+    """Return a batch of bytes as networks and losses take it; a quarter of the floats travels to
+    the device."""
     images_N3HW, labels_NHW = (field.to(device, non_blocking=True) for field in batch)
     return normalised(images_N3HW), labels_NHW.long()
 
 
-def steps_in_epoch(num_images: int, global_batch_size: int, steps_per_epoch: int | None = None) -> int:
-    """Return the optimiser steps of an epoch: as set, else the whole global batches in the split, at least one."""
+def steps_in_epoch(
+    num_images: int, global_batch_size: int, steps_per_epoch: int | None = None
+) -> int:
+    """Return the optimiser steps of an epoch: as set, else the whole global batches in the split,
+    at least one."""
     return steps_per_epoch or max(1, num_images // global_batch_size)
 
 
@@ -121,7 +138,9 @@ class _TrainBatch:
 
     def _view(self, dataset: SegmentationDataset, at: _Place) -> tuple[Tensor, Tensor]:
         image_CHW, label_HW = dataset.read(at.image)
-        return train_transform(image_CHW, label_HW, self.data, _generator(_VIEW, self.seed, at.epoch, at.place))
+        return train_transform(
+            image_CHW, label_HW, self.data, _generator(_VIEW, self.seed, at.epoch, at.place)
+        )
 
 
 @dataclass(frozen=True)

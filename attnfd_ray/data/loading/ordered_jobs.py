@@ -28,12 +28,15 @@ BATCHES_AHEAD = 2
 
 
 class LoadingProcesses(Generic[Request, Item]):
-    """Calls `load` on requests; with `num_processes` above 0 in other processes, kept from call to call until closed.
+    """Calls `load` on requests; with `num_processes` above 0 in other processes, kept from call to
+    call until closed.
 
     `load` must not depend on anything but the request, and is pickled where processes are spawned.
     """
 
-    def __init__(self, load: Callable[[Request], Item], num_processes: int, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, load: Callable[[Request], Item], num_processes: int, timeout_s: float = TIMEOUT_S
+    ) -> None:
         self._load = load
         self._num_processes = num_processes
         self._timeout_s = timeout_s
@@ -42,10 +45,11 @@ class LoadingProcesses(Generic[Request, Item]):
         self._running: Generator[Item] | None = None
 
     def map(self, requests: Sequence[Request]) -> Iterator[Item]:
-        """Yield load(request) of each, in order; whatever was still to come from an earlier call is dropped.
+        """Yield load(request) of each, in order; whatever was still to come from an earlier call is
+        dropped.
 
-        An error of ours arrives as `load` raised it; RunFailed where a process dies or is not heard of.
-        """
+        An error of ours arrives as `load` raised it; RunFailed where a process dies or is not heard
+        of."""
         if not self._num_processes:
             return map(self._load, requests)
         self._end_running()
@@ -56,7 +60,9 @@ class LoadingProcesses(Generic[Request, Item]):
     def close(self) -> None:
         """End the processes; the next call of `map` starts new ones."""
         self._end_running()
-        self._loader = None  # the last reference: DataLoader ends its processes when nobody needs them
+        self._loader = (
+            None  # the last reference: DataLoader ends its processes when nobody needs them
+        )
 
     def _end_running(self) -> None:
         if self._running is not None:
@@ -70,17 +76,22 @@ class LoadingProcesses(Generic[Request, Item]):
                 if isinstance(item, AttnFDError):
                     raise item
                 yield item
-        except Exception as error:  # all are raised again; in our words where not `load` is at fault
+        except (
+            Exception
+        ) as error:  # all are raised again; in our words where not `load` is at fault
             traceback.clear_frames(error.__traceback__)  # which hold the processes past close()
-            # one killed while it hands over a batch is told by the broken pipe, and not by DataLoader
+            # one killed while it hands over a batch is told by the broken pipe, and not by
+            # DataLoader
             ended = isinstance(error, RuntimeError | EOFError | ConnectionError)
             if not ended or str(error).startswith("Caught "):
                 raise  # came from `load`
             self._loader = None
             reason = next(iter(str(error).splitlines()), "its pipe is closed").rstrip(".")
             raise RunFailed(
-                f"data.loader_workers {self._num_processes}: a loading process stopped answering ({reason}); needed "
-                "are memory and, in /dev/shm, shared memory for all of them: set fewer, or 0 to load in the training "
+                f"data.loader_workers {self._num_processes}: a loading process stopped answering "
+                f"({reason}); needed "
+                "are memory and, in /dev/shm, shared memory for all of them: set fewer, or 0 to "
+                "load in the training "
                 "process"
             ) from None
 
@@ -99,7 +110,8 @@ class LoadingProcesses(Generic[Request, Item]):
 
 @dataclass(frozen=True)
 class _Jobs(Dataset[Any]):
-    """What a loading process works on. Our errors travel as items: raised there, DataLoader would rewrite them."""
+    """What a loading process works on. Our errors travel as items: raised there, DataLoader would
+    rewrite them."""
 
     load: Callable[[Any], Any]
 

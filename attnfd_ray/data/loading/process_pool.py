@@ -1,4 +1,5 @@
-"""A crew of processes for a command that reads many files: as many as it is worth, and gone when the command ends."""
+"""A crew of processes for a command that reads many files: as many as it is worth, and gone when
+the command ends."""
 
 from __future__ import annotations
 
@@ -21,13 +22,15 @@ _WORTH_A_PROCESS = 32
 
 
 def crew_size(num_files: int) -> int:
-    """Return how many processes that many files are worth, no more than there are processors; 0 for few files."""
+    """Return how many processes that many files are worth, no more than there are processors; 0 for
+    few files."""
     return min(len(os.sched_getaffinity(0)), _MOST_PROCESSES, num_files // _WORTH_A_PROCESS)
 
 
 @contextmanager
 def crew(load: Callable[[Request], Item], size: int) -> Iterator[LoadingProcesses[Request, Item]]:
-    """Yield `size` processes that are running and end with the block; with size 0, what loads in this one.
+    """Yield `size` processes that are running and end with the block; with size 0, what loads in
+    this one.
 
     Ctrl-C ends the processes too, without a word. RunFailed where one of them dies.
     """
@@ -52,8 +55,12 @@ class _Member(Generic[Request, Item]):
 
     def __call__(self, request: Request) -> Item:
         for fatal in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE):
-            signal.signal(fatal, signal.SIG_DFL)  # torch's would print a line: whoever asked for the files tells it
-        signal.signal(signal.SIGINT, lambda *_: os._exit(0))  # any other code would be told as a death
+            signal.signal(
+                fatal, signal.SIG_DFL
+            )  # torch's would print a line: whoever asked for the files tells it
+        signal.signal(
+            signal.SIGINT, lambda *_: os._exit(0)
+        )  # any other code would be told as a death
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return self.load(request)
 

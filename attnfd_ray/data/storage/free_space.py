@@ -23,7 +23,8 @@ def free_bytes(directory: Path) -> int:
 
 
 def cache_limit_bytes(place: Path, used_bytes: int, asked_gib: float | None) -> int:
-    """Return how large the cache at a place, with so much in it already, may get; unasked half of what there is.
+    """Return how large the cache at a place, with so much in it already, may get; unasked half of
+    what there is.
 
     DataError where more is asked for than there is.
     """
@@ -33,9 +34,14 @@ def cache_limit_bytes(place: Path, used_bytes: int, asked_gib: float | None) -> 
         return int(_SHARE * (min(room, used_bytes + _free_memory_bytes()) if in_memory else room))
     if asked_gib * GIB > room:
         disk = SHARED_MEMORY if in_memory else place
-        way_out = "give a container more (docker run --shm-size)" if in_memory else "set ATTNFD_CACHE to another disk"
+        way_out = (
+            "give a container more (docker run --shm-size)"
+            if in_memory
+            else "set ATTNFD_CACHE to another disk"
+        )
         raise DataError(
-            f"data.cache_gib {asked_gib:g}: {disk} has {room / GIB:.1f} GiB for it; set less, null for half of what "
+            f"data.cache_gib {asked_gib:g}: {disk} has {room / GIB:.1f} GiB for it; set less, "
+            "null for half of what "
             f"there is, or {way_out}"
         )
     return int(asked_gib * GIB)

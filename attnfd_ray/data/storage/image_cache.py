@@ -1,8 +1,9 @@
-"""Decoded images and labels as files that all processes of a machine map into their memory; bounded in size.
+"""Decoded images and labels as files that all processes of a machine map into their memory; bounded
+in size.
 
-A place holds a directory for each state of a dataset's files. Who uses one holds a shared lock on it, which the kernel
-takes away from the killed: in shared memory what nobody holds is removed, on a disk it stays until room is needed.
-"""
+A place holds a directory for each state of a dataset's files. Who uses one holds a shared lock on
+it, which the kernel takes away from the killed: in shared memory what nobody holds is removed, on a
+disk it stays until room is needed."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ Decoded = tuple[Tensor, Tensor]
 
 
 class ImageCache:
-    """The decoded images of one dataset, shared by all who open the same `key` at the same `place`."""
+    """The decoded images of one dataset, shared by all who open the same `key` at the same
+    `place`."""
 
     def __init__(self, place: Path, key: str, *, limit_bytes: int) -> None:
         self._place, self._limit_bytes = place, limit_bytes
@@ -42,7 +44,9 @@ class ImageCache:
             if _in_memory(place):
                 _remove_unused(place, but=key)
             self._directory.mkdir(exist_ok=True)
-            self._lock: int | None = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock: int | None = os.open(
+                self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o600
+            )
             try:
                 if _try_lock(self._lock):  # nobody else is here, so what is half written stays so
                     for part in self._directory.glob(f"*{_PART}"):
@@ -61,7 +65,8 @@ class ImageCache:
             return max(0, self._limit_bytes - _used(self._place))
 
     def read(self, index: int, decode: Callable[[], Decoded]) -> Decoded:
-        """Return image_CHW and label_HW (uint8) of a sample: as kept, else as `decode` gives them, to be kept."""
+        """Return image_CHW and label_HW (uint8) of a sample: as kept, else as `decode` gives them,
+        to be kept."""
         path = self._directory / str(index)
         found = _mapped(path)
         if found is None:
@@ -79,18 +84,24 @@ class ImageCache:
             forget_memory()
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_lock": None}  # whoever sends it to another process holds the lock for both
+        return vars(self) | {
+            "_lock": None
+        }  # whoever sends it to another process holds the lock for both
 
     def _keep(self, path: Path, image_CHW: Tensor, label_HW: Tensor) -> None:
-        """Write a sample's file unless there is no room: a cache that is full or broken is no reason to fail."""
+        """Write a sample's file unless there is no room: a cache that is full or broken is no
+        reason to fail."""
         if self._is_full:
             return
         part = path.with_name(f"{path.name}{_PART}")
         try:
             # exclusive: what another process is writing is its own
             with part.open("xb") as written:
-                # looked for only now: a process that was quicker renames what it has written without a lock
-                if _mapped(path) is not None or not self._claim(_HEADER_BYTES + 4 * label_HW.numel()):
+                # looked for only now: a process that was quicker renames what it has written
+                # without a lock
+                if _mapped(path) is not None or not self._claim(
+                    _HEADER_BYTES + 4 * label_HW.numel()
+                ):
                     part.unlink()
                     return
                 written.write(np.array(label_HW.shape, dtype="<u8").tobytes())
@@ -127,7 +138,8 @@ def open_cache(data: DataSettings, key: str) -> ImageCache | None:
 
 
 def checked_limit_bytes(data: DataSettings) -> int | None:
-    """Return how large the cache may get, or None where there is none; DataError where it has no place or room."""
+    """Return how large the cache may get, or None where there is none; DataError where it has no
+    place or room."""
     if data.cache == "none":
         return None
     place = _place(data)
@@ -135,7 +147,8 @@ def checked_limit_bytes(data: DataSettings) -> int | None:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(place):
             raise DataError(
-                f"data.cache {data.cache}: {place} belongs to somebody else; remove it, or set data.cache: none"
+                f"data.cache {data.cache}: {place} belongs to somebody else; remove it, or set "
+                "data.cache: none"
             )
         with _locked(place):
             used_bytes = _used(place)
@@ -145,7 +158,8 @@ def checked_limit_bytes(data: DataSettings) -> int | None:
 
 
 def forget_memory(*, in_use_too: bool = False) -> None:
-    """Remove the images in shared memory that no process uses any more, such as those of killed ones.
+    """Remove the images in shared memory that no process uses any more, such as those of killed
+    ones.
 
     With `in_use_too` all are removed: who still reads them decodes again, and keeps no more.
     """
@@ -164,7 +178,8 @@ def _is_ours(place: Path) -> bool:
 
 def _unusable(data: DataSettings, error: OSError) -> DataError:
     return DataError(
-        f"data.cache {data.cache}: {error.filename or _place(data)} cannot be written ({error.strerror}); set "
+        f"data.cache {data.cache}: {error.filename or _place(data)} cannot be written "
+        f"({error.strerror}); set "
         "ATTNFD_CACHE to a directory of yours, or data.cache: none"
     )
 
@@ -182,7 +197,8 @@ def _in_memory(place: Path) -> bool:
 
 
 def _mapped(path: Path) -> Decoded | None:
-    """Return what a file holds, mapped: only what is looked at is read, and writing to it changes no file."""
+    """Return what a file holds, mapped: only what is looked at is read, and writing to it changes
+    no file."""
     try:
         with path.open("rb") as file:
             held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -233,7 +249,9 @@ def _recount(place: Path) -> int:
     used = 0
     for directory in _directories(place):
         for file in os.scandir(directory):
-            with contextlib.suppress(FileNotFoundError):  # a part becomes an image, or goes, without a lock
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # a part becomes an image, or goes, without a lock
                 used += file.stat().st_size
     (place / "used").write_text(str(used), encoding="ascii")
     return used
@@ -255,7 +273,9 @@ def _is_held(directory: Path) -> bool:
     try:
         return not _try_lock(lock)
     finally:
-        os.close(lock)  # before the directory goes: a network disk keeps open files under other names
+        os.close(
+            lock
+        )  # before the directory goes: a network disk keeps open files under other names
 
 
 def _directories(place: Path) -> list[Path]:

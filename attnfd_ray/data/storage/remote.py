@@ -1,4 +1,5 @@
-"""The local directory of a dataset whose `data.root` is a URI: its files copied once per node, and kept up to date."""
+"""The local directory of a dataset whose `data.root` is a URI: its files copied once per node, and
+kept up to date."""
 
 from __future__ import annotations
 
@@ -26,26 +27,29 @@ from attnfd_ray.errors import DataError
 _COPIES_AT_ONCE = 16
 # in github://org:repo@branch there is none
 _SECRETS = re.compile(
-    r"^(?!github)\w+://[^/@:]*:[^@]*@|[?&][^=]*(key|secret|token|sig|password|credential)[^=]*=", re.IGNORECASE
+    r"^(?!github)\w+://[^/@:]*:[^@]*@|[?&][^=]*(key|secret|token|sig|password|credential)[^=]*=",
+    re.IGNORECASE,
 )
 
 _log = logging.getLogger(__name__)
 
 
 def local_root(root: str | Path, *, unread: Sequence[str] = (), relist: bool = False) -> Path:
-    """Return the directory that a dataset's root means: a path as it is, of a URI its copy on this machine.
+    """Return the directory that a dataset's root means: a path as it is, of a URI its copy on this
+    machine.
 
-    Files whose names match a pattern in `unread` are not copied. With `relist` the copy is made what the URI is now:
-    commands do that once, and their workers take a whole copy as it is, and compare its hash with the command's.
-    DataError where it cannot be read or copied.
-    """
+    Files whose names match a pattern in `unread` are not copied. With `relist` the copy is made
+    what the URI is now: commands do that once, and their workers take a whole copy as it is, and
+    compare its hash with the command's. DataError where it cannot be read or copied."""
     uri = str(root)
     if "://" not in uri:
         return Path(root).expanduser()
     if _SECRETS.search(uri):
         raise DataError(
-            f"data.root {uri.partition('://')[0]}://...: has a password or key in it, which the results would keep; "
-            "needed is a URI without: put them where its library looks for them, such as AWS_ACCESS_KEY_ID and "
+            f"data.root {uri.partition('://')[0]}://...: has a password or key in it, which the "
+            "results would keep; "
+            "needed is a URI without: put them where its library looks for them, such as "
+            "AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY"
         )
     if uri.startswith("file://"):
@@ -58,7 +62,8 @@ def local_root(root: str | Path, *, unread: Sequence[str] = (), relist: bool = F
                 mirror.update()
     except OSError as error:
         raise DataError(
-            f"data.root {uri}: its copy in {mirror.place} cannot be written ({error.strerror or error}); set "
+            f"data.root {uri}: its copy in {mirror.place} cannot be written "
+            f"({error.strerror or error}); set "
             "ATTNFD_CACHE to a directory of yours with room"
         ) from None
     return mirror.files
@@ -67,7 +72,10 @@ def local_root(root: str | Path, *, unread: Sequence[str] = (), relist: bool = F
 def _path_of(uri: str) -> Path:
     parts = urlsplit(uri)
     if parts.netloc:
-        raise DataError(f"data.root {uri}: names a host, {parts.netloc}; needed is a path: file:///data, or /data")
+        raise DataError(
+            f"data.root {uri}: names a host, {parts.netloc}; needed is a path: file:///data, or "
+            "/data"
+        )
     return Path(unquote(parts.path))
 
 
@@ -75,9 +83,8 @@ def _path_of(uri: str) -> Path:
 class _Mirror:
     """The copy of the files under a URI; changed only by who holds its lock.
 
-    Each file comes to be whole or not at all, with its size and time, by which it is known again. `listed` is there
-    while all are.
-    """
+    Each file comes to be whole or not at all, with its size and time, by which it is known again.
+    `listed` is there while all are."""
 
     uri: str
     place: Path
@@ -93,7 +100,8 @@ class _Mirror:
         return self._listed.is_file()
 
     def update(self) -> None:
-        """Make the copy what is at the URI now. Raises DataError, or OSError where it cannot be written."""
+        """Make the copy what is at the URI now. Raises DataError, or OSError where it cannot be
+        written."""
         remote = open_uri(self.uri)
         there = self._wanted(remote.states())
         here = _states_in(self.files)
@@ -113,13 +121,18 @@ class _Mirror:
         return self.place / "listed"
 
     def _wanted(self, listing: Mapping[str, FileState]) -> dict[str, FileState]:
-        """Return what a dataset may read of a listing; DataError where it cannot be that of a directory."""
-        directories = {str(directory) for name in listing for directory in PurePosixPath(name).parents}
+        """Return what a dataset may read of a listing; DataError where it cannot be that of a
+        directory."""
+        directories = {
+            str(directory) for name in listing for directory in PurePosixPath(name).parents
+        }
         wrong = sorted(name for name in listing if not _is_inside(name) or name in directories)
         if wrong:
             raise DataError(
-                f"data.root {self.uri}: {len(wrong)} names there are none of files in a directory: {few(wrong)}; "
-                "needed are names without '..', '.' and '//', and files that are no directories too: rename them"
+                f"data.root {self.uri}: {len(wrong)} names there are none of files in a "
+                f"directory: {few(wrong)}; "
+                "needed are names without '..', '.' and '//', and files that are no directories "
+                "too: rename them"
             )
         found = {
             name: state
@@ -127,20 +140,26 @@ class _Mirror:
             if not any(fnmatchcase(name, pattern) for pattern in self.unread)
         }
         if not found:
-            raise DataError(f"data.root {self.uri}: there are no files; set data.root to the directory of the dataset")
+            raise DataError(
+                f"data.root {self.uri}: there are no files; set data.root to the directory of the "
+                "dataset"
+            )
         return found
 
     def _check_room(self, lacking: Mapping[str, FileState]) -> None:
         needed, free = _num_bytes(lacking), free_bytes(self.place)
         if needed > free:
             raise DataError(
-                f"data.root {self.uri}: {needed / GIB:.2f} GiB are to be copied and {self.place} has room for "
-                f"{free / GIB:.2f} GiB, {(needed - free) / GIB:.2f} GiB too little; set ATTNFD_CACHE to a directory on "
+                f"data.root {self.uri}: {needed / GIB:.2f} GiB are to be copied and {self.place} "
+                "has room for "
+                f"{free / GIB:.2f} GiB, {(needed - free) / GIB:.2f} GiB too little; set "
+                "ATTNFD_CACHE to a directory on "
                 "a larger disk"
             )
 
     def _copy_all(self, remote: RemoteFiles, lacking: Mapping[str, FileState]) -> None:
-        """Copy files, several at a time; those that are whole stay, whatever happens to the others."""
+        """Copy files, several at a time; those that are whole stay, whatever happens to the
+        others."""
         what = f"{len(lacking)} files, {_num_bytes(lacking) / GIB:.2f} GiB"
         _log.warning("data.root %s: copying %s to %s", self.uri, what, self.files)
         parts = self.place / "parts"
@@ -148,7 +167,10 @@ class _Mirror:
         parts.mkdir()
         over = threading.Event()
         with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
-            jobs = ((remote, *job, parts / f"{number}.part", over) for number, job in enumerate(lacking.items()))
+            jobs = (
+                (remote, *job, parts / f"{number}.part", over)
+                for number, job in enumerate(lacking.items())
+            )
             try:
                 for _ in pool.map(lambda job: self._copy(*job), jobs):
                     pass
@@ -156,7 +178,9 @@ class _Mirror:
                 over.set()
         _log.warning("data.root %s: copied %s", self.uri, what)
 
-    def _copy(self, remote: RemoteFiles, name: str, state: FileState, part: Path, over: threading.Event) -> None:
+    def _copy(
+        self, remote: RemoteFiles, name: str, state: FileState, part: Path, over: threading.Event
+    ) -> None:
         with part.open("wb") as file:
             for chunk in remote.chunks(name):
                 if over.is_set():
@@ -164,7 +188,8 @@ class _Mirror:
                 file.write(chunk)
         if part.stat().st_size != state.num_bytes:
             raise DataError(
-                f"data.root {self.uri}: {name} has {part.stat().st_size} bytes and was listed with {state.num_bytes}; "
+                f"data.root {self.uri}: {name} has {part.stat().st_size} bytes and was listed "
+                f"with {state.num_bytes}; "
                 "start again when nobody is writing there"
             )
         os.utime(part, (state.changed_s, state.changed_s))
@@ -203,7 +228,9 @@ def _states_in(directory: Path) -> dict[str, FileState]:
         for name in names:
             path = Path(place, name)
             stat = path.lstat()
-            found[path.relative_to(directory).as_posix()] = FileState(stat.st_size, int(stat.st_mtime))
+            found[path.relative_to(directory).as_posix()] = FileState(
+                stat.st_size, int(stat.st_mtime)
+            )
     return found
 
 

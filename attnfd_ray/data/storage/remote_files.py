@@ -1,8 +1,8 @@
-"""Lists and reads the files under a URI: through pyarrow what it knows, through fsspec the rest. No torch.
+"""Lists and reads the files under a URI: through pyarrow what it knows, through fsspec the rest. No
+torch.
 
-Whatever goes wrong is one DataError that names data.root and the URI, within a bounded time where a library lets us
-say how long to wait.
-"""
+Whatever goes wrong is one DataError that names data.root and the URI, within a bounded time where a
+library lets us say how long to wait."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class FileState(NamedTuple):
 
 
 class RemoteFiles(ABC):
-    """The files under a URI, each by its name relative to that; names are as the store has them, unchecked."""
+    """The files under a URI, each by its name relative to that; names are as the store has them,
+    unchecked."""
 
     def __init__(self, uri: str, base: str) -> None:
         self.uri = uri
@@ -65,12 +66,14 @@ class RemoteFiles(ABC):
                     yield chunk
         except Exception as error:  # as above: told as one line, the library's own behind it
             raise DataError(
-                f"data.root {self.uri}: {name} cannot be read ({_reason(error)}); start again, and what is copied stays"
+                f"data.root {self.uri}: {name} cannot be read ({_reason(error)}); start again, "
+                "and what is copied stays"
             ) from error
 
     @abstractmethod
     def is_directory(self) -> bool:
-        """Return whether the URI names something that has files in it; an error of the library where nothing is."""
+        """Return whether the URI names something that has files in it; an error of the library
+        where nothing is."""
 
     @abstractmethod
     def _list(self) -> Iterator[tuple[str, FileState]]: ...
@@ -123,7 +126,8 @@ class _Fsspec(RemoteFiles):
 
 
 def open_uri(uri: str) -> RemoteFiles:
-    """Return the files under a URI, after a first answer. DataError where there are none, or no way to them."""
+    """Return the files under a URI, after a first answer. DataError where there are none, or no way
+    to them."""
     kind = _Arrow if urlsplit(uri).scheme in _ARROW_SCHEMES else _Fsspec
 
     def first_answer() -> tuple[RemoteFiles, bool]:
@@ -132,10 +136,14 @@ def open_uri(uri: str) -> RemoteFiles:
 
     try:
         files, is_directory = _within(_FIRST_ANSWER_S, first_answer)
-    except Exception as error:  # a wrong URI, no network, no key, no package: each library has its own for them
+    except (
+        Exception
+    ) as error:  # a wrong URI, no network, no key, no package: each library has its own for them
         raise _unreadable(uri, error) from error
     if not is_directory:
-        raise DataError(f"data.root {uri}: is a file; needed is the directory of a dataset: unpack it there")
+        raise DataError(
+            f"data.root {uri}: is a file; needed is the directory of a dataset: unpack it there"
+        )
     return files
 
 
@@ -152,11 +160,14 @@ def _unreadable(uri: str, error: Exception) -> DataError:
 
 def _reason(error: Exception) -> str:
     first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-    return first_line if len(first_line) <= _LONGEST_REASON else f"{first_line[:_LONGEST_REASON]}..."
+    return (
+        first_line if len(first_line) <= _LONGEST_REASON else f"{first_line[:_LONGEST_REASON]}..."
+    )
 
 
 def _within(limit_s: float, call: Callable[[], Answer]) -> Answer:
-    """Return what `call` returns; TimeoutError where that takes longer, since some libraries try for a quarter hour."""
+    """Return what `call` returns; TimeoutError where that takes longer, since some libraries try
+    for a quarter hour."""
     future: Future[Answer] = Future()
 
     def run() -> None:
@@ -175,21 +186,27 @@ def _within(limit_s: float, call: Callable[[], Answer]) -> Answer:
 
 
 def _patient_for_seconds(uri: str) -> str:
-    """Return the URI with a limit to the time for which Google's library tries again; by itself a quarter hour."""
+    """Return the URI with a limit to the time for which Google's library tries again; by itself a
+    quarter hour."""
     if urlsplit(uri).scheme not in ("gs", "gcs") or _RETRY_GCS in uri:
         return uri
     return f"{uri}{'&' if '?' in uri else '?'}{_RETRY_GCS}=20"
 
 
 def _s3(uri: str, *, region: str) -> fs.S3FileSystem:
-    """Return the file system of a URI with limits that a URI cannot have: by itself it tries for minutes."""
+    """Return the file system of a URI with limits that a URI cannot have: by itself it tries for
+    minutes."""
     options = dict(parse_qsl(urlsplit(uri).query))
     # what Arrow itself reads only where it takes the whole URI
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         options = {"endpoint_override": endpoint} | options
     return fs.S3FileSystem(
         region=region or None,
-        **{name: options[name] for name in ("scheme", "endpoint_override", "tls_ca_file_path") if name in options},
+        **{
+            name: options[name]
+            for name in ("scheme", "endpoint_override", "tls_ca_file_path")
+            if name in options
+        },
         connect_timeout=_CONNECT_S,
         request_timeout=_SILENCE_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=3),

@@ -1,4 +1,5 @@
-"""What a worker group takes, and how many of them the cluster holds. Arithmetic only: no ray here."""
+"""What a worker group takes, and how many of them the cluster holds. Arithmetic only: no ray
+here."""
 
 from __future__ import annotations
 
@@ -25,31 +26,44 @@ class GroupShape:
 
 
 def group_shape(scaling: ScalingSettings, nodes: Sequence[Mapping[str, float]]) -> GroupShape:
-    """Return the shape the settings ask for; `gpus_per_worker: auto` is 1 where any node has a GPU."""
+    """Return the shape the settings ask for; `gpus_per_worker: auto` is 1 where any node has a
+    GPU."""
     gpus = scaling.gpus_per_worker
     if gpus == "auto":
         gpus = 1 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0
-    return GroupShape(workers=scaling.workers, cpus_per_worker=scaling.cpus_per_worker, gpus_per_worker=gpus)
+    return GroupShape(
+        workers=scaling.workers, cpus_per_worker=scaling.cpus_per_worker, gpus_per_worker=gpus
+    )
 
 
 def workers_that_fit(shape: GroupShape, nodes: Sequence[Mapping[str, float]]) -> int:
     """Return how many workers the nodes hold at once; a worker never spreads over two nodes."""
     each = shape.resources()
-    return sum(int(min(node.get(name, 0.0) // amount for name, amount in each.items())) for node in nodes)
+    return sum(
+        int(min(node.get(name, 0.0) // amount for name, amount in each.items())) for node in nodes
+    )
 
 
-def concurrency(shape: GroupShape, nodes: Sequence[Mapping[str, float]], *, asked: int | str, trials: int) -> int:
-    """Return how many groups to run. Raises CapacityError, with the sum, where not even what is asked for fits."""
+def concurrency(
+    shape: GroupShape, nodes: Sequence[Mapping[str, float]], *, asked: int | str, trials: int
+) -> int:
+    """Return how many groups to run. Raises CapacityError, with the sum, where not even what is
+    asked for fits."""
     places = workers_that_fit(shape, nodes)
     fit = places // shape.workers
     wanted = 1 if asked == "auto" else int(asked)
     if fit < wanted:
         need = " + ".join(f"{amount:g} {name}" for name, amount in shape.resources().items())
-        have = "; ".join(" + ".join(f"{node.get(name, 0):g} {name}" for name in shape.resources()) for node in nodes)
+        have = "; ".join(
+            " + ".join(f"{node.get(name, 0):g} {name}" for name in shape.resources())
+            for node in nodes
+        )
         groups = f"{wanted} trials at once x " if wanted > 1 else ""
         raise CapacityError(
-            f"scaling: {groups}{shape.workers} workers x ({need}) do not fit on {len(nodes)} node(s) with {have}; "
-            f"there is room for {places} such worker(s): lower scaling.workers, scaling.cpus_per_worker or "
+            f"scaling: {groups}{shape.workers} workers x ({need}) do not fit on {len(nodes)} "
+            f"node(s) with {have}; "
+            f"there is room for {places} such worker(s): lower scaling.workers, "
+            "scaling.cpus_per_worker or "
             "tune.concurrent"
         )
     return min(fit, trials) if asked == "auto" else min(wanted, trials)

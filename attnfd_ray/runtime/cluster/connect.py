@@ -20,14 +20,15 @@ _log = logging.getLogger(__name__)
 def connected(*, verbose: bool = False) -> Iterator[None]:
     """Join the cluster, or start Ray here; what was started here is stopped again.
 
-    Never a bare `ray.init()`: that would try to join whatever cluster a file of an earlier one names.
-    """
+    Never a bare `ray.init()`: that would try to join whatever cluster a file of an earlier one
+    names."""
     address = cluster_address()
     level = logging.INFO if verbose else logging.ERROR
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(level)
     if not verbose:
-        # nothing of Tune's own state is ever read again; that the disk refuses it is told by what does matter
+        # nothing of Tune's own state is ever read again; that the disk refuses it is told by what
+        # does matter
         logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
         _mute_raylet()
     ours = signal.getsignal(signal.SIGTERM)
@@ -43,7 +44,9 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
             )
     except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise CapacityError(f"RAY_ADDRESS={address}: no Ray cluster answers there: {reason}") from None
+        raise CapacityError(
+            f"RAY_ADDRESS={address}: no Ray cluster answers there: {reason}"
+        ) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, ours)  # Ray's own would print a stack of its core
     try:
@@ -54,8 +57,11 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
 
 
 def _mute_raylet() -> None:
-    """Send what the raylet prints on our stdout (that many processes run on few cores, say) to the log instead.
+    """Send what the raylet prints on our stdout (that many processes run on few cores, say) to the
+    log instead.
 
     No option of ray.init reaches these lines, and stdout is the report's and --json's.
     """
-    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: _log.info("raylet: %s", data["lines"])
+    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: _log.info(
+        "raylet: %s", data["lines"]
+    )

@@ -1,8 +1,8 @@
-"""What has to be in the environment before ray is imported. Must not import ray, and neither may its caller before.
+"""What has to be in the environment before ray is imported. Must not import ray, and neither may
+its caller before.
 
-On one machine every socket stays on loopback: Ray rewrites 127.0.0.1 to the host's address and listens on all
-interfaces unless it is told that it runs where only one node can be.
-"""
+On one machine every socket stays on loopback: Ray rewrites 127.0.0.1 to the host's address and
+listens on all interfaces unless it is told that it runs where only one node can be."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _ALWAYS = {
 THREAD_NAME = "attnfd-ray-group"
 LOOPBACK = "127.0.0.1"  # the address of every node of a Ray that keeps to this machine
 _SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-# One machine is not taken away with a notice, and nobody scrapes its metrics: fewer processes to start.
+# One machine is not taken away with a notice, and nobody scrapes its metrics: fewer processes to
+# start.
 _LOCAL = {
     _SWITCH: "0",
     "RAY_AUTH_MODE": "token",
@@ -43,7 +44,9 @@ _LOCAL = {
 
 def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
     """Set what Ray reads when it is imported, leaving alone what is set already."""
-    assert "ray" not in sys.modules or environ is not os.environ, "prepare() comes before `import ray`"
+    assert "ray" not in sys.modules or environ is not os.environ, (
+        "prepare() comes before `import ray`"
+    )
     for name, value in _ALWAYS.items():
         environ.setdefault(name, value)
     if not cluster_address(environ):
@@ -53,18 +56,19 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
 def ray_in_use() -> bool:
     """Return whether a thread of ours still talks to Ray, which then must not be shut down.
 
-    Ray ends a process that calls it after a shutdown, with an exit code of its own. Such a process had better leave by
-    `os._exit`: what Ray started goes when it is gone.
-    """
+    Ray ends a process that calls it after a shutdown, with an exit code of its own. Such a process
+    had better leave by `os._exit`: what Ray started goes when it is gone."""
     return any(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate())
 
 
 def on_loopback(environ: MutableMapping[str, str] = os.environ) -> bool:
-    """Return whether Ray keeps to this machine: started by us, or a head that was started with the same switch."""
+    """Return whether Ray keeps to this machine: started by us, or a head that was started with the
+    same switch."""
     return environ.get(_SWITCH) == "0"
 
 
 def cluster_address(environ: MutableMapping[str, str] = os.environ) -> str | None:
-    """Return the address of the cluster to join, or None to start Ray on this machine; a Ray job has one."""
+    """Return the address of the cluster to join, or None to start Ray on this machine; a Ray job
+    has one."""
     address = environ.get("RAY_ADDRESS")
     return None if address in (None, "", "local") else address

@@ -1,7 +1,7 @@
 """A process group that opens nothing to the network, for worker groups on one machine.
 
-torch's TCPStore, which Ray Train meets in, listens on every interface whatever address it is given. On one machine the
-workers meet in a file instead, and gloo and NCCL are told to talk over loopback.
+torch's TCPStore, which Ray Train meets in, listens on every interface whatever address it is given.
+On one machine the workers meet in a file instead, and gloo and NCCL are told to talk over loopback.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from typing import Any
 
 import ray
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
+from ray.train.torch.config import (
+    _set_torch_distributed_env_vars,
+    _setup_torch_process_group,
+    _TorchBackend,
+)
 
 _FOR_CLUSTERS = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 
@@ -50,7 +54,8 @@ class _LoopbackBackend(_TorchBackend):
 
 @dataclass
 class LoopbackConfig(TorchConfig):
-    """`TorchTrainer(torch_config=LoopbackConfig(directory=...))`; only where every worker is on this machine."""
+    """`TorchTrainer(torch_config=LoopbackConfig(directory=...))`; only where every worker is on
+    this machine."""
 
     directory: str = ""
 
@@ -62,9 +67,8 @@ class LoopbackConfig(TorchConfig):
 class LoopbackTrainer(TorchTrainer):
     """A TorchTrainer without what helps on a cluster only and costs seconds and processes here.
 
-    Its placement group cleaner asks a dashboard that a local Ray has not, and holds up the end for twelve seconds; its
-    dataset manager serves Ray Data, which nobody reads.
-    """
+    Its placement group cleaner asks a dashboard that a local Ray has not, and holds up the end for
+    twelve seconds; its dataset manager serves Ray Data, which nobody reads."""
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]

@@ -1,4 +1,5 @@
-"""The nodes of a cluster while a command runs there: one that goes is told, since its work may wait for room."""
+"""The nodes of a cluster while a command runs there: one that goes is told, since its work may wait
+for room."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def alive() -> set[str]:
 
 
 def place_of_logs() -> str:
-    """Return host:directory of what Ray keeps of this node's processes; there it stays when they are gone."""
+    """Return host:directory of what Ray keeps of this node's processes; there it stays when they
+    are gone."""
     node: Any = ray._private.worker._global_node  # no public name leads there
     return f"{socket.gethostname()}:{node.get_logs_dir_path()}"
 
@@ -42,7 +44,8 @@ def watched(say: Callable[[str], None]) -> Iterator[None]:
             now = names_of_alive()
             for node in known.keys() - now.keys():
                 say(
-                    f"node {known.pop(node)} is gone; what ran there goes on from its last epoch where there is room, "
+                    f"node {known.pop(node)} is gone; what ran there goes on from its last epoch "
+                    "where there is room, "
                     f"and ends if there is none for {START_S * START_TRIES / 60:.0f} min"
                 )
             known.update(now)

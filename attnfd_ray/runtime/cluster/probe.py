@@ -1,4 +1,5 @@
-"""What one node of a cluster says of itself before anything runs there: ray to reach it, torch only for weights."""
+"""What one node of a cluster says of itself before anything runs there: ray to reach it, torch only
+for weights."""
 
 from __future__ import annotations
 
@@ -35,17 +36,29 @@ class NodeFacts:
     problems: tuple[str, ...] = ()
 
 
-def look(settings: ExperimentSettings, token: str, node: str, weights: Weights = ()) -> NodeFacts:
+def probe_node(
+    settings: ExperimentSettings, token: str, node: str, weights: Weights = ()
+) -> NodeFacts:
     """Return what the node that this runs on says; `token` is what the driver wrote into the store.
 
     `weights` are (setting, network) of those that start from a file.
     """
-    found = (*_unshared(settings, token, node), *_unreadable(settings), *_no_cache(settings), *_no_weights(weights))
-    return NodeFacts(node=node, versions=versions(), problems=tuple(f"node {node}: {text}" for text in found))
+    found = (
+        *_unshared(settings, token, node),
+        *_unreadable(settings),
+        *_no_cache(settings),
+        *_no_weights(weights),
+    )
+    return NodeFacts(
+        node=node, versions=versions(), problems=tuple(f"node {node}: {text}" for text in found)
+    )
 
 
-def probe_nodes(settings: ExperimentSettings, nodes: Sequence[Mapping[str, Any]]) -> list[NodeFacts]:
-    """Return the facts of each alive node of `ray.nodes()`, this one first; what goes wrong is among the problems.
+def probe_nodes(
+    settings: ExperimentSettings, nodes: Sequence[Mapping[str, Any]]
+) -> list[NodeFacts]:
+    """Return the facts of each alive node of `ray.nodes()`, this one first; what goes wrong is
+    among the problems.
 
     StoreError where this node itself cannot write to the store.
     """
@@ -53,30 +66,44 @@ def probe_nodes(settings: ExperimentSettings, nodes: Sequence[Mapping[str, Any]]
         first_weights,  # torch: not on every node that this is imported on
     )
 
-    here, token, weights = ray.get_runtime_context().get_node_id(), uuid.uuid4().hex, first_weights(settings)
+    here, token, weights = (
+        ray.get_runtime_context().get_node_id(),
+        uuid.uuid4().hex,
+        first_weights(settings),
+    )
     directory = _directory(settings, token)
     try:
         directory.mkdir(parents=True)
         (directory / "driver").write_text(token, encoding="ascii")
     except OSError as error:
-        raise StoreError(f"{settings.store}: cannot be written ({error.strerror}); give another --set store=") from None
+        raise StoreError(
+            f"{settings.store}: cannot be written ({error.strerror}); give another --set store="
+        ) from None
     try:
         return [
-            look(settings, token, socket.gethostname(), weights),
-            *_answers(settings, token, [node for node in nodes if node["Alive"] and node["NodeID"] != here], weights),
+            probe_node(settings, token, socket.gethostname(), weights),
+            *_answers(
+                settings,
+                token,
+                [node for node in nodes if node["Alive"] and node["NodeID"] != here],
+                weights,
+            ),
         ]
     finally:
         shutil.rmtree(directory, ignore_errors=True)  # a late node may still write into it
 
 
 def version_mismatches(facts: Sequence[NodeFacts]) -> list[str]:
-    """Return a line for each package whose versions differ between nodes; such a run breaks in the middle."""
+    """Return a line for each package whose versions differ between nodes; such a run breaks in the
+    middle."""
     lines = []
     for package in _MUST_AGREE:
         found = {fact.node: fact.versions.get(package, "none") for fact in facts if fact.versions}
         if len(set(found.values())) > 1:
             told = ", ".join(f"{version} on {node}" for node, version in found.items())
-            lines.append(f"versions: {package} is {told}; needed is the same everywhere: install one of them")
+            lines.append(
+                f"versions: {package} is {told}; needed is the same everywhere: install one of them"
+            )
     return lines
 
 
@@ -86,8 +113,9 @@ def _answers(
     nodes: Sequence[Mapping[str, Any]],
     weights: Weights = (),
 ) -> Iterator[NodeFacts]:
-    """Ask every node at once; one that does not answer in time, or cannot, is a problem of its own."""
-    ask: Any = ray.remote(num_cpus=0, max_retries=0)(look)
+    """Ask every node at once; one that does not answer in time, or cannot, is a problem of its
+    own."""
+    ask: Any = ray.remote(num_cpus=0, max_retries=0)(probe_node)
     asked = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -103,7 +131,9 @@ def _answers(
             yield NodeFacts(node=name, versions={}, problems=(text,))
             continue
         file = _directory(settings, token) / _file_name(name)
-        unseen = () if facts.problems or _appears(file) else (_not_shared(settings, f"node {name}: "),)
+        unseen = (
+            () if facts.problems or _appears(file) else (_not_shared(settings, f"node {name}: "),)
+        )
         yield NodeFacts(**vars(facts) | {"problems": (*facts.problems, *unseen)})
 
 
@@ -119,7 +149,8 @@ def _unshared(settings: ExperimentSettings, token: str, node: str) -> Iterator[s
 
 
 def _appears(file: Path) -> bool:
-    """Return whether a file is there, soon: a network disk may tell late of what another node wrote."""
+    """Return whether a file is there, soon: a network disk may tell late of what another node
+    wrote."""
     deadline = time.monotonic() + _DISK_PATIENCE_S
     while not file.is_file():
         if time.monotonic() > deadline:
@@ -130,7 +161,8 @@ def _appears(file: Path) -> bool:
 
 def _not_shared(settings: ExperimentSettings, where: str = "") -> str:
     return (
-        f"{where}store {settings.store} is not the one of this node; needed is a directory that all nodes share "
+        f"{where}store {settings.store} is not the one of this node; needed is a directory that "
+        "all nodes share "
         "(NFS, a shared volume)"
     )
 
@@ -147,7 +179,9 @@ def _unreadable(settings: ExperimentSettings) -> Iterator[str]:
 def _no_weights(weights: Weights) -> list[str]:
     if not weights:
         return []
-    from attnfd_ray.runtime.files.first_weights import problems_here  # torch takes seconds to import
+    from attnfd_ray.runtime.files.first_weights import (
+        problems_here,
+    )  # torch takes seconds to import
 
     return list(problems_here(weights))
 

@@ -13,11 +13,14 @@ _PACKAGES = ("attnfd-ray", "torch", "torchvision", "ray", "optuna", "pyarrow", "
 @cache
 def versions() -> dict[str, str]:
     """Return package -> version of this process."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in _PACKAGES
+    }
 
 
 def git_commit() -> str | None:
-    """Return the commit of the directory the command was given in, with `+` if it was changed; None outside git."""
+    """Return the commit of the directory the command was given in, with `+` if it was changed; None
+    outside git."""
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
         return f"{commit}+" if _git("status", "--porcelain", "--untracked-files=no") else commit
@@ -26,5 +29,6 @@ def git_commit() -> str | None:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=5)  # noqa: S603, S607
+    command = ["git", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)  # noqa: S603
     return done.stdout.strip()

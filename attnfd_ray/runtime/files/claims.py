@@ -1,4 +1,5 @@
-"""Which run a command starts or continues: the directory of an experiment, its settings, and a lock on it."""
+"""Which run a command starts or continues: the directory of an experiment, its settings, and a lock
+on it."""
 
 from __future__ import annotations
 
@@ -20,9 +21,8 @@ _SHOWN = 6
 def claim_run_id(settings: ExperimentSettings, command: str, *, fresh: bool) -> str:
     """Return the id of the run or search to start or go on with, as `<experiment>.<command><n>`.
 
-    The same settings go on where they stopped; with `fresh` a new one is counted. Raises ConfigError, with the
-    difference, for other settings under the same name.
-    """
+    The same settings go on where they stopped; with `fresh` a new one is counted. Raises
+    ConfigError, with the difference, for other settings under the same name."""
     root = Path(settings.store) / "experiments"
     prefix = f"{settings.experiment}.{command}"
     number = _latest(root, prefix)
@@ -40,19 +40,22 @@ def check_searched(settings: ExperimentSettings) -> None:
     if not _latest(root, f"{settings.experiment}.search"):
         raise ConfigError(
             f"store {settings.store}: no search of '{settings.experiment}' was started there; "
-            "run `attnfd-ray tune` with this file first, or give the store that has it with --set store="
+            "run `attnfd-ray tune` with this file first, or give the store that has it with --set "
+            "store="
         )
 
 
 def locked(settings: ExperimentSettings, command: str) -> AbstractContextManager[None]:
-    """Hold the experiment: two drivers on one run would write over each other. Raises StoreError if it is held."""
+    """Hold the experiment: two drivers on one run would write over each other. Raises StoreError if
+    it is held."""
     busy = f"another attnfd-ray {command} is working on '{settings.experiment}'; wait for it, or stop it"
-    return held(settings.store, f"{settings.experiment}.{command}", busy)
+    return file_lock(settings.store, f"{settings.experiment}.{command}", busy)
 
 
 @contextmanager
-def held(store: str | Path, name: str, busy: str) -> Iterator[None]:
-    """Hold a name in the store, for as long as this process lives at most; StoreError says `busy` if another does."""
+def file_lock(store: str | Path, name: str, busy: str) -> Iterator[None]:
+    """Hold a name in the store, for as long as this process lives at most; StoreError says `busy`
+    if another does."""
     path = Path(store) / "experiments" / f"{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,11 @@ def held(store: str | Path, name: str, busy: str) -> Iterator[None]:
 
 def _latest(root: Path, prefix: str) -> int:
     """Return the highest number given so far, 0 for none."""
-    numbers = [int(path.stem.removeprefix(prefix)) for path in root.glob(f"{prefix}*.json") if _numbered(path, prefix)]
+    numbers = [
+        int(path.stem.removeprefix(prefix))
+        for path in root.glob(f"{prefix}*.json")
+        if _numbered(path, prefix)
+    ]
     return max(numbers, default=0)
 
 
@@ -78,7 +85,8 @@ def _numbered(path: Path, prefix: str) -> bool:
 
 
 def _write(settings: ExperimentSettings, file: Path) -> None:
-    """Write what holds from now on: how long a search goes on and what it keeps may change from call to call."""
+    """Write what holds from now on: how long a search goes on and what it keeps may change from
+    call to call."""
     content = settings.model_dump_json(indent=1).encode()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,13 +104,17 @@ def _check_same(settings: ExperimentSettings, file: Path) -> None:
         raise ConfigError(
             f"experiment '{settings.experiment}' was started with other settings "
             f"({'; '.join(changed[:_SHOWN])}{more}); "
-            "give the same --set as then, give the changed file another experiment name, or start over with --fresh"
+            "give the same --set as then, give the changed file another experiment name, or start "
+            "over with --fresh"
         )
 
 
 def _as_read_now(old: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of any version with what was added since at its default, which is how it was without it."""
+    """Return settings of any version with what was added since at its default, which is how it was
+    without it."""
     try:
         return ExperimentSettings.model_validate(old).model_dump(mode="json")
-    except ValueError:  # pydantic's: what they hold this version refuses, and the difference shows it
+    except (
+        ValueError
+    ):  # pydantic's: what they hold this version refuses, and the difference shows it
         return old

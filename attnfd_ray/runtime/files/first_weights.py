@@ -1,4 +1,5 @@
-"""Which files a run's networks start from, settled by the driver before anything starts and looked at on every node."""
+"""Which files a run's networks start from, settled by the driver before anything starts and looked
+at on every node."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ _PATHS = ("student", "student.arch", "student.backbone", "student.width", "stude
 
 
 def pinned(settings: ExperimentSettings) -> ExperimentSettings:
-    """Return the settings with the hash of every file of first weights that they, as they stand, start from.
+    """Return the settings with the hash of every file of first weights that they, as they stand,
+    start from.
 
     Raises as `models.pretrained.load_first_weights` does for files that cannot be had.
     """
@@ -29,7 +31,12 @@ def pinned(settings: ExperimentSettings) -> ExperimentSettings:
 def unpinned(settings: ExperimentSettings) -> ExperimentSettings:
     """Return the settings without the hashes of files."""
     return with_values(
-        settings, {f"{name}.pretrained_sha256": None for name in ("student", "teacher") if getattr(settings, name)}
+        settings,
+        {
+            f"{name}.pretrained_sha256": None
+            for name in ("student", "teacher")
+            if getattr(settings, name)
+        },
     )
 
 
@@ -37,11 +44,14 @@ def trains_teacher(settings: ExperimentSettings) -> bool:
     """Return whether a teacher is trained for these settings, or for others that they search."""
     if settings.teacher is None or settings.teacher.train is None:
         return False
-    return method_class(settings).needs_teacher or not settings.search.keys().isdisjoint({"method", "method.name"})
+    return method_class(settings).needs_teacher or not settings.search.keys().isdisjoint(
+        {"method", "method.name"}
+    )
 
 
 def first_weights(settings: ExperimentSettings) -> list[tuple[str, ModelSettings]]:
-    """Return (setting, network) for each file that networks of an experiment start from, with its hash.
+    """Return (setting, network) for each file that networks of an experiment start from, with its
+    hash.
 
     Those that it searches are included. Raises as `pinned` does, so that no trial finds out later.
     """
@@ -57,7 +67,8 @@ def first_weights(settings: ExperimentSettings) -> list[tuple[str, ModelSettings
 
 
 def problems_here(weights: Sequence[tuple[str, ModelSettings]]) -> Iterator[str]:
-    """Yield a line for each file that this machine has not, and cannot download, or has with other content."""
+    """Yield a line for each file that this machine has not, and cannot download, or has with other
+    content."""
     for setting, network in weights:
         try:
             pretrained.check_within_reach(network)
@@ -66,9 +77,12 @@ def problems_here(weights: Sequence[tuple[str, ModelSettings]]) -> Iterator[str]
 
 
 def _searched(settings: ExperimentSettings) -> Iterator[ExperimentSettings]:
-    """Yield the settings with every combination that is searched of what decides on the student's file."""
+    """Yield the settings with every combination that is searched of what decides on the student's
+    file."""
     paths = [path for path in _PATHS if path in settings.search]
-    for values in itertools.product(*(settings.search[path].examples() for path in paths)) if paths else ():
+    for values in (
+        itertools.product(*(settings.search[path].examples() for path in paths)) if paths else ()
+    ):
         try:
             yield with_values(settings, dict(zip(paths, values, strict=True)))
         except ValueError:  # pydantic's: these do not go together, and no trial has them

@@ -1,7 +1,8 @@
-"""What is left in a store by killed commands, ended trials and trials that do not lead: found, and deleted.
+"""What is left in a store by killed commands, ended trials and trials that do not lead: found, and
+deleted.
 
-Nothing of an experiment is looked at while a command holds it, and nothing outside the store: links are passed over.
-"""
+Nothing of an experiment is looked at while a command holds it, and nothing outside the store: links
+are passed over."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from pathlib import Path
 from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.config.schema import TuneSettings
 from attnfd_ray.errors import StoreError
-from attnfd_ray.runtime.files.claims import held
-from attnfd_ray.runtime.files.retention import is_own, partial_files, remove, spent
+from attnfd_ray.runtime.files.claims import file_lock
+from attnfd_ray.runtime.files.retention import expired_files, is_own, partial_files, remove
 from attnfd_ray.store.store import Store
 
 _CLAIM = re.compile(r"(?P<lock>.+\.(?P<command>train|search))\d+")
@@ -40,9 +41,14 @@ class Leftover:
 
 
 def collect(
-    store: Store, *, dry_run: bool, say: Callable[[str], None], clock: Callable[[], float] = time.time
+    store: Store,
+    *,
+    dry_run: bool,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.time,
 ) -> Iterator[Leftover]:
-    """Yield what may go, each one deleted by then unless `dry_run`; `say` hears what is left alone, and why.
+    """Yield what may go, each one deleted by then unless `dry_run`; `say` hears what is left alone,
+    and why.
 
     Raises StoreError for what cannot be deleted, and for an experiment's file that cannot be read.
     """
@@ -50,7 +56,9 @@ def collect(
     for lock, find in _owners(store):
         with contextlib.ExitStack() as holding:
             try:
-                holding.enter_context(held(store.root, lock, f"a command is working on '{lock}'"))
+                holding.enter_context(
+                    file_lock(store.root, lock, f"a command is working on '{lock}'")
+                )
             except StoreError as error:
                 say(f"left alone: {error}")
                 busy = True
@@ -61,7 +69,8 @@ def collect(
 
 
 def _owners(store: Store) -> Iterator[tuple[str, Callable[[], Found]]]:
-    """Yield what is locked together and how to find what may go of it: each run, each search, each trained teacher."""
+    """Yield what is locked together and how to find what may go of it: each run, each search, each
+    trained teacher."""
     for file in sorted((store.root / "experiments").glob("*.json")):
         if match := _CLAIM.fullmatch(file.stem):
             of = _of_search if match["command"] == "search" else _of_run
@@ -75,7 +84,7 @@ def _of_search(store: Store, file: Path) -> Found:
     for directory in _children(store, "runs", re.escape(file.stem) + _TRIAL):
         yield from _half_written(store, directory)
     tune = _tune(file)
-    yield from spent(store, file.stem, keep_weights=tune.keep_weights, metrics=tune.metrics)
+    yield from expired_files(store, file.stem, keep_weights=tune.keep_weights, metrics=tune.metrics)
 
 
 def _of_run(store: Store, file: Path) -> Found:
@@ -106,23 +115,30 @@ def _preflights(store: Store, now_s: float) -> Found:
 def _children(store: Store, room: str, names: str) -> list[Path]:
     """Return the directories of a room of the store that are named so, and that are no links."""
     found = sorted((store.root / room).glob("*"))
-    return [path for path in found if re.fullmatch(names, path.name) and is_own(store, path) and path.is_dir()]
+    return [
+        path
+        for path in found
+        if re.fullmatch(names, path.name) and is_own(store, path) and path.is_dir()
+    ]
 
 
 def _tune(file: Path) -> TuneSettings:
-    """Return what a search keeps weights by; one that was started before there was `keep_weights` keeps all."""
+    """Return what a search keeps weights by; one that was started before there was `keep_weights`
+    keeps all."""
     try:
         tune = json.loads(file.read_text(encoding="utf-8"))["tune"]
         known = {"keep_weights": tune.get("keep_weights"), "metric": tune.get("metric", MIOU)}
         return TuneSettings.model_validate(known)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # pydantic's is a ValueError
         raise StoreError(
-            f"{file}: cannot be read as settings; restore it, or move it away to leave its search alone"
+            f"{file}: cannot be read as settings; restore it, or move it away to leave its search "
+            "alone"
         ) from None
 
 
 def _taken(find: Callable[[], Found], *, dry_run: bool) -> Iterator[Leftover]:
-    """Yield each thing found once, deleted by then unless `dry_run`; what lies in another goes with it."""
+    """Yield each thing found once, deleted by then unless `dry_run`; what lies in another goes with
+    it."""
     found = dict(find())
     for path, why in found.items():
         if found.keys().isdisjoint(path.parents):
@@ -134,5 +150,9 @@ def _taken(find: Callable[[], Found], *, dry_run: bool) -> Iterator[Leftover]:
 
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files below a directory; links are not followed."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file() or file.is_symlink()]
+    files = (
+        [path]
+        if path.is_file()
+        else [file for file in path.rglob("*") if file.is_file() or file.is_symlink()]
+    )
     return sum(file.lstat().st_size for file in files)

@@ -1,4 +1,5 @@
-"""What a search keeps on the disk: training state of trials that may go on, weights of leaders. No torch, no ray."""
+"""What a search keeps on the disk: training state of trials that may go on, weights of leaders. No
+torch, no ray."""
 
 from __future__ import annotations
 
@@ -28,22 +29,28 @@ _COLUMNS = (
 Row = Mapping[str, Any]
 
 
-def tidy(store: Store, search_id: str, *, keep_weights: int | None, metrics: Metrics = (MIOU,)) -> None:
-    """Delete what a search needs no longer, by what the store says of its trials; any process, at any time.
+def delete_expired(
+    store: Store, search_id: str, *, keep_weights: int | None, metrics: Metrics = (MIOU,)
+) -> None:
+    """Delete what a search needs no longer, by what the store says of its trials; any process, at
+    any time.
 
-    What is decided on an older view of the store stays right: a trial that was overtaken never leads again. Only where
-    further seeds lower the mean of a leading config may the next one have lost its weights by then; run it again for
-    them. Raises StoreError for what cannot be deleted.
+    What is decided on an older view of the store stays right: a trial that was overtaken never
+    leads again. Only where further seeds lower the mean of a leading config may the next one have
+    lost its weights by then; run it again for them. Raises StoreError for what cannot be deleted.
     """
-    for path, _ in spent(store, search_id, keep_weights=keep_weights, metrics=metrics):
+    for path, _ in expired_files(store, search_id, keep_weights=keep_weights, metrics=metrics):
         remove(path)
 
 
-def spent(
+def expired_files(
     store: Store, search_id: str, *, keep_weights: int | None, metrics: Metrics = (MIOU,)
 ) -> Iterator[tuple[Path, str]]:
-    """Yield what a search needs no longer, and why: files and directories of its trials whose end is in the store."""
-    rows = [row for row in store.trials(columns=_COLUMNS).to_pylist() if row["search_id"] == search_id]
+    """Yield what a search needs no longer, and why: files and directories of its trials whose end
+    is in the store."""
+    rows = [
+        row for row in store.trials(columns=_COLUMNS).to_pylist() if row["search_id"] == search_id
+    ]
     kept = trials_keeping_weights(rows, keep_weights, metrics)
     for row in rows:
         directory = run_directory(store, row["trial_id"])
@@ -52,30 +59,44 @@ def spent(
         yield from _there(store, [directory / "checkpoints"], f"the trial is {row['state']}")
         yield from partial_files(store, directory)
         if row["trial_id"] not in kept:
-            yield from _there(store, [directory / name for name in _WEIGHTS], "weights of a trial that does not lead")
+            yield from _there(
+                store,
+                [directory / name for name in _WEIGHTS],
+                "weights of a trial that does not lead",
+            )
 
 
-def trials_keeping_weights(rows: Sequence[Row], keep_weights: int | None, metrics: Metrics = (MIOU,)) -> set[str]:
+def trials_keeping_weights(
+    rows: Sequence[Row], keep_weights: int | None, metrics: Metrics = (MIOU,)
+) -> set[str]:
     """Return the ids of the trials of one search that keep their weights; None: all do.
 
-    Those are the file as written, of baselines the best alone once it is known, and of those that had their full budget
-    so many for each protocol: the best of the report, which is the best that is not of a baseline's config, then, with
-    several metrics, the front with what baselines are on it, then the highest scores of their own. Of a front that is
-    longer than `keep_weights` one may move up whose weights are gone, and stays without. What `confirm` ran again is
-    there for its scores alone.
-    """
+    Those are the file as written, of baselines the best alone once it is known, and of those that
+    had their full budget so many for each protocol: the best of the report, which is the best that
+    is not of a baseline's config, then, with several metrics, the front with what baselines are on
+    it, then the highest scores of their own. Of a front that is longer than `keep_weights` one may
+    move up whose weights are gone, and stays without. What `confirm` ran again is there for its
+    scores alone."""
     if keep_weights is None:
         return {row["trial_id"] for row in rows}
     alone = {(row["protocol"], row["config_hash"]) for row in rows if row["role"] in BASELINES}
     complete: defaultdict[str | None, list[Row]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"])):
+    for row in sorted(
+        rows, key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"])
+    ):
         if row["role"] != "confirm" and row["state"] == TrialState.COMPLETE:
             complete[row["protocol"]].append(row)
-    kept = {row["trial_id"] for row in rows if row["role"] not in ("trial", "baseline_trial", "confirm")}
+    kept = {
+        row["trial_id"] for row in rows if row["role"] not in ("trial", "baseline_trial", "confirm")
+    }
     for protocol, group in complete.items():
         drawn = [row for row in group if row["role"] == "trial"]
         ranked = best_first(group)
-        best = [row for row in ranked if row["role"] == "trial" and (protocol, row["config_hash"]) not in alone][:1]
+        best = [
+            row
+            for row in ranked
+            if row["role"] == "trial" and (protocol, row["config_hash"]) not in alone
+        ][:1]
         baselines = [row["trial_id"] for row in ranked if row["role"] in BASELINES]
         kept = kept - {*baselines[1:]} | {*baselines[:1]}
         front = on_front(over_seeds(group, metrics), metrics) if len(metrics) > 1 else []
@@ -85,7 +106,8 @@ def trials_keeping_weights(rows: Sequence[Row], keep_weights: int | None, metric
 
 
 def run_directory(store: Store, trial_id: str) -> Path | None:
-    """Return where a trial keeps its files, None for nothing or a link; StoreError for an id that is no file name."""
+    """Return where a trial keeps its files, None for nothing or a link; StoreError for an id that
+    is no file name."""
     check_trial_id(trial_id)
     directory = store.root / "runs" / trial_id
     return directory if is_own(store, directory) and directory.is_dir() else None
@@ -103,7 +125,8 @@ def is_own(store: Store, path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a directory; one that is gone is no mistake, since others tidy too. Raises StoreError."""
+    """Delete a file or a directory; one that is gone is no mistake, since others tidy too. Raises
+    StoreError."""
     try:
         while path.is_dir():
             # what another process deletes under our hands ends one round
@@ -112,7 +135,8 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(
-            f"{path}: cannot be deleted: {error.strerror or error}; delete it, and start the same again"
+            f"{path}: cannot be deleted: {error.strerror or error}; delete it, and start the same "
+            "again"
         ) from None
 
 

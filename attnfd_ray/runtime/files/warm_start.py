@@ -1,4 +1,5 @@
-"""Trials of an earlier search to begin one with: found, and kept with the search, so that it goes on with the same."""
+"""Trials of an earlier search to begin one with: found, and kept with the search, so that it goes
+on with the same."""
 
 from __future__ import annotations
 
@@ -11,24 +12,34 @@ from typing import Any
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
-from attnfd_ray.search.objectives import MEASURED, measures
+from attnfd_ray.search.objectives import MEASURED, measured_metrics
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
 from attnfd_ray.store import marker
 from attnfd_ray.store.atomic import write_atomic
 from attnfd_ray.store.store import Store
 
-_COLUMNS = ["experiment", "search_id", "trial_id", "role", "state", "searched_json", "config_json", *MEASURED]
+_COLUMNS = [
+    "experiment",
+    "search_id",
+    "trial_id",
+    "role",
+    "state",
+    "searched_json",
+    "config_json",
+    *MEASURED,
+]
 
 
 def earlier_trials(
     settings: ExperimentSettings, search_id: str, source: str | None, *, has_begun: bool
 ) -> list[PastTrial]:
-    """Return the trials this search was begun with; if it has not begun, those of `source`, which are kept from now on.
+    """Return the trials this search was begun with; if it has not begun, those of `source`, which
+    are kept from now on.
 
-    `source` is an experiment of the same store, the directory of another, or `STORE:EXPERIMENT`. Raises ConfigError
-    where it is not there, no trial of it would teach anything, or the search was begun otherwise; and StoreError.
-    """
+    `source` is an experiment of the same store, the directory of another, or `STORE:EXPERIMENT`.
+    Raises ConfigError where it is not there, no trial of it would teach anything, or the search was
+    begun otherwise; and StoreError."""
     file = Path(settings.store) / "experiments" / f"{search_id}.earlier.json"
     if file.exists():
         kept = json.loads(file.read_text(encoding="utf-8"))
@@ -43,7 +54,8 @@ def earlier_trials(
     warmth = SearchPlan(settings, search_id=search_id, earlier=trials).warmth
     if not warmth.taken:
         raise ConfigError(
-            f"--warm-start {source}: no finished trial in the space of `search:` ({warmth.outside} outside it); "
+            f"--warm-start {source}: no finished trial in the space of `search:` "
+            f"({warmth.outside} outside it); "
             "widen the space, or leave --warm-start out"
         )
     content = {"source": source, "trials": [dataclasses.asdict(trial) for trial in trials]}
@@ -53,7 +65,8 @@ def earlier_trials(
 
 def _begun_otherwise(source: str | None, search_id: str, how: str) -> ConfigError:
     return ConfigError(
-        f"--warm-start {source}: {search_id} was begun {how}; leave --warm-start out to go on with it, "
+        f"--warm-start {source}: {search_id} was begun {how}; leave --warm-start out to go on "
+        "with it, "
         "or start over with --fresh"
     )
 
@@ -63,7 +76,9 @@ def _read(settings: ExperimentSettings, source: str, *, but: str) -> list[PastTr
     rows = [
         row
         for row in store.trials(columns=_COLUMNS).to_pylist()
-        if row["experiment"] == experiment and row["role"] in ("as_written", "trial") and row["search_id"] != but
+        if row["experiment"] == experiment
+        and row["role"] in ("as_written", "trial")
+        and row["search_id"] != but
     ]
     epochs: dict[str, list[tuple[int, float]]] = {}
     for row in store.epochs(columns=["trial_id", "epoch", "val_miou"]).to_pylist():
@@ -76,7 +91,7 @@ def _read(settings: ExperimentSettings, source: str, *, but: str) -> list[PastTr
             values=_values(row, settings),
             state=row["state"],
             epochs=sorted(epochs.get(row["trial_id"], ())),
-            measures=measures(row),
+            measures=measured_metrics(row),
         )
         for row in sorted(rows, key=lambda row: row["trial_id"])
     ]
@@ -92,17 +107,21 @@ def _found(settings: ExperimentSettings, source: str) -> tuple[Store, str]:
     if not (Path(place).expanduser() / marker.NAME).is_file():
         there = registry.suggestion(source, _searched(here))
         raise ConfigError(
-            f"--warm-start {source}: neither a store nor an experiment with a search in {settings.store}{there}"
+            f"--warm-start {source}: neither a store nor an experiment with a search in "
+            f"{settings.store}{there}"
         )
     store = Store.open(place, create=False)
     searched = _searched(store)
     if colon and experiment not in searched:
         raise ConfigError(
-            f"--warm-start {source}: {place} has no search of '{experiment}'{registry.suggestion(experiment, searched)}"
+            f"--warm-start {source}: {place} has no search of "
+            f"'{experiment}'{registry.suggestion(experiment, searched)}"
         )
     if not colon and len(searched) != 1:
         which = (
-            f"which experiment? say {place}:NAME{registry.suggestion('', searched)}" if searched else "no search there"
+            f"which experiment? say {place}:NAME{registry.suggestion('', searched)}"
+            if searched
+            else "no search there"
         )
         raise ConfigError(f"--warm-start {source}: {which}")
     return store, experiment if colon else searched[0]

@@ -1,1 +1,2 @@
-"""Jobs: what a worker group does, the broker between driver and groups, and what becomes of failures."""
+"""Jobs: what a worker group does, the broker between driver and groups, and what becomes of
+failures."""

@@ -1,9 +1,10 @@
-"""Hands jobs to worker groups and what they say back to whoever asked. Plain asyncio; Ray makes an actor of it.
+"""Hands jobs to worker groups and what they say back to whoever asked. Plain asyncio; Ray makes an
+actor of it.
 
-A client submits a job and pulls events until one is `done` or `failed`; a group takes a job and pushes events. The two
-move in step: a push returns only when the client came back for the next event, or cancelled the job. So a trial that
-should stop after an epoch does not begin another, and one trial at a time is the same search every time.
-"""
+A client submits a job and pulls events until one is `done` or `failed`; a group takes a job and
+pushes events. The two move in step: a push returns only when the client came back for the next
+event, or cancelled the job. So a trial that should stop after an epoch does not begin another, and
+one trial at a time is the same search every time."""
 
 from __future__ import annotations
 
@@ -32,23 +33,26 @@ class _JobState:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def lost(self, nodes: Mapping[str, str], *, with_node: bool) -> Event | None:
-        """Note that the group of the job died; return how the job ends by that, or None where it is begun again."""
+        """Note that the group of the job died; return how the job ends by that, or None where it is
+        begun again."""
         kind, text = "NODE_LOST" if with_node else "WORKER_LOST", self.hung
         if text:
             kind, self.hung = "TIMEOUT", None
         self.losses[kind] += 1
-        if POLICIES[kind].again(self.losses[kind]):
+        if POLICIES[kind].retries(self.losses[kind]):
             return None
         logs = f"; their logs: {', '.join(sorted(nodes.values()))}" if nodes else ""
-        text = text or f"its workers died {self.losses[kind]} times without finishing an epoch{logs}"
+        text = (
+            text or f"its workers died {self.losses[kind]} times without finishing an epoch{logs}"
+        )
         return Event(kind="failed", failure_kind=kind, failure_text=text)
 
 
 class Broker:
     """Jobs, groups and events; every method may be called by many at once.
 
-    `alive` returns the ids of the nodes that are there; a group says on which it runs, and where each keeps its logs.
-    """
+    `alive` returns the ids of the nodes that are there; a group says on which it runs, and where
+    each keeps its logs."""
 
     def __init__(self, groups: int, alive: Callable[[], set[str]] = set) -> None:
         self._groups_left = groups
@@ -74,11 +78,16 @@ class Broker:
             self._work.notify_all()
 
     async def pull(self, trial_id: str, *, seen: int) -> Event:
-        """Wait for the job's next event. `seen` is the last epoch the client has dealt with, 0 at first."""
+        """Wait for the job's next event. `seen` is the last epoch the client has dealt with, 0 at
+        first."""
         desk = self._desks[trial_id]
         async with desk.changed:
             while True:
-                if desk.event and desk.event.kind == "epoch" and desk.event.metrics["epoch"] <= seen:
+                if (
+                    desk.event
+                    and desk.event.kind == "epoch"
+                    and desk.event.metrics["epoch"] <= seen
+                ):
                     desk.event = None
                     desk.changed.notify_all()
                 if desk.event:
@@ -86,7 +95,9 @@ class Broker:
                 if self._interrupted and trial_id not in self._held.values():
                     return Event.interrupted()
                 if self._broken:
-                    return Event(kind="failed", failure_kind="WORKER_LOST", failure_text=self._broken)
+                    return Event(
+                        kind="failed", failure_kind="WORKER_LOST", failure_text=self._broken
+                    )
                 await desk.changed.wait()
 
     async def cancel(self, trial_id: str, reason: str) -> None:
@@ -100,7 +111,8 @@ class Broker:
             desk.changed.notify_all()
 
     async def interrupt(self) -> None:
-        """End every job after the epoch it is in; those that no group has begun, or will, end at once."""
+        """End every job after the epoch it is in; those that no group has begun, or will, end at
+        once."""
         self._interrupted = True
         await self.close()
         await self._wake()
@@ -116,11 +128,11 @@ class Broker:
     async def take(
         self, group: int, *, patience_s: float, nodes: Mapping[str, str] = MappingProxyType({})
     ) -> Job | Literal["idle", "over"]:
-        """Return the next job, "idle" when there was none for `patience_s`, "over" when there will be none.
+        """Return the next job, "idle" when there was none for `patience_s`, "over" when there will
+        be none.
 
-        A group that asks while it holds a job has been rebuilt after a loss, and gets the same job again, as often as
-        the policy of that failure has it.
-        """
+        A group that asks while it holds a job has been rebuilt after a loss, and gets the same job
+        again, as often as the policy of that failure has it."""
         before, self._nodes[group] = self._nodes.get(group, {}), nodes
         if (held := self._held.get(group)) is not None:
             desk = self._desks[held]
@@ -132,7 +144,9 @@ class Broker:
                 await self.push(group, held, end)
         async with self._work:
             try:
-                await asyncio.wait_for(self._work.wait_for(lambda: self._waiting or self._closed), patience_s)
+                await asyncio.wait_for(
+                    self._work.wait_for(lambda: self._waiting or self._closed), patience_s
+                )
             except TimeoutError:
                 return "idle"
             while self._waiting and not self._interrupted:
@@ -144,10 +158,12 @@ class Broker:
             return "over" if self._closed else "idle"
 
     async def push(self, group: int, trial_id: str, event: Event) -> str | None:
-        """Say what happened; return why the job should stop now (INTERRUPTED: for today), or None to go on."""
+        """Say what happened; return why the job should stop now (INTERRUPTED: for today), or None
+        to go on."""
         desk = self._desks[trial_id]
         if event.kind != "epoch" or event.metrics["epoch"] > desk.reached:
-            # but not for an epoch that was heard before: it may be lost each time on its way to the disk
+            # but not for an epoch that was heard before: it may be lost each time on its way to the
+            # disk
             desk.losses.clear()
             desk.reached = event.metrics.get("epoch", desk.reached)
         async with desk.changed:
@@ -158,18 +174,21 @@ class Broker:
                     del self._held[group]
                 return None
             await desk.changed.wait_for(lambda: desk.event is None or desk.cancelled is not None)
-            # an epoch trained again after a loss was gone on from: what stops the job was decided later
+            # an epoch trained again after a loss was gone on from: what stops the job was decided
+            # later
             cancelled = desk.cancelled if event.metrics["epoch"] >= desk.reached else None
             return cancelled or (INTERRUPTED if self._interrupted else None)
 
-    async def late(self, group: int, trial_id: str, text: str, *, step_s: float) -> None:
-        """Note that the group is about to die of a step that hangs, and how long one takes otherwise."""
+    async def report_hang(self, group: int, trial_id: str, text: str, *, step_s: float) -> None:
+        """Note that the group is about to die of a step that hangs, and how long one takes
+        otherwise."""
         if self._held.get(group) == trial_id:
             desk = self._desks[trial_id]
             desk.hung, desk.job = text, replace(desk.job, step_s=step_s)
 
     async def lost(self, group: int, reason: str) -> None:
-        """Note that a group will not come back: another goes on with its job; without any left every job has failed."""
+        """Note that a group will not come back: another goes on with its job; without any left
+        every job has failed."""
         self._groups_left -= 1
         trial_id = self._held.pop(group, None)
         if trial_id is not None and self._interrupted:

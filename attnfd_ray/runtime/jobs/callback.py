@@ -16,17 +16,18 @@ class Callback(Protocol):
     `metrics` are those of `train.records.EpochRecord`.
     """
 
-    def stage(self, text: str) -> None:
+    def on_stage(self, text: str) -> None:
         """Something begins that is no trial."""
 
-    def begins(self, counts: Counts) -> None:
+    def on_search_start(self, counts: Counts) -> None:
         """A search begins, or goes on after earlier sessions."""
 
-    def started(self, job: Job) -> None:
+    def on_trial_start(self, job: Job) -> None:
         """A trial was handed out."""
 
-    def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
+    def on_epoch_end(self, job: Job, metrics: dict[str, Any]) -> None:
         """An epoch of a trial is over."""
 
-    def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
-        """A trial is over, or UNFINISHED for today; `metrics` are its last, or `failure_kind` and `failure_text`."""
+    def on_trial_end(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
+        """A trial is over, or UNFINISHED for today; `metrics` are its last, or `failure_kind` and
+        `failure_text`."""

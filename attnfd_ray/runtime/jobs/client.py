@@ -15,13 +15,14 @@ from attnfd_ray.store.store import Store
 
 
 def run_job(broker: Any, job: Job, on_epoch: Callable[[dict[str, Any]], None]) -> Event:
-    """Have a job done; `on_epoch` hears the metrics of each epoch. Raises what `failure` says if it fails."""
+    """Have a job done; `on_epoch` hears the metrics of each epoch. Raises what `failure` says if it
+    fails."""
     ray.get(broker.submit.remote(job))
     seen = 0
     while True:
         event: Event = ray.get(broker.pull.remote(job.trial_id, seen=seen))
         if event.kind == "failed":
-            settle(job, *event.failed_with)
+            record_failure(job, *event.failed_with)
             raise failure(job.trial_id, *event.failed_with)
         if event.kind == "done":
             return event
@@ -32,10 +33,12 @@ def run_job(broker: Any, job: Job, on_epoch: Callable[[dict[str, Any]], None]) -
 def broker_lost(error: Exception) -> RunFailed:
     """Return what ends a command whose broker, a process of its own, has died."""
     reason = str(error).strip().partition("\n")[0]
-    return RunFailed(f"Ray lost what served the workers ({reason}); the same command goes on with it")
+    return RunFailed(
+        f"Ray lost what served the workers ({reason}); the same command goes on with it"
+    )
 
 
-def settle(job: Job, kind: str, text: str) -> None:
+def record_failure(job: Job, kind: str, text: str) -> None:
     """Write that a trial failed, unless it is over already or still to be done."""
     state = POLICIES[kind].state
     if state == "RUNNING":

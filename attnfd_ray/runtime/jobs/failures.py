@@ -1,4 +1,5 @@
-"""What kind of failure an error is, and where it began: what a row of the store says of a trial that failed."""
+"""What kind of failure an error is, and where it began: what a row of the store says of a trial
+that failed."""
 
 from __future__ import annotations
 
@@ -19,18 +20,25 @@ from attnfd_ray.store.store import Store
 
 _OURS = Path(attnfd_ray.__file__).parent
 _LIBRARIES = tuple(
-    Path(place) for place in {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_paths()["stdlib"]}
+    Path(place)
+    for place in {
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+        sysconfig.get_paths()["stdlib"],
+    }
 )
 
 
 def describe(error: Exception) -> tuple[str, str]:
     """Return the kind of a failure and one line on it.
 
-    Of an error that is not ours, and of memory that ran out: where the user's own code raised it, or called what did,
-    and on which host.
-    """
+    Of an error that is not ours, and of memory that ran out: where the user's own code raised it,
+    or called what did, and on which host."""
     if is_out_of_memory(error):
-        return "OOM", f"{_first_line(error)} ({place(traceback.extract_tb(error.__traceback__))})"
+        return (
+            "OOM",
+            f"{_first_line(error)} ({error_location(traceback.extract_tb(error.__traceback__))})",
+        )
     if isinstance(error, Diverged):
         return "NAN", str(error)
     if isinstance(error, NoMetric):
@@ -41,7 +49,7 @@ def describe(error: Exception) -> tuple[str, str]:
         return "STORE", str(error)
     if isinstance(error, AttnFDError):
         return ("CONFIG" if isinstance(error, UserError) else "RUN"), str(error)
-    where = place(traceback.extract_tb(error.__traceback__))
+    where = error_location(traceback.extract_tb(error.__traceback__))
     return "USER_CODE", f"{type(error).__name__}: {_first_line(error)} ({where})"
 
 
@@ -51,7 +59,8 @@ def trace_file(job: Job) -> Path:
 
 
 def keep_trace(job: Job, kind: str, trace: str) -> bool:
-    """Write a traceback into the run's directory; return whether that went well: the failure itself has to be told."""
+    """Write a traceback into the run's directory; return whether that went well: the failure itself
+    has to be told."""
     file = trace_file(job)
     try:
         attempt = Store.open(job.settings.store, create=False).last_attempt(job.trial_id)
@@ -65,15 +74,20 @@ def keep_trace(job: Job, kind: str, trace: str) -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an allocator refused; on a CPU torch has no type of its own for that, and Python another."""
+    """Return whether an allocator refused; on a CPU torch has no type of its own for that, and
+    Python another."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+        isinstance(error, RuntimeError)
+        and "DefaultCPUAllocator: can't allocate memory" in str(error)
     )
 
 
-def place(stack: traceback.StackSummary) -> str:
-    """Return the innermost frame of the user's code and the host; without any, of ours; else the innermost of all."""
-    files = [frame for frame in stack[::-1] if not frame.filename.startswith("<")]  # <string> is none
+def error_location(stack: traceback.StackSummary) -> str:
+    """Return the innermost frame of the user's code and the host; without any, of ours; else the
+    innermost of all."""
+    files = [
+        frame for frame in stack[::-1] if not frame.filename.startswith("<")
+    ]  # <string> is none
     frames = files or stack[::-1]
     theirs = (frame for frame in frames if not _is_below(frame, (_OURS, *_LIBRARIES)))
     ours = (frame for frame in frames if _is_below(frame, (_OURS,)))

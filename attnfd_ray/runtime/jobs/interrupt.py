@@ -1,4 +1,5 @@
-"""Ctrl-C while jobs run: whoever has work worth ending well says so, and the command line asks it to. No ray."""
+"""Ctrl-C while jobs run: whoever has work worth ending well says so, and the command line asks it
+to. No ray."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ _begun = threading.Event()
 
 @contextmanager
 def stoppable(stop: Callable[[], None]) -> Iterator[None]:
-    """While this is open, an interruption calls `stop`, in a thread of its own, and nothing is raised."""
+    """While this is open, an interruption calls `stop`, in a thread of its own, and nothing is
+    raised."""
     _stoppers.append(stop)
     try:
         yield
@@ -31,7 +33,8 @@ def has_begun() -> bool:
 
 
 def ask_to_stop() -> bool:
-    """Ask whoever is at work to stop; return whether there is anybody. Fit for a signal handler: it never waits."""
+    """Ask whoever is at work to stop; return whether there is anybody. Fit for a signal handler: it
+    never waits."""
     for stop in _stoppers:
         threading.Thread(target=stop, daemon=True).start()
     return bool(_stoppers)

@@ -1,4 +1,5 @@
-"""What a worker group is asked to do, and what it says while at it: plain data, so that it travels anywhere."""
+"""What a worker group is asked to do, and what it says while at it: plain data, so that it travels
+anywhere."""
 
 from __future__ import annotations
 
@@ -9,16 +10,17 @@ from typing import Any, Literal
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.store.rows import Role
 
-INTERRUPTED = "INTERRUPTED"  # the kind of failure that is none: the user stopped a job, and it goes on another time
+# the kind of failure that is none: the user stopped a job, and it goes on another time
+INTERRUPTED = "INTERRUPTED"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Train one network, or score a teacher before anything is learnt from it.
 
-    `settings_json` are whole, validated settings; `teacher_file` the weights to learn from or to score; `searched` the
-    values a search chose, by dotted path; `step_s` the median optimiser step of an attempt that hung.
-    """
+    `settings_json` are whole, validated settings; `teacher_file` the weights to learn from or to
+    score; `searched` the values a search chose, by dotted path; `step_s` the median optimiser step
+    of an attempt that hung."""
 
     kind: Literal["train", "score_teacher"]
     trial_id: str
@@ -55,7 +57,11 @@ class Event:
     @classmethod
     def interrupted(cls) -> Event:
         """Return that a job was stopped before its end, which is still to come."""
-        return cls(kind="failed", failure_kind=INTERRUPTED, failure_text="stopped; the same command goes on with it")
+        return cls(
+            kind="failed",
+            failure_kind=INTERRUPTED,
+            failure_text="stopped; the same command goes on with it",
+        )
 
     @property
     def failed_with(self) -> tuple[str, str]:

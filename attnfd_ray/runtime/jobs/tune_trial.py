@@ -1,7 +1,8 @@
-"""The trial that Ray Tune runs: a thin shell that hands its job to a worker group and reports what it hears.
+"""The trial that Ray Tune runs: a thin shell that hands its job to a worker group and reports what
+it hears.
 
-Kept free of torch: its process starts in a second, and `reuse_actors` lets one process serve every trial of a slot.
-"""
+Kept free of torch: its process starts in a second, and `reuse_actors` lets one process serve every
+trial of a slot."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import ray
 from ray import tune
 
 from attnfd_ray.runtime.jobs.messages import Event, Job
-from attnfd_ray.search.objectives import measures
+from attnfd_ray.search.objectives import measured_metrics
 
 _SHARE = 0.0001  # of a resource that a node has one of, and nobody else asks for
 _HEAD = "node:__internal_head__"
@@ -29,11 +30,11 @@ def resources() -> dict[str, float]:
 
 
 def trial(config: dict[str, Any]) -> None:
-    """Report each epoch's metrics to Tune until the job is over; a failed job is reported, not raised.
+    """Report each epoch's metrics to Tune until the job is over; a failed job is reported, not
+    raised.
 
-    It never cancels its job: the driver does, when it decides to. So a shell that dies and is tried again finds its
-    job where it was.
-    """
+    It never cancels its job: the driver does, when it decides to. So a shell that dies and is tried
+    again finds its job where it was."""
     gone = {"failure_kind": "WORKER_LOST", "failure_text": "what served the workers is gone"}
     try:
         broker = ray.get_actor(config["broker"], namespace=config["namespace"])
@@ -54,7 +55,9 @@ def _follow(job: Job, broker: Any) -> None:
         over = event.kind != "epoch"
         if event.kind == "failed":
             tune.report({"failure_kind": event.failure_kind, "failure_text": event.failure_text})
-        elif event.metrics["epoch"] > seen or measures(event.metrics):  # the end repeats an epoch, or measures
+        elif event.metrics["epoch"] > seen or measured_metrics(
+            event.metrics
+        ):  # the end repeats an epoch, or measures
             # Tune counts iterations itself, and wrongly after a restart, unless it is told
             tune.report({**event.metrics, "training_iteration": event.metrics["epoch"]})
             seen = event.metrics["epoch"]

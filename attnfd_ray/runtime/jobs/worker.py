@@ -1,9 +1,9 @@
-"""One process of a worker group: does jobs one after another, and keeps what the next one needs too.
+"""One process of a worker group: does jobs one after another, and keeps what the next one needs
+too.
 
-It keeps datasets, what reads them and the teacher; model, optimiser and device memory go with each job, and every job
-seeds its own random generators. Knows torch and the store, and no Ray: `group` brings the jobs and the ear for what it
-says.
-"""
+It keeps datasets, what reads them and the teacher; model, optimiser and device memory go with each
+job, and every job seeds its own random generators. Knows torch and the store, and no Ray: `group`
+brings the jobs and the ear for what it says."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ from attnfd_ray.train.evaluate import evaluate, protocol
 from attnfd_ray.train.records import EpochRecord, Outcome
 from attnfd_ray.train.trainer import Trainer
 
-TEACHER_CHECK_IMAGES = 64  # enough to tell a trained teacher from a wrong file, few enough to be quick
+TEACHER_CHECK_IMAGES = (
+    64  # enough to tell a trained teacher from a wrong file, few enough to be quick
+)
 
 _COLLECTIVES = Path(dist.__file__).parent
 _OUR_COLLECTIVES = Path(distributed.__file__)
@@ -54,15 +56,16 @@ Push = Callable[[Event], str | None]
 
 
 class GroupMustRestart(Exception):
-    """One process of several failed alone; the others wait for it in a collective and have to be ended."""
+    """One process of several failed alone; the others wait for it in a collective and have to be
+    ended."""
 
 
 class Worker:
-    """Does jobs. `push` says an event and answers why to stop, or None; for epochs only rank 0 calls it.
+    """Does jobs. `push` says an event and answers why to stop, or None; for epochs only rank 0
+    calls it.
 
-    `late` hears of a step that hangs, and of the median step in seconds, just before this process is ended for it;
-    without it none is.
-    """
+    `late` hears of a step that hangs, and of the median step in seconds, just before this process
+    is ended for it; without it none is."""
 
     def __init__(
         self,
@@ -75,14 +78,15 @@ class Worker:
         self._hashes: dict[tuple[SegmentationDataset, ...], str] = {}
         self._readers = ReaderPool([])
         self._teacher: tuple[str, FrozenTeacher] | None = None
-        # imported modules stay; looking through them after every job would delay the next by a third of a second
+        # imported modules stay; looking through them after every job would delay the next by a
+        # third of a second
         gc.freeze()
 
     def do(self, job: Job) -> None:
         """Do a job to its end; what goes wrong with it is said as a `failed` event, not raised.
 
-        Raises GroupMustRestart when the other processes of the group cannot know of it, or nobody listens any more.
-        """
+        Raises GroupMustRestart when the other processes of the group cannot know of it, or nobody
+        listens any more."""
         try:
             if job.kind == "train":
                 self._train(job)
@@ -90,13 +94,19 @@ class Worker:
                 self._score_teacher(job)
         except GroupMustRestart:
             raise
-        except Exception as error:  # whatever a user's method or data raises must not end the search
+        except (
+            Exception
+        ) as error:  # whatever a user's method or data raises must not end the search
             if _is_lost_worker(error):
                 raise GroupMustRestart(f"another worker of the group died: {error}") from error
             kind, text = describe(error)
-            alone = not isinstance(error, Diverged | NoMetric)  # all workers see the same loss and scores
+            alone = not isinstance(
+                error, Diverged | NoMetric
+            )  # all workers see the same loss and scores
             if alone or rank() == 0:
-                if POLICIES[kind].traced and keep_trace(job, kind, "".join(traceback.format_exception(error))):
+                if POLICIES[kind].traced and keep_trace(
+                    job, kind, "".join(traceback.format_exception(error))
+                ):
                     text += f"; traceback: {trace_file(job)}"
                 self._push(job, Event(kind="failed", failure_kind=kind, failure_text=text))
             if alone and world_size() > 1:
@@ -114,13 +124,18 @@ class Worker:
         return self._datasets[key]
 
     def _checked_splits(self, job: Job) -> tuple[SegmentationDataset, SegmentationDataset]:
-        """Return the train and val split; DataError if they are not what the command looked at on its node."""
+        """Return the train and val split; DataError if they are not what the command looked at on
+        its node."""
         data = job.settings.data
         for again in (False, True):
-            if again:  # this node's copy of a URI may be older, or files have changed since they were opened
+            # this node's copy of a URI may be older, or files have changed since they were opened
+            if again:
                 self._forget_datasets()
                 refresh(data)
-            train_set, val_set = self.dataset(data, data.train_split), self.dataset(data, data.val_split)
+            train_set, val_set = (
+                self.dataset(data, data.train_split),
+                self.dataset(data, data.val_split),
+            )
             splits = (train_set, val_set)
             if splits not in self._hashes:  # of a large set it takes a good part of a second
                 self._hashes[splits] = data_hash(splits)
@@ -128,7 +143,8 @@ class Worker:
             if job.data_hash in (None, here):
                 return train_set, val_set
         raise DataError(
-            f"{data.root} on {socket.gethostname()}: holds other files than where the command was started (data_hash "
+            f"{data.root} on {socket.gethostname()}: holds other files than where the command was "
+            "started (data_hash "
             f"{here}, there {job.data_hash}); needed is the same dataset on every node"
         )
 
@@ -171,7 +187,9 @@ class Worker:
         assert job.teacher_file is not None
         teacher = self.teacher(settings, job.teacher_file, val_set.num_classes)
         readers = self.readers(data, val_set)
-        batches = val_batches(val_set, data, readers=readers, rank=rank(), world_size=world_size(), device=self.device)
+        batches = val_batches(
+            val_set, data, readers=readers, rank=rank(), world_size=world_size(), device=self.device
+        )
         scored = evaluate(
             teacher.network,
             batches,
@@ -181,7 +199,10 @@ class Worker:
             train=settings.train,
         )
         if rank() == 0:
-            self._push(job, Event(kind="done", metrics={"val_miou": scored.miou, "protocol": protocol(data)}))
+            self._push(
+                job,
+                Event(kind="done", metrics={"val_miou": scored.miou, "protocol": protocol(data)}),
+            )
 
     def _train(self, job: Job) -> None:
         settings = job.settings
@@ -197,7 +218,9 @@ class Worker:
         test_set = self.dataset(settings.data, test_split) if test_split else None
         teacher = None
         if method_class(settings).needs_teacher:
-            assert job.teacher_file is not None, "the driver finds the teacher before it hands out a job"
+            assert job.teacher_file is not None, (
+                "the driver finds the teacher before it hands out a job"
+            )
             teacher = self.teacher(settings, job.teacher_file, train_set.num_classes)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -207,7 +230,9 @@ class Worker:
             directory=job.directory,
             train_set=train_set,
             val_set=val_set,
-            readers=self.readers(settings.data, train_set, val_set, *([test_set] if test_set else [])),
+            readers=self.readers(
+                settings.data, train_set, val_set, *([test_set] if test_set else [])
+            ),
             device=self.device,
             teacher=teacher,
             test_set=test_set,
@@ -242,9 +267,17 @@ class Worker:
             return
         timed = None
         if LATENCY in settings.tune.metrics and not outcome.stopped_early:
-            timed = latency.measure(outcome.best_weights, settings, val_set, readers=run.readers, device=self.device)
+            timed = latency.measure(
+                outcome.best_weights, settings, val_set, readers=run.readers, device=self.device
+            )
         row = book.write_end(outcome, val_set.class_names, timed)
-        self._push(job, Event(kind="done", metrics=dataclasses.asdict(outcome.last) | final_objectives(settings, vars(row))))
+        self._push(
+            job,
+            Event(
+                kind="done",
+                metrics=dataclasses.asdict(outcome.last) | final_objectives(settings, vars(row)),
+            ),
+        )
         book.tidy()
 
     def _watchdog(self, job: Job) -> Watchdog:
@@ -264,9 +297,9 @@ class Worker:
 def _is_lost_worker(error: Exception) -> bool:
     """Return whether a collective failed because another worker is gone.
 
-    gloo has no exception of its own for it, nor one wording: what counts is a broken connection in the text, or a
-    collective of ours that failed, since those are always called alike on all workers.
-    """
+    gloo has no exception of its own for it, nor one wording: what counts is a broken connection in
+    the text, or a collective of ours that failed, since those are always called alike on all
+    workers."""
     if world_size() == 1 or not isinstance(error, RuntimeError) or is_out_of_memory(error):
         return False
     frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
