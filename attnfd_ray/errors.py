@@ -2,7 +2,8 @@
 package.
 
 A message is one line: where, what came, what is needed, the way out. The command line prints it
-without a traceback."""
+without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -79,5 +80,6 @@ class CapacityError(UserError):
 
 def one_line(text: str) -> str:
     """Return the text with line ends and other characters that steer a terminal written out, as
-    `\\n`."""
+    `\\n`.
+    """
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

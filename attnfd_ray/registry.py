@@ -2,7 +2,8 @@
 first use.
 
 A part is one file and one line here. A user's own part needs no line: `package.module:Attribute`
-names it. A family of parts, such as all networks of a library, is one line too: `library/name`."""
+names it. A family of parts, such as all networks of a library, is one line too: `library/name`.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ _MANY = 40  # words in one message
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest known word, else the words there are, at most 40
-    of them."""
+    of them.
+    """
     words = sorted(known)
     near = nearest(word, words)
     if near:
@@ -119,7 +121,8 @@ def check(kind: str, name: str) -> str:
     `package.module:Attribute`.
 
     Raises ConfigError otherwise. Whether a family has the name, or a module the attribute, is known
-    once it is loaded."""
+    once it is loaded.
+    """
     table, label = TABLES[kind], kind.replace("_", " ")
     if name in table or family_of(kind, name) or _OWN.fullmatch(name):
         return name
@@ -134,7 +137,8 @@ def load(kind: str, name: str) -> Any:
     `package.module:Attribute`.
 
     Raises ConfigError where there is no such part, module or attribute; what else importing it
-    raises is its author's to see."""
+    raises is its author's to see.
+    """
     family = family_of(kind, check(kind, name))
     if family:
         return _attribute(kind, name, FAMILIES[kind][family])(name.partition("/")[2])

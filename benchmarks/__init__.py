@@ -1,2 +1,3 @@
 """Programs that measure what the project claims; each prints its figures and keeps them in
-`results/`."""
+`results/`.
+"""

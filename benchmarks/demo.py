@@ -5,7 +5,8 @@ fresh weights.
 
 Each seed is a whole `make demo`: other scenes, another teacher, other students. What counts is the
 gain of the search's best config over the student alone on seeds that the search never used, as
-`attnfd-ray confirm` measures it."""
+`attnfd-ray confirm` measures it.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ def is_gain(demo: Demo) -> bool:
 
 def main(seeds: Sequence[int]) -> int:
     """Run, record, and return 1 if too few gain, a teacher misses a class, or one takes too
-    long."""
+    long.
+    """
     load_before, demos = load(), list[Demo]()
     for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="attnfd-demo-") as directory:

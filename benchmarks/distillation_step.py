@@ -22,7 +22,8 @@ TIMEOUT_S = 300.0
 
 def seconds() -> list[tuple[float, float]]:
     """Return (ours, released) of each pair of steps, taken in turn so that both meet the same
-    machine."""
+    machine.
+    """
     ours, released = build_step(), build_step(released=True)
     for _ in range(NUM_WARM_UP):
         ours()
@@ -32,7 +33,8 @@ def seconds() -> list[tuple[float, float]]:
 
 def peak_mib(released: bool) -> tuple[float, float]:
     """Return the most memory of a fresh process: all of it, and what the steps added to the built
-    networks."""
+    networks.
+    """
     with ProcessPoolExecutor(
         max_workers=1, mp_context=multiprocessing.get_context("spawn")
     ) as pool:

@@ -5,7 +5,8 @@ code.
 
 The other side opens image and mask with Pillow, converts, and does the same augmentation in Pillow
 and NumPy: scale, crop, blur, flip, normalise, to tensor. Both read the same files and end with a
-float32 batch and int64 labels."""
+float32 batch and int64 labels.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ def settings_of(name: str) -> dict[str, object]:
 
 def cost(name: str) -> tuple[float, float]:
     """Return (time of a step / the student's alone, peak memory in MiB), measured in a process of
-    its own."""
+    its own.
+    """
     with ProcessPoolExecutor(
         max_workers=1, mp_context=multiprocessing.get_context("spawn")
     ) as pool:

@@ -4,7 +4,8 @@ believable.
     python -m benchmarks.methods STORE EXPERIMENT
 
 The search that fills the store is an ordinary one, `search_spaces/methods_toyscenes.yaml` say;
-nothing is trained here."""
+nothing is trained here.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def methods_table(store: Store, experiment: str) -> Iterator[str]:
     own interval.
 
     The last columns are |gradient of the distillation terms| / |gradient of the cross-entropy| for
-    the student, means over the seeds: in the first epoch and in the last."""
+    the student, means over the seeds: in the first epoch and in the last.
+    """
     shown = summarise(store, experiment=experiment).shown
     assert shown is not None
     protocol = shown.protocols[0]  # the one with most trials

@@ -7,7 +7,8 @@ store holds.
 A table stands in a page between `<!-- table: KIND STORE EXPERIMENT -->` and `<!-- end -->`. STORE
 is relative to benchmarks/evidence. KIND is `report`, what `attnfd-ray report STORE --experiment
 EXPERIMENT` prints, or `methods`, one line a config over its seeds with the strength of the
-distillation gradient."""
+distillation gradient.
+"""
 
 from __future__ import annotations
 

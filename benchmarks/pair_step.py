@@ -6,7 +6,8 @@ for it.
 Student smp/DeepLabV3Plus on EfficientNet-lite0, teacher the same on lite2, crops of 160 pixels,
 batches of 8. Before: weights and features in torch's usual layout, the teacher's convolutions as
 they are. After: channels last, and the teacher's weights laid out for oneDNN once, which is what
-training does on a CPU. Tried beside it: 1x1 convolutions as matrix products."""
+training does on a CPU. Tried beside it: 1x1 convolutions as matrix products.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ EXPERIMENT = {
 
 class _MatrixProduct(nn.Conv2d):
     """A 1x1 convolution as a matrix product, which features in channels-last layout allow without a
-    copy."""
+    copy.
+    """
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
         return F.linear(features_NCHW.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(

@@ -4,7 +4,8 @@
 
 The copy has one Parquet file a table and the settings of its experiments, no weights and no
 checkpoints. Rows of an attempt that a later one superseded are left out, as every reader does.
-`attnfd-ray report benchmarks/evidence/NAME` reads it like any store."""
+`attnfd-ray report benchmarks/evidence/NAME` reads it like any store.
+"""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def record(
 
 def load() -> float:
     """Return how many processes wanted a processor over the last minute; take it before anything is
-    measured."""
+    measured.
+    """
     return os.getloadavg()[0]
 
 

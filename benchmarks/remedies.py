@@ -2,7 +2,8 @@
 the package.
 
 `method: {name: "benchmarks.remedies:FlooredNorm"}` and the like, with the project's directory on
-PYTHONPATH."""
+PYTHONPATH.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ _MOMENTUM = 0.1  # as BatchNorm's
 
 class FlooredNorm(AttnFD):
     """A norm an image, but at least `floor` times the root mean square of the batch's image
-    norms."""
+    norms.
+    """
 
     class Settings(AttnFD.Settings):
         """`method: {name: "benchmarks.remedies:FlooredNorm", ...}`."""
@@ -108,7 +110,8 @@ def running_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, scales: Tensor)
 
 class DecayingWeight(AttnFD):
     """AttnFD whose weight falls linearly, epoch by epoch, from `loss_weight` to 0 after
-    `decay_epochs`."""
+    `decay_epochs`.
+    """
 
     class Settings(AttnFD.Settings):
         """`method: {name: "benchmarks.remedies:DecayingWeight", ...}`."""

@@ -5,7 +5,8 @@ python -m benchmarks.search_efficiency
 
 Nothing is trained: learning curves are made up, with noise from seed to seed. A search spends 50
 full trainings' worth of epochs. It has arrived when a trial of those 5 % has run to its end, since
-a trial stopped early is nobody's result."""
+a trial stopped early is nobody's result.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def slow_start(values: Values) -> tuple[float, float]:
 
 def elsewhere(values: Values) -> tuple[float, float]:
     """What an earlier search found on other data: the best learning rate is a hundredth, the best
-    weight 30 times."""
+    weight 30 times.
+    """
     lr, weight = values["optim.lr"] * 100, values["method.loss_weight"] / 30
     return _top({**values, "optim.lr": lr, "method.loss_weight": weight}), 5.0
 
@@ -201,7 +203,8 @@ def trials_of(plan: SearchPlan, landscape: Landscape, noise: random.Random) -> I
 
 def epochs_to_best(name: str, way: Way, seed: int, needed: float) -> int:
     """Return the epochs spent when the first trial of the best 5 % is complete; the budget if that
-    does not happen."""
+    does not happen.
+    """
     landscape, before = LANDSCAPES[name]
     noise = random.Random(seed)
     earlier: list[PastTrial] = []

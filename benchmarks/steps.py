@@ -3,7 +3,8 @@ benchmarks measure.
 
 Same networks, method, loss, batch and optimiser on both sides. The released code runs the teacher
 in train mode under autograd and does not detach what it says, so that backward goes through it,
-into gradients that nobody uses or clears."""
+into gradients that nobody uses or clears.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ Step = Callable[[], dict[str, Tensor]]
 
 class ReleasedTeacher(nn.Module):
     """The released code's teacher: BatchNorm and dropout in train mode, its features with their
-    graph."""
+    graph.
+    """
 
     def __init__(self, network: SegmentationModel) -> None:
         super().__init__()
@@ -61,7 +63,8 @@ class ReleasedTeacher(nn.Module):
 
 def build_step(*, released: bool = False, method: dict[str, Any] | None = None) -> Step:
     """Return a step on a batch of noise that stays the same; `method` are other settings of a
-    method than AttnFD's."""
+    method than AttnFD's.
+    """
     torch.set_num_threads(THREADS)
     settings = ExperimentSettings.model_validate(
         EXPERIMENT | ({"method": method} if method else {})

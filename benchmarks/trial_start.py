@@ -4,7 +4,8 @@
 
 The clock starts when Tune asks its searcher for the trial, which is before Tune starts it: nothing
 is left out, on either side. It stops in the training process, just before the first step, with the
-networks built."""
+networks built.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ def ours(settings: ExperimentSettings) -> list[float]:
 
 def documented(settings: ExperimentSettings, root: Path) -> list[float]:
     """Return the same for a Tune function that makes a TorchTrainer, which reports through
-    TuneReportCallback."""
+    TuneReportCallback.
+    """
     import ray.train
     from ray import tune
     from ray.train.torch import TorchTrainer

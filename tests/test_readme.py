@@ -1,5 +1,6 @@
 """README.md ends with the tree: every file that matters, one line each, and nothing that is not
-there."""
+there.
+"""
 
 import ast
 import re

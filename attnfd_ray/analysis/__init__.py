@@ -1,2 +1,3 @@
 """From rows of the store to rankings, means over seeds and comparisons. Prints nothing. No torch,
-no ray."""
+no ray.
+"""

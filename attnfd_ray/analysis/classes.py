@@ -10,7 +10,8 @@ from attnfd_ray.store.store import Store
 
 def class_lines(store: Store, report: ProtocolReport) -> list[ClassLine]:
     """Return a line per class, or nothing where the store has no names (older rows) or no scores of
-    classes."""
+    classes.
+    """
     heads = [report.teacher, report.baseline, report.best]
     names = _names(store, [line.trial_id for line in heads if line])
     scores = [_class_iou(store, line) for line in heads]

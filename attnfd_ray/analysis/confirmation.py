@@ -6,7 +6,8 @@ and only differences to the baseline on the same seed. With k leaders each diffe
 interval of 1 - 0.05 / k (Bonferroni), so that all k hold together with 95 %. With 5 seeds a single
 leader that is better by 3 standard deviations of a run is told from the baseline 93 times in 100;
 one of three leaders 73 times, and 95 times if it is better by 3 deviations of the difference
-itself."""
+itself.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def leaders(rows: Sequence[Row], *, search_id: str, top: int) -> list[TrialLine]
     other configs.
 
     Only trials that had their full budget and were measured like the baseline. Raises StoreError
-    without any."""
+    without any.
+    """
     tried = [row for row in rows if row["search_id"] == search_id and row["role"] != "confirm"]
     baselines = _baselines(tried)
     if not baselines:
@@ -159,7 +161,8 @@ def _scores(lines: Sequence[TrialLine]) -> dict[int, float]:
 
 def _alone(tried: Sequence[Row]) -> list[str | None]:
     """Return the configs of the student alone: finished ones first, best first, then those that
-    were stopped early."""
+    were stopped early.
+    """
     return [
         row["config_hash"]
         for row in [*_baselines(tried), *(row for row in tried if row["role"] in BASELINES)]
@@ -168,7 +171,8 @@ def _alone(tried: Sequence[Row]) -> list[str | None]:
 
 def _baselines(tried: Sequence[Row]) -> list[Row]:
     """Return the search's own finished baselines, best first; without any its first student
-    alone."""
+    alone.
+    """
     full = [row for row in tried if trials.line(row).full]
     own = {row["trial_id"]: row for row in full if row["role"] in BASELINES}
     if not own:

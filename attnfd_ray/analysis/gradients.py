@@ -1,5 +1,6 @@
 """How strongly distillation pulls at the student beside the cross-entropy, from what the epochs of
-a trial measured."""
+a trial measured.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def gradient_lines(store: Store, report: ProtocolReport) -> list[GradientLine]:
 
 def gradient_line(store: Store, trial_id: str) -> GradientLine | None:
     """Return what the epochs of a trial measured, None where none did (method none, or an older
-    store)."""
+    store).
+    """
     rows = store.epochs(
         trial_id, columns=["epoch", "gradient_norms", "gradient_cosines"]
     ).to_pylist()

@@ -20,13 +20,15 @@ def decimals(value: float | None, places: int) -> str:
 
 def points(difference: float | None) -> str:
     """Return a difference of fractions in percentage points, always with its sign: 0.012 as
-    `+1.20`."""
+    `+1.20`.
+    """
     return NONE if difference is None else f"{100 * difference:+.2f}"
 
 
 def interval(middle: str, half_width: float | None) -> str:
     """Return a printed percentage or difference with half the width of its interval: `60.00 ±
-    1.20`."""
+    1.20`.
+    """
     return middle if half_width is None else f"{middle} ± {100 * half_width:.2f}"
 
 
@@ -55,7 +57,8 @@ def counted(count: int, noun: str) -> str:
 
 def assignments(values: Mapping[str, Any]) -> str:
     """Return searched values as `layers=[stage4, aspp] loss_weight=2.15`; a path is shortened if no
-    other ends so."""
+    other ends so.
+    """
     leaves = [path.rpartition(".")[2] for path in values]
     return " ".join(
         f"{leaf if leaves.count(leaf) == 1 else path}={_value(value)}"

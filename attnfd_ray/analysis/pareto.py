@@ -3,7 +3,8 @@ all of them.
 
 A config with several seeds counts once, with its means: its luckiest seed alone does not bring it
 there. Only what was measured alike meets here: latencies of unlike sizes, precisions or devices are
-of fronts of their own."""
+of fronts of their own.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ Metrics = tuple[str, ...]
 
 def fronts(ranked: Sequence[TrialLine], metrics: Mapping[str, Metrics]) -> list[Front]:
     """Return the fronts of ranked trials, of most trials first; `metrics` says by trial id what its
-    search aimed at."""
+    search aimed at.
+    """
     groups: defaultdict[tuple[Metrics, str | None], list[TrialLine]] = defaultdict(list)
     for line in ranked:
         aims = metrics.get(line.trial_id, ())
@@ -110,7 +112,8 @@ def costs(row: Row, metrics: Metrics) -> tuple[float, ...]:
 
 def metrics_of(rows: Sequence[Row]) -> dict[str, Metrics]:
     """Return what each trial's search aimed at, by trial id; trials of no search, and those run
-    again, are left out."""
+    again, are left out.
+    """
     by_search: dict[str, Metrics] = {}
     for row in rows:
         if (

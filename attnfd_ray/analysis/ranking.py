@@ -1,5 +1,6 @@
 """Who did best, by one rule, and how far that is from the baseline. Only trials measured alike meet
-here."""
+here.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def best_first(rows: Sequence[Row]) -> list[Row]:
 
     The rule: a config is worth the mean of best_val_miou over its seeds, with one seed that score
     itself, so that it does not win by its luckiest of many. Of equals the trial with the higher
-    score of its own leads, then the one with fewer parameters, then the earlier trial id."""
+    score of its own leads, then the one with fewer parameters, then the earlier trial id.
+    """
     scored = [row for row in rows if measured(row["best_val_miou"]) is not None]
     worth = worths(scored)
     scored.sort(key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"]))
@@ -64,7 +66,8 @@ def compare(
     the baseline.
 
     The baseline is the best of the student alone, as the file has it or tuned; the best config is
-    none of these."""
+    none of these.
+    """
     tried = [line for line in lines if line.role != "confirm"]
     ranked = rank(tried)
     # leaders run again say more of a config, but are no further tries at being the best

@@ -18,7 +18,8 @@ from attnfd_ray.store.rows import Role, TrialState
 @dataclass(frozen=True, kw_only=True)
 class TrialLine:
     """One trial; `rank` counts from 1 within its protocol and is None for a trial that had not its
-    full budget."""
+    full budget.
+    """
 
     trial_id: str
     role: Role
@@ -55,7 +56,8 @@ class TrialLine:
 @dataclass(frozen=True, kw_only=True)
 class Gain:
     """Best config minus baseline, fractions, each a mean over its seeds; `note` says what that is
-    worth."""
+    worth.
+    """
 
     best_epoch_miou: float
     last_epoch_miou: float | None
@@ -67,7 +69,8 @@ class Gain:
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A mean over `num` values, fractions, with half the width of its 95 % interval; None for a
-    single value."""
+    single value.
+    """
 
     mean: float
     half_width: float | None
@@ -77,7 +80,8 @@ class Estimate:
 @dataclass(frozen=True, kw_only=True)
 class ConfigLine:
     """One config over its seeds. `gain` is the mean difference to the baseline over the seeds that
-    both have."""
+    both have.
+    """
 
     method: str
     values: dict[str, Any]
@@ -92,7 +96,8 @@ class ConfirmedLine:
     both have.
 
     The interval of `gain` has the confidence of the Confirmation; `verdict` is None for less than
-    two such seeds."""
+    two such seeds.
+    """
 
     method: str
     values: dict[str, Any]
@@ -108,7 +113,8 @@ class Confirmation:
     best mean first.
 
     `num_tried` counts the configs of the search, the baseline apart, `num_missing` runs that failed
-    or have not ended."""
+    or have not ended.
+    """
 
     search_id: str
     num_tried: int
@@ -122,7 +128,8 @@ class Confirmation:
 @dataclass(frozen=True, kw_only=True)
 class ClassLine:
     """One class by its name: its IoU, a fraction, at the best epoch of each; None where it was not
-    scored."""
+    scored.
+    """
 
     name: str
     teacher: float | None
@@ -157,7 +164,8 @@ class Front:
 
     Each is the line of its best trial, with that one's rank, and with means over the config's
     seeds: `num_seeds` of them. `latency_protocol` says how all of them were timed, None where
-    latency was no metric."""
+    latency was no metric.
+    """
 
     metrics: list[str]
     latency_protocol: str | None
@@ -174,7 +182,8 @@ class ProtocolReport:
     `configs` are the ranked ones over their seeds, best mean first; empty where no config has two.
     `classes` are in the dataset's order; empty where their names are not known. `fronts` are there
     where a search had several metrics. `gradients` are those of the leading configs and of the file
-    as written."""
+    as written.
+    """
 
     protocol: str | None
     teacher: TrialLine | None
@@ -202,7 +211,8 @@ class FailureGroup:
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What it took: seconds over all trials, median images per second over epochs, MiB at the
-    highest."""
+    highest.
+    """
 
     wall_s: float
     images_per_s_median: float | None
@@ -239,7 +249,8 @@ class ExperimentLine:
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What a store holds: the experiment asked for or the latest, None for an empty store, and the
-    others' names."""
+    others' names.
+    """
 
     store: str
     shown: ExperimentReport | None

@@ -1,5 +1,6 @@
 """Configs over their seeds: mean, 95 % interval, and what they gain on the baseline, seed by
-seed."""
+seed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
 
     The baseline is the student alone, be it a search's own, of which the best counts, or the method
     `none`; of several, which differ in more than that, the one with most seeds, and of equals the
-    search's own."""
+    search's own.
+    """
     by_config: dict[str, list[TrialLine]] = {}
     for line in ranked:
         by_config.setdefault(config_of(line), []).append(line)
@@ -48,13 +50,15 @@ def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
 
 def same_config(one: TrialLine, ranked: Sequence[TrialLine]) -> list[TrialLine]:
     """Return the trials of one's config, best first: those of its hash, whatever their seed and
-    role."""
+    role.
+    """
     return [line for line in ranked if config_of(line) == config_of(one)]
 
 
 def lost_seeds(name: str, one: TrialLine, lines: Sequence[TrialLine]) -> str:
     """Return a sentence on the seeds that one's config did not survive, or nothing: a mean is over
-    the others."""
+    the others.
+    """
     same = same_config(one, lines)
     full = {line.seed for line in same if line.full}
     lost = {
@@ -97,7 +101,8 @@ def shown_values(values: Mapping[str, Any], *, as_written: bool) -> dict[str, An
 
 def estimate(values: Sequence[float], *, confidence: float = 0.95) -> Estimate:
     """Return the mean of independent values with its interval, 95 % unless told otherwise, by
-    Student's t."""
+    Student's t.
+    """
     num = len(values)
     half_width = (
         float(stdtrit(num - 1, (1 + confidence) / 2)) * stdev(values) / math.sqrt(num)

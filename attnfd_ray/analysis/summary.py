@@ -1,5 +1,6 @@
 """A store in, a report out. Unlike protocols are never ranked together: each has a ranking of its
-own."""
+own.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ def _experiment(
 
 def _protocols(students: Sequence[Row], teachers: Sequence[Row]) -> list[ProtocolReport]:
     """Return one ranking per protocol, the one with most ranked trials first, trials without a
-    score last."""
+    score last.
+    """
     scores = {
         row["protocol"]: trials.line(row)
         for row in sorted(teachers, key=lambda row: row["time_utc"])

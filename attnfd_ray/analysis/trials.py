@@ -1,5 +1,6 @@
 """From rows of the store to lines of a report: what a trial that never ended leaves out is taken
-from its epochs."""
+from its epochs.
+"""
 
 from __future__ import annotations
 

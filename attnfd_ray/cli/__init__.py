@@ -34,7 +34,8 @@ def cli() -> None:
 
     One YAML file describes an experiment: `train` runs it as it stands, `tune` varies it as its
     `search:` section says, `confirm` runs the best again over fresh seeds, `report` tells what came
-    out, `picture` draws it."""
+    out, `picture` draws it.
+    """
 
 
 for command in (check, train, tune, confirm, report, picture, explain, data, teacher, gc):
@@ -43,7 +44,8 @@ for command in (check, train, tune, confirm, report, picture, explain, data, tea
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one line on stderr and exit code 2, never a
-    traceback."""
+    traceback.
+    """
     # a user's own `module:Class` lies beside the file that names it, and comes after all that is
     # installed
     sys.path.append(str(Path.cwd()))

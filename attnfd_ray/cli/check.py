@@ -1,5 +1,6 @@
 """`attnfd-ray check FILE`: whether an experiment can go on this machine or cluster, with the
-arithmetic."""
+arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def check(file: Path, sets: tuple[str, ...], wait_timeout: float, expect_nodes: 
     Looks at the data, both networks, the cluster, and on every node at the store, the data, the
     teacher, the files that networks start from and the versions of what computes. Exit code 0 says
     go; else each obstacle is a line on stderr, and the code is 2. Before they start, train, tune
-    and confirm look at the same."""
+    and confirm look at the same.
+    """
     from attnfd_ray.config.loader import load_experiment
     from attnfd_ray.runtime.cluster.connect import environment
 

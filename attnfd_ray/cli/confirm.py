@@ -53,7 +53,8 @@ def confirm(
     A search crowns lucky seeds, so none that it used counts here. Leaders are those with the
     highest val_miou, also where the search had several metrics. The same command again goes on
     where it stopped; more --top or --seeds add to what is there. Decide them beforehand: adding
-    seeds until something wins is luck again."""
+    seeds until something wins is luck again.
+    """
     from rich.console import Console
 
     from attnfd_ray.analysis.summary import summarise

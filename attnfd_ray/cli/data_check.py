@@ -1,5 +1,6 @@
 """`attnfd-ray data check FILE` and `attnfd-ray data show FILE`: what an experiment's images and
-masks are like."""
+masks are like.
+"""
 
 from __future__ import annotations
 

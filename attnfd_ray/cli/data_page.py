@@ -1,5 +1,6 @@
 """A checked dataset as a page that needs nothing beside itself: tables, and for each class a few
-images under masks."""
+images under masks.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ figure { display: inline-block; margin: 0 .5rem .5rem 0 } figcaption { font-size
 
 def write_page(path: Path, report: DataReport, splits: Sequence[Split]) -> None:
     """Write the page, with pictures of the splits that the report is of; DataError where that
-    cannot be done."""
+    cannot be done.
+    """
     write(path, _page(report, splits).encode())
 
 

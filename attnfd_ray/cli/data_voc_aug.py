@@ -31,7 +31,8 @@ def voc_aug(voc: Path, sbd: Path, any_count: bool) -> None:
 
     Writes SegmentationClassAug and the lists trainaug.txt and aug.txt beside what VOC has, all of
     it or nothing, and never over other ones. No image of VOC's val is in them. `data: {name: voc,
-    train_split: trainaug}` trains on it."""
+    train_split: trainaug}` trains on it.
+    """
     from rich.console import Console
     from rich.progress import Progress
 

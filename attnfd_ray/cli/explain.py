@@ -16,7 +16,8 @@ def explain(name: str, as_json: bool) -> None:
 
     PRESET is attnfd, attnfd_release or attnfd_paper. A file takes it up by `preset: PRESET`, and
     what the file says itself wins. The method of the same name has the preset's `method` settings
-    for its own defaults."""
+    for its own defaults.
+    """
     from attnfd_ray.config.preset import load
 
     preset = load(name)
@@ -38,7 +39,8 @@ def explain(name: str, as_json: bool) -> None:
 
 def _show(summary: str, rows: list[dict[str, Any]], unlike: tuple[str, ...]) -> None:
     """Print a table, each reason on lines of its own below its row: 80 columns hold no fourth
-    one."""
+    one.
+    """
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text

@@ -16,7 +16,8 @@ def gc(store: str, dry_run: bool) -> None:
     That is: files never written to their end, checkpoints of a search's trials that ended, weights
     of those that do not lead (by its own tune.keep_weights), and what Ray kept for commands that
     are over. Experiments that a command works on are left alone. STORE defaults to $ATTNFD_STORE,
-    else ./results."""
+    else ./results.
+    """
     from attnfd_ray.runtime.files.gc import collect
     from attnfd_ray.store.store import Store
 

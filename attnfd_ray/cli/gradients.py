@@ -1,5 +1,6 @@
 """The warning that distillation takes over a training, from the gradients that its epochs
-measured."""
+measured.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +12,16 @@ from attnfd_ray.runtime.jobs.messages import Job
 
 class GradientWarnings:
     """Warns once per trial; each view of a running command has one, and shows the warning in its
-    own way."""
+    own way.
+    """
 
     def __init__(self) -> None:
         self._warned: set[str] = set()
 
     def of(self, job: Job, metrics: dict[str, Any]) -> str | None:
         """Return the warning where this epoch is the trial's first with a ratio above the limit,
-        else None."""
+        else None.
+        """
         ratio = gradient_ratio(metrics.get("gradient_norms") or {})
         if ratio is None or ratio <= MAX_RATIO or job.trial_id in self._warned:
             return None

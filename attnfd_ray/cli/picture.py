@@ -1,5 +1,6 @@
 """`attnfd-ray picture`: images, labels, and what baseline, best config and teacher predict, side by
-side."""
+side.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def picture(
     baseline, best config and teacher.
 
     The images are chosen by their labels alone: those that hold most classes. STORE defaults to
-    $ATTNFD_STORE, else ./results."""
+    $ATTNFD_STORE, else ./results.
+    """
     from attnfd_ray.cli.data_page import write
     from attnfd_ray.store.store import Store
 

@@ -1,5 +1,6 @@
 """How a running command shows itself: a live table on a terminal, a line a trial elsewhere, JSON
-lines on demand."""
+lines on demand.
+"""
 
 from __future__ import annotations
 

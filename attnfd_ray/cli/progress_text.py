@@ -64,7 +64,8 @@ class JsonProgress:
 
 class TextProgress:
     """A line for each finished trial and each warning, for each epoch of a single run, and for ten
-    of a teacher."""
+    of a teacher.
+    """
 
     def __init__(
         self, write: Callable[[str], None], *, every_epoch: bool, seed: int | None = None
@@ -120,7 +121,8 @@ def measured(metrics: dict[str, Any]) -> str:
 
 def searched(job: Job, seed: int | None = None) -> str:
     """Return the values a search chose, by the last word of their paths, and the seed where it is
-    not the file's."""
+    not the file's.
+    """
     chosen = dict(job.searched)
     if seed is not None and job.role != "teacher" and job.settings.train.seed != seed:
         chosen |= {SEED: job.settings.train.seed}

@@ -1,5 +1,6 @@
 """How a command ends before its time: Ctrl-C once, Ctrl-C again, SIGTERM. What is on the disk is
-whole in any case."""
+whole in any case.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def install_signal_handlers() -> None:
     """Heed Ctrl-C, and SIGTERM as its second time.
 
     The first Ctrl-C lets the epochs that run come to their end, where trials run. Else, and at the
-    second one, the command ends in good order, soon in any case; at another one at once."""
+    second one, the command ends in good order, soon in any case; at another one at once.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupted)
         signal.signal(signal.SIGTERM, _interrupted)
@@ -44,7 +46,8 @@ def resume_hint() -> str:
 
 def exit_process(code: int) -> NoReturn:
     """End the process, without waiting for a Ray that is still busy: what was started goes when
-    this is gone."""
+    this is gone.
+    """
     from attnfd_ray.runtime.cluster.environment import ray_in_use
 
     if ray_in_use():
@@ -56,7 +59,8 @@ def exit_process(code: int) -> NoReturn:
 
 def _interrupted(number: int, frame: object) -> None:
     """Take a signal. An exception alone is not enough: raised inside a callback of a library it may
-    get lost."""
+    get lost.
+    """
     from attnfd_ray.runtime.jobs.interrupt import ask_to_stop
 
     _signals.append(number)
@@ -78,5 +82,6 @@ def _end() -> None:
 
 def _say(text: str) -> None:
     """Write a line to stderr from a signal handler: whatever it broke into may be in the middle of
-    one."""
+    one.
+    """
     os.write(2, f"\n{text}\n".encode())

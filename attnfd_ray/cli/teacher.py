@@ -72,7 +72,8 @@ def import_(
 
     FILE is a checkpoint of AttnFD's authors or another DeepLabV3+ with the same names,
     torchvision's DeepLabV3, or one of our own. No code in it is run. Attention gates are kept, and
-    it is told whether they look trained."""
+    it is told whether they look trained.
+    """
     if sum(given is not None for given in (classes, class_names, dataset)) > 1:
         raise click.UsageError(
             "--classes, --class-names and --dataset say the same: give one of them"

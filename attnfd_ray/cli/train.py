@@ -25,7 +25,8 @@ def train(
     """Train the student of FILE once, as its settings stand.
 
     The same command again goes on where it stopped. On a cluster: `ray job submit --working-dir .
-    -- attnfd-ray train FILE`."""
+    -- attnfd-ray train FILE`.
+    """
     settings = read_settings(file, sets, show=show, as_json=as_json)
     if settings is None:
         return

@@ -1,2 +1,3 @@
 """The records of a run and of a search, and reading them from YAML. Imports registry and errors
-only."""
+only.
+"""

@@ -2,7 +2,8 @@
 take few values.
 
 An arch of a family (`smp/Unet`) tells by its `choices`: setting -> the values it can take, its
-default first."""
+default first.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def allowed_by_arch(setting: str) -> AfterValidator:
 
 def with_defaults(settings: Any) -> Any:
     """Return a mapping of settings with the defaults of its `arch`, where they are not those of
-    ours."""
+    ours.
+    """
     arch = settings.get("arch") if isinstance(settings, Mapping) else None
     if not isinstance(arch, str) or registry.family_of("arch", arch) is None:
         return settings

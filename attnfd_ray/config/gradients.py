@@ -1,5 +1,6 @@
 """What training, report and command line share about the gradients of the loss terms: names, ratio,
-limit."""
+limit.
+"""
 
 from __future__ import annotations
 

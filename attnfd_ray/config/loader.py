@@ -1,5 +1,6 @@
 """A settings file read, checked and made absolute; every mistake in it is one line with its file
-and line number."""
+and line number.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def load_experiment(
 
 def dump_yaml(settings: ExperimentSettings) -> str:
     """Return the settings as the YAML of a file that `load_experiment` reads back to the same
-    settings."""
+    settings.
+    """
     return dialect.dump(settings.model_dump(mode="json"))
 
 

@@ -1,5 +1,6 @@
 """What the settings have against a tree of values, and each complaint in one line: what came and
-what is needed."""
+what is needed.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def errors_in(tree: Mapping[str, Any]) -> list[ErrorDetails]:
 
 def _sound_sections(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield (name, value) of each section that is valid by itself: pydantic looks at the rules only
-    if all are."""
+    if all are.
+    """
     for name, (adapter, default) in _sections().items():
         with suppress(ValidationError):
             yield name, adapter.validate_python(default if tree.get(name) is None else tree[name])
@@ -130,7 +132,8 @@ def _keys_beside(key: Key, tree: Mapping[str, Any]) -> list[str]:
 
 def _fields(record: Any) -> dict[Any, FieldInfo]:
     """Return the fields of a record; of anything else, which someone's own method may hold,
-    none."""
+    none.
+    """
     return getattr(record, "model_fields", {})
 
 

@@ -1,5 +1,6 @@
 """What a search may aim at: mIoU alone, or beside it how large and how slow a student is. No torch,
-no ray."""
+no ray.
+"""
 
 from __future__ import annotations
 

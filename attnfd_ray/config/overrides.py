@@ -1,5 +1,6 @@
 """Changed copies of an experiment's settings, and what makes two of them the same. No torch, no
-ray."""
+ray.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ def _first_weights(network: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def baseline_of(settings: ExperimentSettings) -> ExperimentSettings | None:
     """Return the same student without its teacher (loss weight 0), or None where the method knows
-    no such weight."""
+    no such weight.
+    """
     if "loss_weight" not in type(settings.method).model_fields:
         return None
     try:
@@ -120,7 +122,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ones.
 
     First weights of the same hash are the same wherever they are; a hash that only one of the two
-    knows tells nothing."""
+    knows tells nothing.
+    """
     before, after = flatten(old), flatten(new)
     ignored = set(_PLACE)
     for pin in (f"{name}.{_PIN}" for name in _NETWORKS):
@@ -140,7 +143,8 @@ def config_hash(settings: ExperimentSettings) -> str:
     """Return 16 hex digits that two settings share when they train the same thing, the seed aside.
 
     First weights count by the hash of their file, where it is known, and else by what the settings
-    call them. With a loss weight of 0 any method is `none`: see `distill.method.method_class`."""
+    call them. With a loss weight of 0 any method is `none`: see `distill.method.method_class`.
+    """
     sections = settings.model_dump(
         mode="json", include={"data", "teacher", "student", "method", "optim", "train"}
     )

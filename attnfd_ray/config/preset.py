@@ -15,7 +15,8 @@ KEY = "preset"
 
 def load(name: str) -> Any:
     """Return the preset called `name`, an `attnfd_ray.distill.presets.Preset`. Raises ConfigError
-    if there is none."""
+    if there is none.
+    """
     found = registry.load("preset", name)
     if not hasattr(found, "fillings"):
         raise ConfigError(f"preset '{name}' is none: needs an attnfd_ray.distill.presets.Preset")
@@ -24,7 +25,8 @@ def load(name: str) -> Any:
 
 def fill_in(source: Source) -> None:
     """Take `preset:` out of what was read and put its values wherever there is none; note what is
-    wrong with it."""
+    wrong with it.
+    """
     if KEY not in source.tree:
         return
     name = source.tree.pop(KEY)

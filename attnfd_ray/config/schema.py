@@ -2,7 +2,8 @@
 ray.
 
 `crop: [H, W]` and the like are pixels, `lr` is per optimiser step, `batch_size` is global. A record
-never changes once made; `config.overrides` makes changed copies."""
+never changes once made; `config.overrides` makes changed copies.
+"""
 
 from __future__ import annotations
 
@@ -151,7 +152,8 @@ class ModelSettings(StrictModel):
 
 class TeacherTraining(StrictModel):
     """How a teacher is trained, once, before the first student; what is not said here is as for the
-    student."""
+    student.
+    """
 
     epochs: Positive
     batch_size: Positive | None = None
@@ -344,7 +346,8 @@ class TuneSettings(StrictModel):
     @classmethod
     def _default_for_several_metrics(cls, settings: Any) -> Any:
         """Stop nothing early where a list of metrics is all that is said: curves are compared by
-        one value."""
+        one value.
+        """
         if isinstance(settings, Mapping) and isinstance(settings.get("metric"), list | tuple):
             return {"early_stopping": "none"} | dict(settings)
         return settings

@@ -1,5 +1,6 @@
 """Checks the keys of `search:`: each names a setting that may vary and that would take each of its
-values."""
+values.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ _FIXED = {
 
 def search_problems(tree: Mapping[str, Any], broken: Collection[Key]) -> Iterator[tuple[Key, str]]:
     """Yield (key, message) for each entry of `search:` that cannot be searched; those that are
-    `broken` have theirs."""
+    `broken` have theirs.
+    """
     search = tree.get("search")
     if not isinstance(search, dict):
         return
@@ -85,7 +87,8 @@ def _why_refused(
     plain: Mapping[str, Any], path: str, space: Any, known: Collection[Key]
 ) -> str | None:
     """Say why the settings would not take one of the values; `known` is what was wrong without
-    any."""
+    any.
+    """
     key: Key = tuple(path.split("."))
     for value in parse_space(space).examples():
         changed = copy.deepcopy(dict(plain))

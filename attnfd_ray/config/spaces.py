@@ -120,7 +120,8 @@ KINDS: dict[str, type[Space]] = {
 
 def kind_of(value: Any) -> type[Space] | None:
     """Return the kind of space that an entry of `search:` names, None where it names none or
-    several."""
+    several.
+    """
     named = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
     return KINDS[named[0]] if len(named) == 1 else None
 

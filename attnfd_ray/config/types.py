@@ -27,7 +27,8 @@ def _name(text: str) -> str:
 
 def _number_in(value: Any) -> Any:
     """Return the whole number that a text says, as a quoted `${VARIABLE}` does; anything else as it
-    is."""
+    is.
+    """
     return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value) else value
 
 
@@ -53,7 +54,8 @@ def _once(layers: list[str]) -> list[str]:
 
 def check_part(kind: str, name: str) -> str:
     """Return a name in the registry; what is not in its table is loaded, to know that it is there.
-    Else ValueError."""
+    Else ValueError.
+    """
     try:
         registry.check(kind, name)
         if name not in registry.TABLES[kind]:

@@ -1,5 +1,6 @@
 """The YAML of settings files: YAML 1.1 as PyYAML has it, but `1e-3` is a number and a date is
-text."""
+text.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def compose(text: str) -> yaml.Node | None:
 
 def dump(tree: Any) -> str:
     """Return data as YAML that is read back the same: sections as blocks, short lists in one
-    line."""
+    line.
+    """
     return yaml.dump(
         _escaped(tree),
         Dumper=_Dumper,

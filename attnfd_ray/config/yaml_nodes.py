@@ -1,5 +1,6 @@
 """YAML nodes -> values that remember their lines, with `${ENV}` put in. No settings are known
-here."""
+here.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _MAX_VALUES, _MAX_DEPTH = 10_000, 50
 
 class Place(NamedTuple):
     """Where a value stands, in reading order: the file comes first, then one `--set` after the
-    other."""
+    other.
+    """
 
     source: int
     line: int
@@ -41,7 +43,8 @@ class Place(NamedTuple):
 @dataclass
 class Source:
     """The data of a file, where each value stands, what was wrong already, and each `--set` that
-    names no place."""
+    names no place.
+    """
 
     places: dict[Key, Place]
     tree: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +98,8 @@ class NodeReader:
 
     def _pairs(self, node: yaml.MappingNode, key: Key) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         """Return the nodes by name; what `<<` merges in gives way to what stands in the mapping
-        itself."""
+        itself.
+        """
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for name_node, child in node.value:

@@ -1,5 +1,6 @@
 """A YAML file as data that remembers its lines; `${ENV}` and `--set` applied. No settings are known
-here."""
+here.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def read(
     needs: str = "sections such as data:, student: and method:",
 ) -> Source:
     """Read a YAML mapping. Raises ConfigError when there is none to read; smaller problems are
-    gathered."""
+    gathered.
+    """
     text = _text(path)
     try:
         root = dialect.compose(text)

@@ -2,4 +2,5 @@
 generated set.
 
 May import config, registry, errors and models. What others need: `dataset.open_dataset`,
-`check.quick_check`, `loader.TrainLoader`, `loader.val_batches`, `toyscenes.write_toyscenes`."""
+`check.quick_check`, `loader.TrainLoader`, `loader.val_batches`, `toyscenes.write_toyscenes`.
+"""

@@ -1,5 +1,6 @@
 """Reads single files: images, masks, lists. An unusable file is a DataError that names it. No
-torch."""
+torch.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +95,8 @@ def read_colours(path: Path, meanings: Mapping[Colour, int], *, remedy: str) -> 
 
 def read_list(path: Path, *, root: Path) -> list[str]:
     """Return the lines of a split's list, blank ones left out; DataError names the lists there
-    are."""
+    are.
+    """
     if not path.is_file():
         there = sorted(found.stem for found in path.parent.glob("*.txt") if found.is_file())
         raise DataError(

@@ -10,7 +10,8 @@ With S = connector(student) and T = teacher at each layer, and |.| a norm over
 
 the loss added to the cross-entropy is loss_weight * the sum over layers ("Rethinking Knowledge
 Distillation with Raw Features for Semantic Segmentation", WACV 2024, as the authors of AttnFD state
-it). AttnFD with identity gates and `norm: batch` is LAD."""
+it). AttnFD with identity gates and `norm: batch` is LAD.
+"""
 
 from __future__ import annotations
 

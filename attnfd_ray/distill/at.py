@@ -3,7 +3,8 @@
 
 With a = mean over channels of F^2, one number a position, made a unit vector for each image, the
 loss added to the cross-entropy is loss_weight * mean over positions and images of (a_student -
-a_teacher)^2. Channels may differ."""
+a_teacher)^2. Channels may differ.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class AttentionTransfer(LayerwiseMethod):
 @in_full_precision
 def attention_distance(student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
     """Return the mean of (a_student - a_teacher)^2, in [0, 2 / positions]; scaling either side
-    changes nothing."""
+    changes nothing.
+    """
     student_NP, teacher_NP = (
         F.normalize(side.square().mean(dim=1).flatten(1), dim=1)
         for side in (student_NCHW, teacher_NCHW)

@@ -11,7 +11,8 @@ parts. That is 2 - 2 cos of the angle between S and T, in [0, 4], whatever the b
 released code has the same norm. `norm: image` takes the norm of each image and the mean over
 images. `norm: pixel` takes the norm of each pixel's channel vector and the mean over pixels, as the
 paper words it. `presets` says what the released code and the paper do differently, with the
-sources."""
+sources.
+"""
 
 from __future__ import annotations
 
@@ -176,7 +177,8 @@ class AttnFD(Method):
 
     def frozen_prefixes(self, epoch: int) -> tuple[str, ...]:
         """Return all but the connectors in the first epoch and those later, if they learn in the
-        first only."""
+        first only.
+        """
         if self.settings.connectors == "always":
             return ()
         return ("student", "method.student_gates") if epoch == 1 else ("method.connectors",)
@@ -209,7 +211,8 @@ def normalised_distance(
 
     `norm: batch` is one distance for the global batch (see `batch_sums`), `image` and `pixel` are
     means over images and over pixels. Without `squared` it is || S/|S| - T/|T| ||, in [0, 2], of
-    each."""
+    each.
+    """
     if norm == "batch":
         return _batch_distance(student_NCHW, teacher_NCHW, squared=squared)
     unit_student, unit_teacher = (
@@ -281,7 +284,8 @@ class AttnFDPaper(AttnFD):
 
 def _meaningless(settings: AttnFD.Settings) -> Iterator[Finding]:
     """Yield (setting, message) for every value that nothing would look at; what `attention` leaves
-    out is exempt."""
+    out is exempt.
+    """
     kinds = {settings.student_gate, settings.teacher_gate}
     if kinds == {"identity"}:
         for name, usual in (

@@ -2,7 +2,8 @@
 
 A worker holds a share of the global batch and may compute it in several parts. `batch_sum` returns
 a sum over all of it, with the gradient of the whole batch, so that cutting a batch changes neither
-the loss nor its gradient."""
+the loss nor its gradient.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class BatchSums:
 
     `all_reduce` adds a tensor over `num_workers` workers in place. A batch that is computed in
     parts goes through `collecting` first, part by part, since a sum is known only after the last
-    part. Raises ConfigError where a method asks for a sum that was not collected."""
+    part. Raises ConfigError where a method asks for a sum that was not collected.
+    """
 
     all_reduce: AllReduce
     num_workers: int
@@ -69,14 +71,16 @@ class BatchSums:
 
         Terms are weighted by `image_share` and gradients are averaged over workers afterwards. The
         gradient of a sum is scaled up by as much, so that the gradients of all parts add up to that
-        of the whole batch."""
+        of the whole batch.
+        """
         self._image_share = image_share
         with self._active():
             yield
 
     def add(self, local: Tensor) -> Tensor:
         """Return the sum over the global batch for the next call of `batch_sum` in this forward
-        pass."""
+        pass.
+        """
         index, self._next = self._next, self._next + 1
         if self._collecting:
             if index == len(self._totals):

@@ -2,7 +2,8 @@
 its simpler kin.
 
 A gate maps features_NCHW to features_NCHW: it multiplies them by masks in (0, 1), of channels, of
-pixels or of both."""
+pixels or of both.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ Pooling = Literal["both", "avg", "max"]
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """How a gate is built: parts in order, channels / hidden channels, side of the convolution,
-    what it looks at."""
+    what it looks at.
+    """
 
     parts: tuple[Part, ...] = ("channel", "spatial")
     reduction_ratio: int = 16
@@ -29,7 +31,8 @@ class Form:
 
 class ChannelGate(nn.Module):
     """M_c(F) = sigmoid(MLP(maxpool F) + MLP(avgpool F)), one MLP C -> C/r -> C with ReLU for both,
-    or one pooling."""
+    or one pooling.
+    """
 
     def __init__(self, channels: int, form: Form) -> None:
         super().__init__()
@@ -52,7 +55,8 @@ class SpatialGate(nn.Module):
     -> 1.
 
     With `frozen_statistics` BatchNorm normalises by the batch but keeps no running statistics: a
-    gate that must not move has nothing to move."""
+    gate that must not move has nothing to move.
+    """
 
     def __init__(self, form: Form, frozen_statistics: bool = False) -> None:
         super().__init__()
@@ -70,7 +74,8 @@ class SpatialGate(nn.Module):
 
 class CBAM(nn.Sequential):
     """F' = M_c(F) F, then F'' = M_s(F') F'; with `form.parts` in the other order, or only one of
-    them."""
+    them.
+    """
 
     def __init__(self, channels: int, form: Form, *, frozen_statistics: bool = False) -> None:
         super().__init__()
@@ -85,7 +90,8 @@ class CBAM(nn.Sequential):
 
 class ParameterFreeGate(nn.Module):
     """CBAM with nothing to learn: M_c = sigmoid(maxpool + avgpool), M_s = sigmoid(max_c +
-    mean_c)."""
+    mean_c).
+    """
 
     def __init__(self, form: Form) -> None:
         super().__init__()
@@ -100,7 +106,8 @@ class ParameterFreeGate(nn.Module):
 
 class FrozenGate(nn.Module):
     """A gate of the teacher: it answers, carries no gradient and never moves, whatever mode its
-    parent is put in."""
+    parent is put in.
+    """
 
     def __init__(self, gate: nn.Module) -> None:
         super().__init__()
@@ -120,7 +127,8 @@ class FrozenGate(nn.Module):
 
 def _pooled(features_NCHW: Tensor, part: Part, pooling: Pooling) -> list[Tensor]:
     """Return the largest and the mean value, or one of them, of each channel as NC11 or of each
-    pixel as N1HW."""
+    pixel as N1HW.
+    """
     dims = (2, 3) if part == "channel" else (1,)
     largest = [features_NCHW.amax(dim=dims, keepdim=True)] if pooling != "avg" else []
     return largest + ([features_NCHW.mean(dim=dims, keepdim=True)] if pooling != "max" else [])

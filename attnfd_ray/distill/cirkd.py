@@ -2,7 +2,8 @@
 
 How the pixels of one image relate to those of another should be as in the teacher (mini-batch);
 with `memory: true` also how they relate to pixels and regions that the teacher saw before (memory).
-The paper adds the method `kd` at temperature 1."""
+The paper adds the method `kd` at temperature 1.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class CIRKD(Method):
     Images are compared with one another, so pairs that a cut of the batch separates are lost, and a
     memory depends on the order in which images came: `depends_on_batch`. With several workers,
     images are paired within a worker, while the memory takes in what all of them see and is the
-    same on each, so that rank 0's checkpoint holds it for all."""
+    same on each, so that rank 0's checkpoint holds it for all.
+    """
 
     depends_on_batch = True
 
@@ -125,7 +127,8 @@ class TeacherMemory(nn.Module):
 
     It takes in a batch in training mode only, and before it is drawn from, as in the released code.
     Unlike there, the pixels kept of a class are pixels of that class (there the indices go astray),
-    and nothing is drawn from a place that was not filled yet (there it holds a random vector)."""
+    and nothing is drawn from a place that was not filled yet (there it holds a random vector).
+    """
 
     def __init__(self, settings: CIRKD.Settings, narrow: int, wide: int, num_classes: int) -> None:
         super().__init__()
@@ -185,7 +188,8 @@ def cross_image_distance(
     over pixels and images.
 
     Over all pairs of images, each with itself included. Scaling either side by a positive number
-    changes nothing."""
+    changes nothing.
+    """
     num_images = len(student_NCHW)
 
     def similarities(features_NCHW: Tensor) -> Tensor:
@@ -233,7 +237,8 @@ def some_pixels(
     features_NCHW: Tensor, labels_NHW: Tensor, num_classes: int, most: int
 ) -> tuple[Tensor, Tensor]:
     """Return, as entries_MKC and present_MK, up to `most` pixels of each class of each image, drawn
-    at random."""
+    at random.
+    """
     classes_K1 = torch.arange(num_classes, device=labels_NHW.device)[:, None]
     mine_NKP = labels_NHW.flatten(1)[:, None] == classes_K1
     lots_NP = torch.rand_like(labels_NHW.flatten(1), dtype=torch.float32)

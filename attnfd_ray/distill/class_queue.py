@@ -57,7 +57,8 @@ class ClassQueue(nn.Module):
 
 def _of_all_workers(tensor: Tensor) -> Tensor:
     """Return the tensors of all processes of the run, one after the other; every one has the same
-    shape."""
+    shape.
+    """
     if not (dist.is_available() and dist.is_initialized()):
         return tensor
     # bytes, since not every backend gathers truth values

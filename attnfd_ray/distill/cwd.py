@@ -48,7 +48,8 @@ class FeatureCWD(LayerwiseMethod):
 
     def connector(self, student_channels: int, teacher_channels: int) -> nn.Module:
         """Return a 1x1 convolution where channels differ, without a bias: the softmax would take it
-        out again."""
+        out again.
+        """
         if student_channels == teacher_channels:
             return nn.Identity()
         return nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False)
@@ -59,7 +60,8 @@ class FeatureCWD(LayerwiseMethod):
 
 def channel_divergence(student_NCHW: Tensor, teacher_NCHW: Tensor, *, temperature: float) -> Tensor:
     """Return T^2 * KL over the positions of a channel, a mean over channels and images; 0 or
-    more."""
+    more.
+    """
     return softened_divergence(
         student_NCHW.flatten(2), teacher_NCHW.flatten(2), dim=2, temperature=temperature
     )

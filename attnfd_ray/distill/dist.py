@@ -26,7 +26,8 @@ class DIST(LogitMethod):
     """Distillation of relations between classes (rows) and within classes (columns).
 
     A column runs over all pixels of the batch, so its correlation is no mean over images and the
-    cut matters."""
+    cut matters.
+    """
 
     depends_on_batch = True
 
@@ -64,7 +65,8 @@ def relation_distance(
     intra_weight: float,
 ) -> Tensor:
     """Return T^2 * (inter_weight * mean of 1 - r over pixels + intra_weight * mean of 1 - r over
-    classes)."""
+    classes).
+    """
     student_PC, teacher_PC = (
         torch.softmax(side / temperature, dim=1).movedim(1, -1).flatten(0, -2)
         for side in (student_NCHW, teacher_NCHW)
@@ -75,7 +77,8 @@ def relation_distance(
 
 def decorrelation(student: Tensor, teacher: Tensor, *, dim: int) -> Tensor:
     """Return the mean of 1 - r along `dim`, in [0, 2]; a positive affine map of either side changes
-    nothing."""
+    nothing.
+    """
     student, teacher = (side - side.mean(dim=dim, keepdim=True) for side in (student, teacher))
     covariance = (student * teacher).sum(dim)
     norms: Tensor = torch.linalg.vector_norm(student, dim=dim) * torch.linalg.vector_norm(

@@ -1,5 +1,6 @@
 """What most methods do to a pair of features before they compare them: same channels, same size,
-full precision."""
+full precision.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ Distance = Callable[Concatenate[Tensor, Tensor, Options], Tensor]
 
 class TapModuleDict(nn.ModuleDict):
     """A module for each tap. A tap may be a module's path, and torch forbids dots in names, so they
-    are kept as `/`."""
+    are kept as `/`.
+    """
 
     def __setitem__(self, tap: str, module: nn.Module) -> None:
         super().__setitem__(tap.replace(".", "/"), module)
@@ -32,7 +34,8 @@ class TapModuleDict(nn.ModuleDict):
 
 def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
     """Return a 1x1 convolution with BatchNorm that brings the student's channels to the
-    teacher's."""
+    teacher's.
+    """
     conv = nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False)
     nn.init.normal_(conv.weight, std=(2.0 / teacher_channels) ** 0.5)
     return nn.Sequential(conv, nn.BatchNorm2d(teacher_channels))
@@ -48,7 +51,8 @@ def resized(student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
 
 def in_full_precision(distance: Distance[Options]) -> Distance[Options]:
     """Let a distance of two features compute in fp32 at least: squares and exponentials of half
-    precision overflow."""
+    precision overflow.
+    """
 
     @wraps(distance)
     def computed(

@@ -51,7 +51,8 @@ def teacher_gate(
     """Return a gate for the teacher's features that never learns.
 
     Raises CheckpointError when the gate should come from the teacher's file and that holds none for
-    `layer`."""
+    `layer`.
+    """
     if kind == "random_frozen":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -69,7 +70,8 @@ def _stored_gate(
     channels: int, form: Form, layer: str, file: Path | None, batch_statistics: bool
 ) -> CBAM:
     """Return the parts of the stored gate that `form` names; how many hidden channels it has, the
-    file says."""
+    file says.
+    """
     place = _RELEASED_PLACES.get(layer)
     stored = cbam_state(file).get(place) if file and place else None
     if not stored:

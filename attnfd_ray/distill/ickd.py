@@ -2,7 +2,8 @@
 
 With F = connector(student) or the teacher's features as a matrix of D channels by N pixels, G = F
 F^T holds how each channel goes with each other. For segmentation the paper takes G of each patch of
-a grid, which keeps what is where."""
+a grid, which keeps what is where.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ def correlations(features_NCHW: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return G, [images, patches down, patches across, D, D], each row of length 1.
 
     Where a side cannot be cut evenly, patches differ by a pixel; the smaller ones are filled up
-    with zeros, which add nothing to G."""
+    with zeros, which add nothing to G.
+    """
     down, across = grid
     rows_MHNCW = pad_sequence(
         list(features_NCHW.movedim(2, 0).tensor_split(down)), batch_first=True

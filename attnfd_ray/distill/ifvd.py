@@ -1,7 +1,8 @@
 """Intra-class feature variation distillation (Wang et al., ECCV 2020).
 
 How alike a pixel's feature is to the mean feature of its class should be as in the teacher. The
-paper adds the methods `kd` and an adversarial term, which is left out."""
+paper adds the methods `kd` and an adversarial term, which is left out.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ def variation_distance(
     features.
 
     An ignored pixel counts in the mean with no error, as in the original. Scaling either side by a
-    positive number changes nothing."""
+    positive number changes nothing.
+    """
     difference_NHW = variation(student_NCHW, labels_NHW, num_classes) - variation(
         teacher_NCHW, labels_NHW, num_classes
     )
@@ -75,7 +77,8 @@ def variation_distance(
 
 def variation(features_NCHW: Tensor, labels_NHW: Tensor, num_classes: int) -> Tensor:
     """Return m_NHW, the cosine of each feature with the mean of its class in its image; of ignored
-    pixels, anything."""
+    pixels, anything.
+    """
     means_NKC, _ = class_means(features_NCHW, labels_NHW, num_classes)
     units_NCP = F.normalize(features_NCHW.flatten(2), dim=1, eps=_TINY)
     cosines_NKP = F.normalize(means_NKC, dim=2, eps=_TINY) @ units_NCP

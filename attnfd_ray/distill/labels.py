@@ -1,5 +1,6 @@
 """What the labels of an image say about its features: which class a feature belongs to, and the
-mean of each class."""
+mean of each class.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def class_means(
     those pixels.
 
     Labels are at the size of the features; ignored pixels belong to no class. The mean over no
-    pixel is zero."""
+    pixel is zero.
+    """
     num_images, channels = features_NCHW.shape[:2]
     own_class = labels_NHW.flatten(1).long()
     own_class = torch.where(

@@ -1,5 +1,6 @@
 """What methods share that compare the two networks one feature at a time: settings, connectors, one
-term a layer."""
+term a layer.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class LayerwiseMethod(Method):
     """At each layer, `loss_weight` x the distance between the student's feature and the teacher's.
 
     The student's feature goes through the layer's connector, then to the teacher's height and
-    width. A subclass says what `distance` is, and what the `connector` is if there is one."""
+    width. A subclass says what `distance` is, and what the `connector` is if there is one.
+    """
 
     def __init__(self, settings: Any, networks: Networks) -> None:
         super().__init__()
@@ -70,7 +72,8 @@ class LayerwiseMethod(Method):
 
 class LogitMethod(LayerwiseMethod):
     """The same for the logits before their last up-sampling; both networks have a channel a
-    class."""
+    class.
+    """
 
     @classmethod
     def taps(cls, settings: Any) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ from attnfd_ray.models import SegmentationModel
 @dataclass(frozen=True, kw_only=True)
 class BatchNormStats:
     """Scale and shift, [C], of the last BatchNorm before a tap: its outputs are about N(shift,
-    scale^2)."""
+    scale^2).
+    """
 
     scale: Tensor
     shift: Tensor
@@ -30,7 +31,8 @@ class Networks:
     """What a method may know of the two networks.
 
     Channels at each tap; the teacher's last BatchNorm before a tap, for taps that no ReLU follows
-    it in; the file the teacher came from; how many classes they predict."""
+    it in; the file the teacher came from; how many classes they predict.
+    """
 
     student_channels: Mapping[str, int]
     teacher_channels: Mapping[str, int]
@@ -49,7 +51,8 @@ class Method(nn.Module):
     over the images it was given, so that their sum is what is added to the cross-entropy and a
     batch may be cut at will. A loss of sums over the whole batch sets `uses_batch_sums` and takes
     them from `batch_sum`. What is neither (a distance of images from one another, say) sets
-    `depends_on_batch` and says why. docs/own_method.md writes one out."""
+    `depends_on_batch` and says why. docs/own_method.md writes one out.
+    """
 
     Settings: ClassVar[type[MethodSettings]]
     needs_teacher: ClassVar[bool] = True
@@ -70,7 +73,8 @@ class Method(nn.Module):
 
     def frozen_prefixes(self, epoch: int) -> tuple[str, ...]:
         """Return which parameters do not learn in `epoch` (from 1), as prefixes: `student`,
-        `method.connectors`."""
+        `method.connectors`.
+        """
         return ()
 
     def forward(

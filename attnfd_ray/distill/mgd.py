@@ -1,7 +1,8 @@
 """Masked generative distillation (Yang et al., ECCV 2022).
 
 From the student's features with most pixels hidden, a generator makes up the teacher's. The paper's
-segmentation runs add the method `cwd` on the logits."""
+segmentation runs add the method `cwd` on the logits.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class MGD(LayerwiseMethod):
 
     The pixels to hide are drawn from torch's global generator, so another cut of a batch hides
     other pixels: `depends_on_batch`. A generator has 18 D^2 weights for a teacher of D channels, 75
-    million at the stage4 of a ResNet-101; it is gone once the student is trained."""
+    million at the stage4 of a ResNet-101; it is gone once the student is trained.
+    """
 
     depends_on_batch = True
 

@@ -42,7 +42,8 @@ def _defined(layers: list[str]) -> list[str]:
 
 class OFD(LayerwiseMethod):
     """Pre-ReLU features with a margin and a partial distance; the teacher normalises by the
-    batch."""
+    batch.
+    """
 
     teacher_mode: TeacherMode = "batch_statistics"
 
@@ -99,7 +100,8 @@ class OFD(LayerwiseMethod):
 
 def margin(norm: BatchNormStats) -> Tensor:
     """Return E[x | x < 0] for x ~ N(shift, scale^2) of each channel, [C]; -3 scale where hardly any
-    x is below 0."""
+    x is below 0.
+    """
     scale, shift = norm.scale.abs().clamp(min=torch.finfo(norm.scale.dtype).tiny), norm.shift
     below = torch.special.ndtr(-shift / scale)
     density = torch.exp(-(shift / scale).square() / 2) / math.sqrt(2 * math.pi)

@@ -3,7 +3,8 @@
 `preset: NAME` in a settings file fills in what the file leaves out; `attnfd-ray explain NAME`
 prints the reasons. The method of the same name takes its own defaults from here too. Places such as
 distiller.py:49 are in the released code, github.com/AmirMansurian/AttnFD at commit f090bbe; issues
-are of that repository."""
+are of that repository.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Choice:
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """A recipe: what it chooses, and under `unlike` what it does not follow of what it stands
-    for."""
+    for.
+    """
 
     summary: str
     choices: tuple[Choice, ...]
@@ -51,7 +53,8 @@ class Preset:
         """Return `dotted path -> value` of what a file is filled up with.
 
         Of the method that is the name alone, from which its other defaults follow: a file that
-        names another method has the recipe around it and nothing of this one's settings."""
+        names another method has the recipe around it and nothing of this one's settings.
+        """
         paths = {choice.path: choice.value for choice in self.choices}
         return {
             path: value
@@ -61,7 +64,8 @@ class Preset:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield setting, default, value and why of each choice; a default is None where the file
-        has to say."""
+        has to say.
+        """
         method: Any = registry.load("method", "attnfd").Settings
         for choice in self.choices:
             section, _, name = choice.path.partition(".")

@@ -2,7 +2,8 @@
 CVPR 2019).
 
 Only the pair-wise part: the pixel-wise part is the method `kd`, and the adversarial part is left
-out."""
+out.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def pairwise_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, pool_scale:
     """Return sum over region pairs of (a^s - a^t)^2 / M^2 as a mean over images, in [0, 4].
 
     a is the cosine of two of the M regions' features; scaling either side by a positive number
-    changes nothing."""
+    changes nothing.
+    """
     return (
         (similarities(student_NCHW, pool_scale) - similarities(teacher_NCHW, pool_scale))
         .square()
@@ -66,7 +68,8 @@ def similarities(features_NCHW: Tensor, pool_scale: float) -> Tensor:
 
     A region's side is rounded up, so that a scale of 1/2 makes 2 x 2 regions of odd sides too; the
     original rounds down, which leaves a strip one pixel wide. No gradient goes through a region's
-    norm, as in the original."""
+    norm, as in the original.
+    """
     window = [ceil(pool_scale * side) for side in features_NCHW.shape[-2:]]
     regions_NCM = F.max_pool2d(features_NCHW, window, stride=window, ceil_mode=True).flatten(2)
     units_NCM = regions_NCM / (regions_NCM.detach().norm(dim=1, keepdim=True) + _TINY)

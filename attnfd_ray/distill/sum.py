@@ -1,7 +1,8 @@
 """Several methods at once: the sum of their terms, each method with its own settings and weight.
 
 method: {name: sum, terms: [{name: kd, weight: 1}, {name: cwd_feature, weight: 50, layers:
-[decoder]}]}"""
+[decoder]}]}
+"""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class Sum(Method):
 
     There is one teacher: methods that ask for it in other than eval mode must agree on which, and
     those content with eval give way. They must agree on whether the loss is divided by the batch,
-    too."""
+    too.
+    """
 
     class Settings(MethodSettings):
         """`method: {name: sum, ...}`."""
@@ -110,7 +112,8 @@ def _live(terms: Iterable[MethodSettings]) -> list[MethodSettings]:
 
 def _wishes(term: MethodSettings) -> tuple[TeacherMode, bool]:
     """Return what a method wants of the whole run, as far as its settings say: its own, else those
-    of its class."""
+    of its class.
+    """
     kind = registry.load("method", term.name)
     return (
         getattr(term, "teacher_mode", kind.teacher_mode),
@@ -120,7 +123,8 @@ def _wishes(term: MethodSettings) -> tuple[TeacherMode, bool]:
 
 def _shared(wishes: Iterable[tuple[TeacherMode, bool]]) -> tuple[TeacherMode, bool]:
     """Return how the teacher runs and whether the loss is divided by the batch; ConfigError where
-    wishes contradict."""
+    wishes contradict.
+    """
     modes, divides = set(), set()
     for mode, divide in wishes:
         modes.add(mode)

@@ -1,5 +1,6 @@
 """The taps that a method compares, on both networks: that they are there, and what there is if one
-is not."""
+is not.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def check_taps(networks: Mapping[str, SegmentationModel], taps: Sequence[str]) -
 
 def channels_of(network: SegmentationModel, taps: Sequence[str]) -> dict[str, int]:
     """Return the channels of every tap that the network names, and of those of `taps` that are
-    modules' paths."""
+    modules' paths.
+    """
     named = network.tap_channels()
     paths = [tap for tap in taps if tap not in named]
     return named | {

@@ -18,7 +18,8 @@ class FrozenTeacher(nn.Module):
     """Features of a network that never learns and never moves, whatever mode its parent is put in.
 
     `teacher(images_NCHW)` returns `{tap: features_NCHW}` without gradient, for the taps last given
-    to `set_taps`."""
+    to `set_taps`.
+    """
 
     def __init__(self, network: SegmentationModel) -> None:
         super().__init__()
@@ -51,7 +52,8 @@ class FrozenTeacher(nn.Module):
 
     def pack(self) -> FrozenTeacher:
         """Make it faster in fp32 on the CPU it is on; its answers change by rounding only. Comes
-        before `set_taps`."""
+        before `set_taps`.
+        """
         pack_convolutions(self.network)
         return self
 

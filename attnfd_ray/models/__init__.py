@@ -2,7 +2,8 @@
 or data.
 
 `build_model` makes one, `TapRecorder` reads its features, `save_model` and `load_weights` keep and
-fetch its weights."""
+fetch its weights.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def build_model(settings: ModelSettings, *, num_classes: int) -> SegmentationMod
 
     First weights come from torch's global generator, which ends in the same state whether or not
     `pretrained` replaces any. Raises ConfigError for a network that is none, CheckpointError for
-    weights that are out of reach or do not fit."""
+    weights that are out of reach or do not fit.
+    """
     model = registry.load("arch", settings.arch)(settings, num_classes=num_classes)
     if not isinstance(model, SegmentationModel):
         raise ConfigError(

@@ -1,5 +1,6 @@
 """Atrous spatial pyramid pooling: the same feature seen at four dilations and as a whole. Names as
-released."""
+released.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class ASPP(nn.Module):
     """Four atrous branches and the image's mean, joined and projected.
 
     In train mode a batch needs two images or more: the pooled branch has one value per channel and
-    image, and BatchNorm has no variance of a single one."""
+    image, and BatchNorm has no variance of a single one.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, *, output_stride: int) -> None:
         super().__init__()

@@ -2,7 +2,8 @@
 defined here.
 
 Someone's own network (`arch: package.module:Class` or `backbone: package.module:factory`) derives
-from these; other libraries' networks are wrapped in these."""
+from these; other libraries' networks are wrapped in these.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from attnfd_ray.models.taps import tap_shapes
 
 class Tap(NamedTuple):
     """A place in a network where a feature can be read: a module's path, and the channels of its
-    output."""
+    output.
+    """
 
     path: str
     channels: int
@@ -31,7 +33,8 @@ class Backbone(nn.Module):
 
     `forward(images_NCHW)` returns (low level, high level): stride 4 and `low_channels` deep, the
     output stride and `channels` deep. `stages` names the taps inside, stage1 first; their paths
-    start at the backbone."""
+    start at the backbone.
+    """
 
     low_channels: int
     channels: int
@@ -52,7 +55,8 @@ class SegmentationModel(nn.Module):
 
     `taps` maps a tap's name to the path of the module whose output it is, see `models.taps`;
     `logits` is among them. There is no other way to a feature than to listen there while `forward`
-    runs (`TapRecorder`)."""
+    runs (`TapRecorder`).
+    """
 
     backbone: Backbone
     taps: Mapping[str, str]
@@ -66,12 +70,14 @@ class SegmentationModel(nn.Module):
 
     def tap_channels(self) -> dict[str, int]:
         """Return the channel count of every tap in `taps`, found by a small image where a network
-        cannot tell."""
+        cannot tell.
+        """
         return {name: shape.channels for name, shape in tap_shapes(self, self.taps).items()}
 
     def last_norm(self, tap: str) -> nn.BatchNorm2d | None:
         """Return the BatchNorm that a feature passed last, where no ReLU came after it; None where
-        that is not so."""
+        that is not so.
+        """
         return None
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
@@ -83,7 +89,8 @@ class SegmentationModel(nn.Module):
         classifier.
 
         Tensors that have the backbone's names already keep them, and so do those that belong to
-        neither."""
+        neither.
+        """
         return (
             self.backbone.from_torchvision(tensors)
             if isinstance(self.backbone, Backbone)
@@ -93,7 +100,8 @@ class SegmentationModel(nn.Module):
     @staticmethod
     def imagenet(settings: ModelSettings) -> Source:
         """Return where the backbone's ImageNet weights come from. Raises ConfigError where there
-        are none."""
+        are none.
+        """
         if settings.width != 1 or settings.backbone not in OURS:
             raise ConfigError(
                 f"pretrained: imagenet: there are no weights for {settings.backbone} at width "
@@ -109,7 +117,8 @@ class Architecture:
     is built.
 
     `choices` are the values it can take of backbone, width and output_stride, its own default
-    first; `imagenet` is as in SegmentationModel."""
+    first; `imagenet` is as in SegmentationModel.
+    """
 
     make: Callable[..., SegmentationModel]
     imagenet: Callable[[ModelSettings], Source]

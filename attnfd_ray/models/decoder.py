@@ -1,5 +1,6 @@
 """The decoder: the pyramid's output sharpened by low-level features, then classified. Names as
-released."""
+released.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from attnfd_ray.models.layers import scaled
 
 class Decoder(nn.Module):
     """Joins [pyramid, reduced low level] at stride 4; two 3x3 convolutions and a 1x1 classifier
-    with bias."""
+    with bias.
+    """
 
     def __init__(
         self, in_channels: int, low_channels: int, *, width: float, num_classes: int

@@ -2,7 +2,8 @@
 decoder, one forward.
 
 The attention gates of a distillation belong to the method (`distill`), so a trained student is a
-plain DeepLabV3+."""
+plain DeepLabV3+.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class DeepLabV3Plus(SegmentationModel):
     Taps: stage1..stage4 before their ReLU (MobileNet's are linear anyway), aspp after ReLU and
     before dropout, decoder after the second 3x3 convolution's ReLU, both also before it (aspp_pre,
     decoder_pre), logits before the last up-sampling. In train mode a batch needs two images or more
-    (see `ASPP`)."""
+    (see `ASPP`).
+    """
 
     tap_names: ClassVar[tuple[str, ...]] = (
         *(
@@ -88,7 +90,8 @@ class DeepLabV3Plus(SegmentationModel):
 
     def last_norm(self, tap: str) -> nn.BatchNorm2d | None:
         """Return the last BatchNorm of a stage (of its last block's branch, where blocks are
-        residual) or a head."""
+        residual) or a head.
+        """
         if tap not in (*self.backbone.stages, "aspp_pre", "decoder_pre"):
             return None
         norms = [

@@ -2,7 +2,8 @@
 torch's, the released).
 
 Nothing here runs code from a file. A file is written aside and put in place whole, so a reader
-never sees half of one."""
+never sees half of one.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ MOBILENET_HALVES = re.compile(r"^backbone\.(low|high)_level_features\.")
 
 class ModelHeader(StrictModel):
     """What a saved network says of itself: enough to build it again, and to name what it
-    predicts."""
+    predicts.
+    """
 
     version: Literal[1] = 1
     settings: ModelSettings
@@ -56,7 +58,8 @@ def save_model(
     equal bytes.
 
     `beside` are tensors to keep that are not the network's: the attention gates of an imported
-    teacher, by their released names."""
+    teacher, by their released names.
+    """
     header = ModelHeader(
         settings=settings,
         num_classes=num_classes,
@@ -86,7 +89,8 @@ def read_header(path: Path, *, own_parts: bool = True) -> ModelHeader | None:
     """Return what the file says of itself, or None for a file that is not one of ours.
 
     A part of someone's own that its settings name (`package.module:Attribute`) is imported, to know
-    that it is there; with `own_parts` off it is not, and CheckpointError says so."""
+    that it is there; with `own_parts` off it is not, and CheckpointError says so.
+    """
     if not is_safetensors(readable(path)):
         return None
     try:
@@ -128,7 +132,8 @@ def load_weights(model: nn.Module, path: Path, *, num_classes: int) -> None:
 
     Strict about everything else: CheckpointError, in one line, says what is missing, unexpected or
     of another shape, and whether the file was only made for another number of classes than
-    `num_classes`."""
+    `num_classes`.
+    """
     tensors = {name: tensor for name, tensor in read_tensors(path).items() if ".cbam." not in name}
     fill(model, without_halves(tensors), where=path, num_classes=num_classes)
 
@@ -137,7 +142,8 @@ def without_halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a released MobileNet once each.
 
     Duplicates are equal in any trained file; should they differ, the later one wins, as it does in
-    the release."""
+    the release.
+    """
     return {
         MOBILENET_HALVES.sub("backbone.features.", name): tensor for name, tensor in tensors.items()
     }

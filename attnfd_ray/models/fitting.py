@@ -2,7 +2,8 @@
 file.
 
 Left out is what another task has made: a classifier, an auxiliary head, attention gates. All else
-has to fit."""
+has to fit.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ _PREFIXES = ("module.", "model.", "backbone.", "encoder.")
 
 class Fit(NamedTuple):
     """The tensors that fill a part of a network, by the network's names, and the names in the file
-    of what does not."""
+    of what does not.
+    """
 
     part: Literal["backbone", "whole network"]
     tensors: dict[str, Tensor]
@@ -33,7 +35,8 @@ class Fit(NamedTuple):
 
 def fit(model: SegmentationModel, tensors: Mapping[str, Tensor], *, where: Path | str) -> Fit:
     """Return what to fill `model` with. Raises Misfit, which begins with `where`, for what does not
-    fit."""
+    fit.
+    """
     own = model.state_dict()
     gates = [name for name in tensors if ".cbam." in name and name not in own]
     auxiliary = [name for name in tensors if "aux_classifier." in name and name not in own]
@@ -69,7 +72,8 @@ def _said(left_out: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]
 
 def _stripped(tensors: Mapping[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
     """Return the tensors without what stands before all of their names, until one of them is
-    known."""
+    known.
+    """
     found = dict(tensors)
     while not any(name in known for name in found):
         prefix = next(

@@ -3,7 +3,8 @@
 The released networks carry CBAM gates (Woo et al., ECCV 2018) that their own `forward` does not
 call, so a teacher's may be as they were born: linear weights uniform in +-1/sqrt(inputs), BatchNorm
 1 and 0. A gate that learned has left those bounds or is no longer flat in them, and its BatchNorm
-bias, which only a gradient can move, is not 0."""
+bias, which only a gradient can move, is not 0.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class GateReport:
 
     `bound_ratios` are max|w| over the initial bound, 1 at most for weights as born, and `flatness`
     how far from uniform they are (below `FLATNESS_LIMIT` as born), both for the two linear layers
-    of the channel gate. `batches_seen` is None where the file does not count them."""
+    of the channel gate. `batches_seen` is None where the file does not count them.
+    """
 
     location: str
     verdict: Verdict
@@ -47,7 +49,8 @@ class GateReport:
 
 def gate_shapes(gate: Mapping[str, Tensor], channels: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes that the tensors of a released gate for `channels` channels have, by name
-    within the gate."""
+    within the gate.
+    """
     first = gate.get("ChannelGate.mlp.1.weight")
     hidden = max(1, first.shape[0]) if first is not None and first.dim() else 1
     norm = {
@@ -108,7 +111,8 @@ def _bound_ratio(weight: Tensor) -> float:
 
 def _flatness(weight: Tensor) -> float:
     """Return sqrt(n) x the Kolmogorov-Smirnov distance of a weight [outputs, inputs] from its
-    initial distribution."""
+    initial distribution.
+    """
     bound = 1 / math.sqrt(weight.shape[1])
     expected = ((weight.double().flatten() / bound + 1) / 2).clamp(0, 1).sort().values
     steps = torch.arange(len(expected) + 1, dtype=torch.float64) / len(expected)

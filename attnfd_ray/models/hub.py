@@ -1,5 +1,6 @@
 """ImageNet weights on the Hugging Face hub: found in its cache, or downloaded without retries that
-take minutes."""
+take minutes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from attnfd_ray.models.imagenet import NotThere, Source, ask_for
 @dataclass(frozen=True, kw_only=True)
 class HubRepo(Source):
     """A repository of the Hugging Face hub, kept in its cache; `files` are names of the weights,
-    the best first."""
+    the best first.
+    """
 
     repo: str
     revision: str | None = None
@@ -51,7 +53,8 @@ class HubRepo(Source):
 
     def _there(self) -> str:
         """Return the first of `files` that the hub has; asked once, since its own client retries
-        for minutes."""
+        for minutes.
+        """
         hub = _hub()
         if hub.constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")

@@ -1,5 +1,6 @@
 """Which network a state dict belongs to, told from the names and shapes of its tensors. Reads no
-file."""
+file.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _TORCHVISION = ("deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilene
 @dataclass(frozen=True, kw_only=True)
 class Recognised:
     """The settings that names and shapes tell; the number of classes, or 1 where the classifier is
-    missing."""
+    missing.
+    """
 
     settings: dict[str, Any]
     num_classes: int
@@ -37,7 +39,8 @@ def recognise(tensors: Mapping[str, Tensor], *, where: Path, backbone: str | Non
     that is given.
 
     Nearest and not equal, so that a damaged file can be told what it lacks. CheckpointError if
-    nothing is like it."""
+    nothing is like it.
+    """
     if not any(name.startswith("backbone.") for name in tensors):
         raise CheckpointError(
             f"{where}: holds no segmentation network: none of its {len(tensors)} names "
@@ -63,7 +66,8 @@ def recognise(tensors: Mapping[str, Tensor], *, where: Path, backbone: str | Non
 
 def valid_settings(values: Mapping[str, Any]) -> ModelSettings:
     """Return the settings of a network, or raise ConfigError with the first thing that is wrong
-    with them."""
+    with them.
+    """
     try:
         return ModelSettings.model_validate(values)
     except ValidationError as error:
@@ -80,7 +84,8 @@ def _draft(setting: str, value: str) -> SegmentationModel:
 
 def _lasting(names: Collection[str]) -> set[str]:
     """Return the names that files of every age and purpose have: no counters, gates or auxiliary
-    heads."""
+    heads.
+    """
     return {
         name
         for name in names

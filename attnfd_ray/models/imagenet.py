@@ -58,12 +58,14 @@ class Source(ABC):
 
     def found(self) -> list[Path]:
         """Return the files in the cache and in a package of weights; none where this machine has
-        neither."""
+        neither.
+        """
         return [path for path in (self.cached(), packaged(self.name)) if path]
 
     def obtain(self) -> list[Path]:
         """Return the files, the cache's first, or one downloaded. Raises CheckpointError where
-        there is none."""
+        there is none.
+        """
         found = self.found()
         if not found:
             with self._refused():
@@ -72,7 +74,8 @@ class Source(ABC):
 
     def check(self) -> None:
         """Raise CheckpointError, as `obtain` does, where the file is not here and cannot be
-        downloaded."""
+        downloaded.
+        """
         if not self.found():
             with self._refused():
                 self.reach()
@@ -130,7 +133,8 @@ def of_torchvision(name: str) -> TorchCache:
 
 def packaged(name: str) -> Path | None:
     """Return the weights of `name` in an installed package; it is found, not imported, so none of
-    its code runs."""
+    its code runs.
+    """
     module = PACKAGES.get(bare_name(name))
     spec = importlib.util.find_spec(module) if module else None
     for directory in (spec.submodule_search_locations or ()) if spec else ():
@@ -150,7 +154,8 @@ class NotThere(OSError):
 
 def ask_for(url: str) -> None:
     """Ask for the head of `url`. Raises OSError where the network or the server fails, after 10 s
-    of silence."""
+    of silence.
+    """
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=_REPLY_S):  # noqa: S310
@@ -165,7 +170,8 @@ def download(url: str, path: Path, *, timeout_s: float = 20) -> None:
 
     torch.hub's own would wait for ever on a silent server and print. Raises OSError or
     HTTPException where the network fails (after `timeout_s` of silence), ValueError where other
-    bytes came than the name promises."""
+    bytes came than the name promises.
+    """
     log.info("downloading %s to %s", url, path)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:

@@ -2,7 +2,8 @@
 DeepLabV3, our own.
 
 A file is data: no code of it runs, no module it names is imported. What is in it ends in the new
-file, or is said to be left out, or stops the import; nothing is skipped in silence."""
+file, or is said to be left out, or stops the import; nothing is skipped in silence.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def import_network(
     What is not given is told from our header, else from names and shapes; the output stride, which
     no tensor tells, is then 16 (torchvision's: 8), and the classes are class0, class1, ...
     CheckpointError for a file that cannot be read or does not fit (a `Misfit` lists every tensor
-    that does not), StoreError if `out` is there or cannot be written."""
+    that does not), StoreError if `out` is there or cannot be written.
+    """
     if out.exists():
         raise StoreError(f"{out}: there already; move it away or give another name")
     content, header = read_content(file), read_header(file, own_parts=False)

@@ -1,5 +1,6 @@
 """The few things every network here is made with: channel counts by width, and first weights. No
-settings, no files."""
+settings, no files.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def initialise(network: nn.Module) -> None:
 
     Draws from torch's global generator only, module by module in order of definition: the same
     seed, the same weights. Fan in, because a depthwise convolution's fan out counts channels that
-    it never mixes."""
+    it never mixes.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

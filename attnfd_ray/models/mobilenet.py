@@ -4,7 +4,8 @@ of heads.
 One oddity is kept because released weights were trained with it: a block pads its input *before*
 the 1x1 expansion, so the border that the depthwise convolution sees has been through BatchNorm and
 ReLU6 and is not zero. torchvision pads the depthwise convolution; with equal weights the two differ
-near the border."""
+near the border.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ class InvertedResidual(nn.Module):
 
 def _blocks(in_channels: int, *, width: float, output_stride: int) -> list[InvertedResidual]:
     """Return the 17 blocks after the stem; once at the output stride, a stride becomes a dilation
-    of what follows."""
+    of what follows.
+    """
     blocks: list[InvertedResidual] = []
     reached, dilation = 2, 1
     for expansion, channels, repeats, stride in PLAN:
@@ -110,7 +112,8 @@ class MobileNetV2(Backbone):
 
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return (low level at stride 4, high level at the output stride): linear outputs, no
-        activation."""
+        activation.
+        """
         low_level = features = images_NCHW
         for index, block in enumerate(self.features):
             features = block(features)
@@ -120,7 +123,8 @@ class MobileNetV2(Backbone):
 
     def from_torchvision(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of torchvision's or timm's MobileNetV2 under ours, less its last
-        convolution and head."""
+        convolution and head.
+        """
         dropped = ("features.18.", "classifier.", "conv_head.", "bn2.")
         kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
         if "conv_stem.weight" in kept:
@@ -132,7 +136,8 @@ class MobileNetV2(Backbone):
 
 def _released_name(name: str) -> str:
     """Number a block's parts flat, as in `conv.4.bias`, where torchvision nests conv, BN, ReLU6:
-    `conv.1.1.bias`."""
+    `conv.1.1.bias`.
+    """
     match = re.fullmatch(r"features\.(\d+)\.conv\.(\d+)\.(?:(\d+)\.)?(\w+)", name)
     if match is None:
         return name

@@ -2,7 +2,8 @@
 at every call.
 
 oneDNN wants weights in blocks that depend on the sizes it meets. torch lays them out anew each
-time; for a large network on small images that is a tenth to a quarter of the forward."""
+time; for a large network on small images that is a tenth to a quarter of the forward.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class PackedConv2d(nn.Module):
     """A frozen `nn.Conv2d` on a CPU; its weights are packed for the size of features it met last.
 
     So it suits features of one size: at every change it packs anew, and in half precision it does
-    not pack at all."""
+    not pack at all.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()

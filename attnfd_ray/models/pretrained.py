@@ -31,7 +31,8 @@ def load_first_weights(model: SegmentationModel, settings: ModelSettings) -> Non
 
     Raises ConfigError where there are no ImageNet weights; CheckpointError, in one line, for a file
     that is out of reach, of another network or width, a pickle that runs code, or not the file of
-    `pretrained_sha256`."""
+    `pretrained_sha256`.
+    """
     path = weights_file(settings)
     check_hash(settings, path)
     content = read_content(path)
@@ -55,7 +56,8 @@ def load_first_weights(model: SegmentationModel, settings: ModelSettings) -> Non
 
 def weights_file(settings: ModelSettings) -> Path:
     """Return the file that `settings.pretrained` stands for, downloaded if need be; raises as
-    `load_first_weights`."""
+    `load_first_weights`.
+    """
     if settings.pretrained == "imagenet":
         return _wanted(settings, _source(settings).obtain())
     return _readable(Path(settings.pretrained))
@@ -63,7 +65,8 @@ def weights_file(settings: ModelSettings) -> Path:
 
 def check_within_reach(settings: ModelSettings) -> None:
     """Raise, as `load_first_weights` would on this machine, unless the weights are here or can be
-    downloaded."""
+    downloaded.
+    """
     if settings.pretrained != "imagenet":
         path: Path | None = _readable(Path(settings.pretrained))
     else:
@@ -77,7 +80,8 @@ def check_within_reach(settings: ModelSettings) -> None:
 
 def pinned(settings: ModelSettings) -> ModelSettings:
     """Return the settings with the hash of the file that `pretrained` stands for, unless they name
-    one already."""
+    one already.
+    """
     if settings.pretrained == "none" or settings.pretrained_sha256:
         return settings
     return settings.model_copy(update={"pretrained_sha256": file_hash(weights_file(settings))})
@@ -85,7 +89,8 @@ def pinned(settings: ModelSettings) -> ModelSettings:
 
 def check_hash(settings: ModelSettings, path: Path) -> None:
     """Raise CheckpointError unless the file has the hash that the settings name, if they name
-    one."""
+    one.
+    """
     wanted = settings.pretrained_sha256
     if wanted and (here := file_hash(path)) != wanted:
         raise CheckpointError(
@@ -97,7 +102,8 @@ def check_hash(settings: ModelSettings, path: Path) -> None:
 
 def file_hash(path: Path) -> str:
     """Return the first 16 hex digits of a file's SHA-256, read again only if its size or time have
-    changed."""
+    changed.
+    """
     status = path.stat()
     return _hash(path, status.st_size, status.st_mtime_ns)
 

@@ -3,7 +3,8 @@ segmentation heads.
 
 The same function as torchvision's network, cut differently: a block applies ReLU to its *input* and
 returns the sum without one, so that the output of `layerN` is the stage's feature before its ReLU,
-where a distillation tap wants it. No ReLU is in place: it would overwrite what a tap has read."""
+where a distillation tap wants it. No ReLU is in place: it would overwrite what a tap has read.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +139,8 @@ class ResNet(Backbone):
 
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return (low level at stride 4, high level at the output stride), both after their
-        ReLU."""
+        ReLU.
+        """
         stem = F.max_pool2d(
             F.relu(self.bn1(self.conv1(images_NCHW))), kernel_size=3, stride=2, padding=1
         )

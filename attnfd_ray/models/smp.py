@@ -33,7 +33,8 @@ HEADS = {
 
 def architecture(name: str) -> Architecture:
     """Return what is to know of the class `name`; ConfigError if there is none, or no
-    segmentation_models.pytorch."""
+    segmentation_models.pytorch.
+    """
     smp = _library(name)
     known = [kind.__name__ for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()]
     if name not in known:
@@ -58,7 +59,8 @@ class SmpModel(SegmentationModel):
     PSPNet's encoder ends with stage2. aspp where there is one, decoder before the classifier,
     logits before the last up-sampling. Images whose sides are no multiple of the encoder's stride
     are padded with zeros, right and below, for the features; crops to distil on are better a
-    multiple, so that features of both networks show the same."""
+    multiple, so that features of both networks show the same.
+    """
 
     backbone_path = "encoder"
 
@@ -95,7 +97,8 @@ class SmpModel(SegmentationModel):
 
     def from_classifier(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of a classifier of smp, timm or a package of weights under the
-        encoder's names."""
+        encoder's names.
+        """
         return own_names(self.encoder, self._encoder_name, tensors)
 
 
@@ -116,7 +119,8 @@ def _default(kind: Any, argument: str) -> Any:
 
 def _encoders(smp: Any, kind: Any) -> Collection[str]:
     """Return the names of encoders: of smp itself, and with `tu-` all of timm; DPT takes only the
-    latter."""
+    latter.
+    """
     import timm
 
     of_timm = [f"tu-{name}" for name in (*timm.list_models(), *timm.list_pretrained())]
@@ -138,7 +142,8 @@ def _strides(kind: Any) -> Collection[int]:
 
 def _taps(kind: Any) -> dict[str, str]:
     """Return name -> path for a class; an encoder returns the image and a feature of stride 2
-    before stage1."""
+    before stage1.
+    """
     depth, is_dpt = _default(kind, "encoder_depth"), kind.__name__ == "DPT"
     stages = [f"encoder[0][{index}]" for index in range(depth)] if is_dpt else []
     stages = stages or [f"encoder[{index}]" for index in range(2, depth + 1)]

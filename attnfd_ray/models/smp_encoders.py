@@ -1,5 +1,6 @@
 """The encoders of segmentation_models.pytorch: where their ImageNet weights are, and under which
-names."""
+names.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _CLASSIFIERS = ("fc.", "_fc.", "linear.", "last_linear.", "head.", "classifier."
 
 def source(name: str) -> Source:
     """Return where the ImageNet weights of an encoder come from. Raises ConfigError where there are
-    none."""
+    none.
+    """
     import segmentation_models_pytorch as smp
     import timm
 
@@ -88,7 +90,8 @@ def own_names(encoder: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> d
 
 def _renamed_by(encoder: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return the tensors as smp's DenseNet has them, which old files of torchvision number another
-    way."""
+    way.
+    """
     if not type(encoder).__name__.startswith("DenseNet"):
         return tensors
     return {
@@ -108,7 +111,8 @@ def _classifier(name: str) -> nn.Module:
 
 def _inside(key: str, wanted: Collection[str]) -> str:
     """Return a classifier's name as the encoder has it, where timm's `features_only` has changed
-    it."""
+    it.
+    """
     flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", key)
     names = (f"{outer}{inner}" for inner in (key, flat) for outer in ("model.model.", "model.", ""))
     return next((name for name in names if name in wanted), key)

@@ -3,7 +3,8 @@ a second one.
 
 A tap is one of the names that a network gives (`stage4`), or the path of any module in it
 (`encoder.layer2`), whose output it is; where that is several tensors, brackets say which
-(`encoder[3]`, `backbone[out]`)."""
+(`encoder[3]`, `backbone[out]`).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _PATH = re.compile(r"(?P<module>\w+(\.\w+)*)(?P<picks>(\[\w+\])*)")
 
 class TapShape(NamedTuple):
     """How deep a feature is, and how many pixels of the image one of its own stands for, in
-    height."""
+    height.
+    """
 
     channels: int
     stride: int
@@ -39,7 +41,8 @@ class TapRecorder:
     Listens on the model itself, so a wrapper around it (DistributedDataParallel, a task) makes no
     difference. A feature is the tensor that the forward went on with, gradient and all; `clear`
     lets go of it, `close` stops listening. An unknown name is a ConfigError; so is, once the model
-    runs, a module whose output is no such tensor."""
+    runs, a module whose output is no such tensor.
+    """
 
     def __init__(self, model: SegmentationModel, names: Iterable[str]) -> None:
         self.names = tuple(names)
@@ -71,7 +74,8 @@ class TapRecorder:
 
 def locate(model: SegmentationModel, name: str) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the module that a tap listens to, and the part of its output; ConfigError for an
-    unknown one."""
+    unknown one.
+    """
     match = _PATH.fullmatch(model.taps.get(name, name))
     try:
         module = model.get_submodule(match["module"] if match else ".")

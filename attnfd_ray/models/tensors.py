@@ -1,5 +1,6 @@
 """Tensors out of a file nobody vouches for, and into a module strictly. Reading never runs code
-from the file."""
+from the file.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from attnfd_ray.errors import CheckpointError
 
 class Misfit(CheckpointError):
     """Tensors that are not those of the module: the message names the first few, the lists name
-    them all."""
+    them all.
+    """
 
     def __init__(
         self,
@@ -39,7 +41,8 @@ class Misfit(CheckpointError):
 
 class Content(NamedTuple):
     """What a file of weights holds: the tensors by name, and the names of what lies beside them
-    (epoch, optimizer)."""
+    (epoch, optimizer).
+    """
 
     tensors: dict[str, Tensor]
     beside: tuple[str, ...]
@@ -62,7 +65,8 @@ def read_content(path: Path) -> Content:
 
     A torch file holds its state dict bare, or under `state_dict` or `model`. CheckpointError, in
     one line, for a file that is missing, cut short, no state dict, or a pickle that asks for more
-    than tensors and numbers."""
+    than tensors and numbers.
+    """
     path = readable(path)
     try:
         content: Any = (
@@ -121,7 +125,8 @@ def _unpickle(path: Path) -> Any:
 
 def _reason(error: Exception) -> str:
     """Put what went wrong in one line; torch's own runs over many and advises to switch the safety
-    off."""
+    off.
+    """
     asked = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", str(error))
     if asked:
         return f"asks for '{asked[1]}', which could run code, so it was not loaded; save its state_dict() alone"
@@ -136,7 +141,8 @@ def fill(
     num_classes: int | None = None,
 ) -> None:
     """Copy `tensors` into `module`, all or nothing: every name, every shape; raises as `check_fit`
-    does."""
+    does.
+    """
     shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     check_fit(shapes, tensors, where=where, num_classes=num_classes)
     module.load_state_dict(dict(tensors), strict=False)
@@ -153,7 +159,8 @@ def check_fit(
 
     BatchNorm's `num_batches_tracked` may be missing, as in files from before torch 0.4.1. The
     message starts with `where`, counts what does not fit and names the first few; with
-    `num_classes` it says where only those differ."""
+    `num_classes` it says where only those differ.
+    """
     missing = [
         name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")
     ]

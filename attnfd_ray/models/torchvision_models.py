@@ -2,7 +2,8 @@
 them late.
 
 Their tensors keep torchvision's names, so its checkpoints fit, the auxiliary head aside, which is
-never built."""
+never built.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ HEADS = {
 
 def architecture(name: str) -> Architecture:
     """Return what is to know of torchvision's network `name`; ConfigError if it has none of that
-    name."""
+    name.
+    """
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models.segmentation)
@@ -94,7 +96,8 @@ class TorchvisionModel(SegmentationModel):
 
     def from_classifier(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of torchvision's classifier under the backbone's names, without `fc`
-        and `classifier`."""
+        and `classifier`.
+        """
         return {
             name.removeprefix("features."): tensor
             for name, tensor in tensors.items()
@@ -104,7 +107,8 @@ class TorchvisionModel(SegmentationModel):
 
 def _ends(features: nn.Module) -> list[str]:
     """Return the last block of each of MobileNetV3's stages from stride 4 on, the closing
-    convolution in the last."""
+    convolution in the last.
+    """
     names = [name for name, _ in features.named_children()]
     starts = [
         index for index, block in enumerate(features.children()) if getattr(block, "_is_cn", False)

@@ -1,2 +1,3 @@
 """What happened: summaries of a results store, as text, JSON and the best settings. No torch, no
-ray, no pandas."""
+ray, no pandas.
+"""

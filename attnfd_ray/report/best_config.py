@@ -23,7 +23,8 @@ def write_best_config(
     same stays.
 
     Raises StoreError when there is no such trial, when the file holds anything else, or when it
-    cannot be written."""
+    cannot be written.
+    """
     best = report.shown.best_trial_id if report.shown else None
     chosen = trial_id or best
     if report.shown is None or chosen is None:

@@ -21,7 +21,8 @@ _HOW_TO_READ = (
 
 def show_gradients(lines: Iterable[GradientLine], console: Console) -> None:
     """Print the ratio of distillation to cross-entropy over the epochs, and what each loss term has
-    of the gradient."""
+    of the gradient.
+    """
     print_title(console, "Gradients of the loss terms with respect to the student (L2 norms)")
     table = new_table(["Trial"], ["First", "Median", "Last", "Cosine"], ["Shares"])
     for line in lines:

@@ -1,5 +1,6 @@
 """What a search came to, in a few sentences: how much was gained, over what, and how sure that
-is."""
+is.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ _VERDICTS = {
 
 def headline(shown: ExperimentReport) -> str | None:
     """Return the sentences on the best config of an experiment; None where there is no gain to
-    speak of."""
+    speak of.
+    """
     protocol = next((protocol for protocol in shown.protocols if protocol.best), None)
     if protocol is None or protocol.gain is None:
         return None
@@ -57,7 +59,8 @@ def _confirmed(
     protocol: ProtocolReport, confirmations: Iterable[Confirmation]
 ) -> tuple[Confirmation, ConfirmedLine, ConfirmedLine] | None:
     """Return the latest confirmation of the best config, with that config's line and the
-    baseline's."""
+    baseline's.
+    """
     assert protocol.best is not None
     best = _name_of(protocol.best)
     for confirmation in confirmations:

@@ -1,5 +1,6 @@
 """A report on a console, at 80 columns and in pipes too. Prints nothing but what it is handed a
-console for."""
+console for.
+"""
 
 from __future__ import annotations
 

@@ -1,2 +1,3 @@
 """Where things run: the only home of ray. May import train, search, store, report and all below
-them."""
+them.
+"""

@@ -45,7 +45,8 @@ class Result:
 
 def check(settings: ExperimentSettings, patience: WaitPolicy, say: Say) -> list[str]:
     """Return the arithmetic of an experiment that can go, a line each; raises what keeps it from
-    going."""
+    going.
+    """
     check_store_is_permanent(settings)
     summary = quick_check(settings.data)
     settings, weights = pinned(settings), list[str]()
@@ -135,7 +136,8 @@ def tune(
     what is finished.
 
     With `retry_failed` trials that failed go on from their last epoch; those whose settings were at
-    fault do not."""
+    fault do not.
+    """
     SearchPlan(
         settings, search_id="check"
     )  # a space that the sampler cannot search is refused before anything is kept

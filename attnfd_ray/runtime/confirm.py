@@ -1,5 +1,6 @@
 """What `attnfd-ray confirm` does: a search's leaders and best baseline, run again over seeds that
-it never used."""
+it never used.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def confirm(
 
     Goes on where the same command stopped; more leaders or seeds add to what is there. The result's
     id is the search's. Raises ConfigError without a search, StoreError where it has no leader or no
-    baseline."""
+    baseline.
+    """
     check_searched(settings)
     with open_experiment(settings, "search", fresh=False, say=listener.on_stage) as (
         search_id,
@@ -157,7 +159,8 @@ def run_all(
     """Run jobs, as many at once as there are groups; one that fails is told, and the others go on.
 
     Raises RunFailed if no group is left or none completes, and what ends them all by the policy of
-    failures."""
+    failures.
+    """
     waiting, running, num_complete, interrupted = list(jobs), dict[Any, Job](), 0, None
     while waiting or running:
         while waiting and len(running) < groups.count:

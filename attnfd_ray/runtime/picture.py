@@ -1,5 +1,6 @@
 """What the networks of an experiment predict, drawn beside images and labels of its val split. No
-ray."""
+ray.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def draw(
     `teacher_file` is a teacher that was not trained in the store, `data_root` where the dataset
     lies now, and `own_code` allows to import `package.module:Attribute` that the store names.
     Raises StoreError where there is nothing to draw, DataError and CheckpointError for files that
-    do not fit."""
+    do not fit.
+    """
     shown = summarise(store, experiment=experiment).shown
     if shown is None:
         raise StoreError(
@@ -102,7 +104,8 @@ def _val_split(data: DataSettings, stored: StoredNetworks) -> SegmentationDatase
 
 def _choose(dataset: SegmentationDataset, data: DataSettings, count: int) -> list[int]:
     """Return the images to draw: of candidates spread evenly over the scored ones, those that show
-    most classes."""
+    most classes.
+    """
     limit = min(len(dataset), data.val_limit or len(dataset))
     step = max(1.0, limit / max(count, _MOST_CANDIDATES))
     candidates = [int(place * step) for place in range(int(limit / step))]

@@ -1,5 +1,6 @@
 """What every command that runs jobs does around them: checks, a lock, worker groups and the
-teacher."""
+teacher.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +92,8 @@ def start_worker_groups(
     verbose: bool,
 ) -> Iterator[WorkerGroups]:
     """Start as many worker groups as fit, tell of nodes that go, and take their traces away at the
-    end."""
+    end.
+    """
     name = f"{template.trial_id}-{uuid.uuid4().hex[:8]}"
     # Ray wants a directory that every node sees; nothing in it is needed once the command is over
     storage = Path(settings.store) / "ray" / name
@@ -136,7 +138,8 @@ def checked_capacity(
     say: Say,
 ) -> Capacity:
     """Return the room there is; raises what is wrong with any node that would be part of it, or
-    with the disk."""
+    with the disk.
+    """
     while True:
         room = wait_for_capacity(settings, asked=asked, trials=trials, patience=patience, say=say)
         problems = [
@@ -160,7 +163,8 @@ def with_teacher(
     searching: bool = False,
 ) -> Job:
     """Return the job with the teacher it learns from, if its method, or one that is searched,
-    learns from one."""
+    learns from one.
+    """
     other_methods = searching and not settings.search.keys().isdisjoint({"method", "method.name"})
     if settings.teacher is None or not (other_methods or method_class(settings).needs_teacher):
         return job
@@ -179,7 +183,8 @@ def check_networks(
     command at its start.
 
     `say` hears what was taken from files of first weights. A search that varies the student may
-    draw the largest there is, and the sizes are that one's."""
+    draw the largest there is, and the sizes are that one's.
+    """
     student = build_model(settings.student, num_classes=num_classes)
     first_weights_of = {"student": student.first_weights}
     teacher = None
@@ -205,7 +210,8 @@ def check_networks(
 
 def searched_students(settings: ExperimentSettings) -> Iterator[ExperimentSettings]:
     """Yield the settings with every student that is searched, of a range of widths the widest; no
-    first weights."""
+    first weights.
+    """
     paths = [path for path in CHANGED_BY[PARAMS] if path in settings.search]
     for values in (
         itertools.product(*(_largest(settings.search[path]) for path in paths)) if paths else ()
@@ -237,7 +243,8 @@ def _sizes(
 
 def check_store_is_permanent(settings: ExperimentSettings) -> None:
     """Refuse a store inside the copy of the working directory that a Ray job runs in, and that ends
-    with it."""
+    with it.
+    """
     if "/runtime_resources/working_dir_files/" in settings.store:
         raise ConfigError(
             f"store: {settings.store} is thrown away when the job ends; give an absolute path "

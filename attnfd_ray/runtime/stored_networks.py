@@ -2,7 +2,8 @@
 their best epochs.
 
 A store may come from someone else. So weights are read from inside it only, and code that it names
-is imported only if the user allows it. No ray."""
+is imported only if the user allows it. No ray.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ _Section = TypeVar("_Section", bound=StrictModel)
 
 class StoredNetwork(NamedTuple):
     """A network in eval mode; `miou` is its score on the whole val split, None where the store does
-    not say."""
+    not say.
+    """
 
     name: str
     method: str | None
@@ -40,7 +42,8 @@ class StoredNetworks:
     """The networks that a report names, by `NAMES`.
 
     StoreError where none of them has a row, or where a row names code of someone's own and
-    `own_code` is off."""
+    `own_code` is off.
+    """
 
     def __init__(self, store: Store, protocol: ProtocolReport, *, own_code: bool) -> None:
         self._store, self._own_code = store, own_code
@@ -64,7 +67,8 @@ class StoredNetworks:
 
     def section(self, name: str, kind: type[_Section]) -> _Section:
         """Return a section of the settings that the networks were trained with. Raises
-        StoreError."""
+        StoreError.
+        """
         try:
             return kind.model_validate(self._configs[self._first].get(name))
         except ValueError as error:  # pydantic's

@@ -1,5 +1,6 @@
 """The teacher, before any student: found or trained, loaded strictly, and good enough to learn
-from."""
+from.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def ready_teacher(
 
     `template` is a job of the experiment, to be filled in. Raises CheckpointError for a file that
     does not fit or a teacher below `teacher.min_miou`, and what `client.run_job` raises when its
-    training fails."""
+    training fails.
+    """
     assert settings.teacher is not None
     if settings.teacher.checkpoint:
         return _from_file(settings, settings.teacher.checkpoint, broker, template, listener)

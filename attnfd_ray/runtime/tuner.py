@@ -1,7 +1,8 @@
 """A search plan run by Ray Tune: what Tune asks its searcher and its scheduler, the plan answers.
 
 The plan lives in the driver and owns the Optuna study; it is rebuilt from the store, so nothing of
-Tune's own state is kept or restored."""
+Tune's own state is kept or restored.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ class _PlanScheduler(FIFOScheduler):
 
 class _PlanStopper(tune.Stopper):
     """Tune's stopper: ends the trials under way when the search cannot go on; in the store they are
-    RUNNING then."""
+    RUNNING then.
+    """
 
     def __init__(self, bridge: _Bridge) -> None:
         self._bridge = bridge
@@ -102,7 +104,8 @@ class _Bridge:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave nothing in the copies that Tune pickles for a restore of its own, which is never
-        made."""
+        made.
+        """
         return {}
 
     def suggest(self, tune_id: str) -> Any:
@@ -180,7 +183,8 @@ class _Bridge:
 
     def _failed(self, job: Job, kind: str, text: str) -> State:
         """Write that a job failed and count it; return how its trial stands, RUNNING where it is
-        still to be done."""
+        still to be done.
+        """
         if kind == "WORKER_LOST" and self.stopped():
             return "RUNNING"  # for want of workers, not for what it did
         try:
@@ -195,7 +199,8 @@ class _Bridge:
 
     def tidy(self) -> None:
         """Delete what the search needs no longer, where the driver wrote the end; workers do so
-        after theirs."""
+        after theirs.
+        """
         settings, search_id = self.template.settings, self.template.search_id
         assert search_id is not None, "a search has an id"
         try:
@@ -207,7 +212,8 @@ class _Bridge:
 
 def search(plan: SearchPlan, groups: WorkerGroups, template: Job, listener: Callback) -> None:
     """Run the plan to its end. Raises RunFailed if none completes, or what no trial can do
-    without."""
+    without.
+    """
     bridge = _Bridge(plan, groups, template, listener)
     tuner = tune.Tuner(
         tune.with_resources(trial, resources()),
@@ -241,7 +247,8 @@ def search(plan: SearchPlan, groups: WorkerGroups, template: Job, listener: Call
 
 def nested(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return metrics as they were reported: Tune makes `loss_terms/kd/logits` of `{loss_terms:
-    {kd/logits: ...}}`."""
+    {kd/logits: ...}}`.
+    """
     metrics: dict[str, Any] = {}
     for key, value in result.items():
         name, slash, inside = key.partition("/")
@@ -254,7 +261,8 @@ def nested(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def job_of(suggestion: Suggestion, template: Job) -> Job:
     """Return the job that runs a suggestion, with the hash of the file it starts from; raises as
-    `pinned` does."""
+    `pinned` does.
+    """
     return dataclasses.replace(
         template,
         kind="train",

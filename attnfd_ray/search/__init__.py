@@ -1,2 +1,3 @@
 """What a search tries next, rebuilt from what it tried. Imports config, registry, errors, optuna;
-no torch, no ray."""
+no torch, no ray.
+"""

@@ -4,7 +4,8 @@ No torch, no ray.
 A gain over a baseline that nobody tuned may be a gain of tuning. So `tune.baseline_trials` of its
 own try what the search varies outside `method:`, and learning rate and weight decay in any case.
 Another student is no baseline, and another seed no tuning: both stay the file's. They compete with
-baselines alone."""
+baselines alone.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +27,15 @@ _TUNED = {"optim.lr": (0.25, 0.5, 1, 2, 4), "optim.weight_decay": (0.1, 1, 10)}
 
 def without_teacher(settings: ExperimentSettings) -> ExperimentSettings | None:
     """Return the student without its teacher, which `method: none` is already; None where the
-    method cannot do so."""
+    method cannot do so.
+    """
     return settings if settings.method.name == "none" else baseline_of(settings)
 
 
 def tuning_space(settings: ExperimentSettings) -> ExperimentSettings:
     """Return the student alone with the space of its trials as `search:`. Raises ConfigError where
-    there is none."""
+    there is none.
+    """
     start = without_teacher(settings)
     if start is None:
         raise ConfigError(
@@ -55,7 +58,8 @@ def tuning_space(settings: ExperimentSettings) -> ExperimentSettings:
 
 def as_trained(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes a difference of values by path: without a loss weight the method's other
-    settings make none."""
+    settings make none.
+    """
     if values.get(LOSS_WEIGHT) != 0:
         return dict(values)
     return {

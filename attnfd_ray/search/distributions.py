@@ -2,7 +2,8 @@
 
 Values are what the settings take, by dotted path: {"method.layers": ["aspp"], "optim.lr": 0.01}.
 Params are what Optuna sees: a subset is one yes/no a member, named `path[member]`; choices it could
-not store or tell apart are JSON texts."""
+not store or tell apart are JSON texts.
+"""
 
 from __future__ import annotations
 
@@ -48,13 +49,15 @@ def to_distributions(search: Mapping[str, Space]) -> dict[str, BaseDistribution]
 
 def decode(params: Mapping[str, Any], search: Mapping[str, Space]) -> dict[str, Any]:
     """Return the values of Optuna's params; a subset may come out with too few or too many
-    members."""
+    members.
+    """
     return {path: _decode(params, path, space) for path, space in search.items()}
 
 
 def encode(values: Mapping[str, Any], search: Mapping[str, Space]) -> dict[str, Any] | None:
     """Return Optuna's params of these values, or None where one is outside its space, missing or
-    not searched."""
+    not searched.
+    """
     if values.keys() != search.keys():
         return None
     params: dict[str, Any] = {}
@@ -84,7 +87,8 @@ def walk(
     others: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield every combination once, from number `start` round to it again; real numbers stay as
-    `others` says."""
+    `others` says.
+    """
     counts = {name: num_values(distribution) or 1 for name, distribution in distributions.items()}
     total = math.prod(counts.values())
     for number in range(total):
@@ -151,7 +155,8 @@ def _encode(value: Any, path: str, space: Space) -> dict[str, Any] | None:
 
 def _labels(choices: Sequence[Any]) -> list[Any]:
     """Return what stands for each choice: itself, unless it is a list or Optuna would take two for
-    one (1 and true)."""
+    one (1 and true).
+    """
     texts = [_text(choice) for choice in choices]
     plain = all(
         choice is None or isinstance(choice, bool | int | float | str) for choice in choices
@@ -161,7 +166,8 @@ def _labels(choices: Sequence[Any]) -> list[Any]:
 
 def _position(value: Any, choices: Sequence[Any]) -> int | None:
     """Return where `value` stands: as the very same text if it does, else as an equal (8 for
-    8.0)."""
+    8.0).
+    """
     texts = [_text(choice) for choice in choices]
     if _text(value) in texts:
         return texts.index(_text(value))

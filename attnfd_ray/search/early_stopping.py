@@ -2,7 +2,8 @@
 no ray.
 
 A pruner of ours says why (`Explains`). Trials are told apart by the number the plan gave them,
-`user_attrs["index"]`, since Optuna's own numbers shift when a search is rebuilt."""
+`user_attrs["index"]`, since Optuna's own numbers shift when a search is rebuilt.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def hyperband(tune: TuneSettings, epochs: int) -> BasePruner:
 
     Early brackets get more trials, in Hyperband's proportion (Li et al. 2018, algorithm 1).
     Optuna's HyperbandPruner assigns brackets by its own numbers of trials, and `Study.get_trials`
-    then shows samplers one bracket alone."""
+    then shows samplers one bracket alone.
+    """
     rungs = _rungs(tune, epochs)
     return Halving(rungs, tune.reduction_factor, num_brackets=max(1, len(rungs)))
 
@@ -67,7 +69,8 @@ class Halving(BasePruner):
 
     n counts the trials that have come to this rung so far, itself included. So the first to come
     goes on whatever it is worth. `rungs` are epochs, ascending. It remembers what it was shown: one
-    for each study."""
+    for each study.
+    """
 
     def __init__(self, rungs: Sequence[int], reduction_factor: int, num_brackets: int = 1) -> None:
         self._rungs, self._factor = rungs, reduction_factor
@@ -80,7 +83,8 @@ class Halving(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Return whether the last reported epoch is a rung at which the trial is not among the
-        best."""
+        best.
+        """
         epoch, bracket = trial.last_step, self._bracket(trial)
         if epoch is None or epoch not in self._rungs[bracket:]:
             return False
@@ -109,7 +113,8 @@ class Halving(BasePruner):
 
     def _bracket(self, trial: FrozenTrial) -> int:
         """Return the same for the same number in every process; neighbours differ, so that all
-        brackets fill."""
+        brackets fill.
+        """
         return self._brackets[
             zlib.crc32(str(trial.user_attrs[INDEX]).encode()) % len(self._brackets)
         ]

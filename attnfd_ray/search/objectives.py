@@ -1,5 +1,6 @@
 """What a trial is worth to the sampler: its mIoU, and what else the search aims at. No optuna, no
-torch, no ray."""
+torch, no ray.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ MEASURED = tuple(CHANGED_BY)  # once a trial, at its end
 
 def measured_metrics(row: Mapping[str, Any]) -> dict[str, float]:
     """Return what was measured of a trial, from its row in the store or from what its worker said
-    at its end."""
+    at its end.
+    """
     return {name: row[name] for name in MEASURED if row.get(name) is not None}
 
 

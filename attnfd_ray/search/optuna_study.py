@@ -3,7 +3,8 @@ what lasts.
 
 Every draw is by a fresh sampler whose seed follows from the seed of the search and the number of
 the trial, and not from how many draws came before it in this process. Those that were rejected are
-in the study of this process alone, so no draw may depend on them."""
+in the study of this process alone, so no draw may depend on them.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ NUM_DRAWS = 50  # for one trial, before the sampler is passed over
 
 class Proposal(NamedTuple):
     """A configuration to try: Optuna's running trial, the searched values, and the settings with
-    these and a seed."""
+    these and a seed.
+    """
 
     trial: optuna.Trial
     values: dict[str, Any]
@@ -77,7 +79,8 @@ class OptunaStudy:
 
     def ask(self, index: int) -> Proposal | None:
         """Return the first draw that is valid and has a seed left, or None without any; others are
-        told as failed."""
+        told as failed.
+        """
         for trial in self._candidates(index):
             values = decode(trial.params, self._settings.search)
             seed = self._free_seed(values)
@@ -101,7 +104,8 @@ class OptunaStudy:
 
     def report(self, trial: optuna.Trial, epoch: int, value: float) -> Decision:
         """Record the finite value of an epoch not seen before, and say whether the trial may go
-        on."""
+        on.
+        """
         if (
             len(self._settings.tune.metrics) > 1
         ):  # Optuna takes no curves then, and nothing is stopped
@@ -117,12 +121,14 @@ class OptunaStudy:
         self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None
     ) -> None:
         """Finish a trial; `values` belong to COMPLETE alone: Optuna takes a pruned one's last
-        reported."""
+        reported.
+        """
         self._study.tell(trial, values, state)
 
     def add_trials(self, earlier: Iterable[PastTrial]) -> WarmStartSummary:
         """Take up trials of an earlier search, before any of this one. Raises ConfigError where it
-        would be in vain."""
+        would be in vain.
+        """
         check_sampler(self._settings)
         trials, warmth = to_frozen_trials(earlier, self._settings, self._distributions)
         self._study.add_trials(trials)
@@ -133,7 +139,8 @@ class OptunaStudy:
 
     def _candidates(self, index: int) -> Iterator[optuna.Trial]:
         """Yield what the sampler draws; where it keeps missing, every combination that may be
-        tried."""
+        tried.
+        """
         params: dict[str, Any] = {}
         # a grid draws in the order of the combinations below, but knows which were tried, not which
         # may be
@@ -175,7 +182,8 @@ class OptunaStudy:
         it may not run.
 
         It may not where it lies outside the space (a drawn subset may be too small or too large),
-        was ruled out, or was tried already and duplicates are skipped."""
+        was ruled out, or was tried already and duplicates are skipped.
+        """
         params = encode(values, self._settings.search)
         config = _config(params or {})
         if (
@@ -190,7 +198,8 @@ class OptunaStudy:
 
     def _note(self, values: Mapping[str, Any], seed: int | None) -> dict[str, Any] | None:
         """Count these as tried with this seed, and return their params; None where they lie outside
-        the space."""
+        the space.
+        """
         params = encode(values, self._settings.search)
         if params is not None:
             self._tried.setdefault(_config(params), set()).update(() if seed is None else (seed,))

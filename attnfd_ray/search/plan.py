@@ -4,7 +4,8 @@ torch, no ray.
 Trial 0 is the baseline (where the method has one), then comes the file as written, then trials that
 tune the baseline (b1, b2, ..., counted apart, so that there may be more of them later), then what
 the sampler draws. The number of a trial says its role and seeds its draw, so the plan needs nothing
-but the history of the store to go on."""
+but the history of the store to go on.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ class _Slot:
 @dataclass(kw_only=True)
 class _Trial:
     """A trial as this session knows it; `handle` is None where the sampler is told nothing of
-    it."""
+    it.
+    """
 
     trial_id: str
     index: int
@@ -76,7 +78,8 @@ class SearchPlan:
     `history` is what this search did before; `earlier` are trials of others, for the sampler to
     learn from (`warmth`), and must be the same whenever the search goes on. Raises ConfigError
     where the sampler cannot search the space, cannot learn from `earlier`, or needs a package that
-    is not there."""
+    is not there.
+    """
 
     def __init__(
         self,
@@ -102,7 +105,8 @@ class SearchPlan:
 
     def next(self) -> Suggestion | None:
         """Return what to run next, trials that were cut off first; None when there is nothing more
-        to start."""
+        to start.
+        """
         if self._waiting:
             return self._suggestion(self._waiting.pop(0))
         while (slot := self._free_slot()) is not None:
@@ -119,7 +123,8 @@ class SearchPlan:
         """Take the val_miou of an epoch (from 1) and say whether the trial goes on.
 
         A trial once stopped stays so. An epoch told before and a value that is not finite change
-        nothing; an epoch before the last, trained again after a loss, was gone on from."""
+        nothing; an epoch before the last, trained again after a loss, was gone on from.
+        """
         trial = self._trials[trial_id]
         if epoch < max(trial.epochs, default=0):
             return CONTINUE
@@ -149,7 +154,8 @@ class SearchPlan:
         """End a trial, once: a second end changes nothing.
 
         A complete trial is worth its best epoch, or `value` if that is more, and what of `measures`
-        the search aims at. Complete with any of it missing or not finite is FAILED."""
+        the search aims at. Complete with any of it missing or not finite is FAILED.
+        """
         trial = self._trials[trial_id]
         assert state != "RUNNING", f"{trial_id}: RUNNING is no end"
         if trial.state != "RUNNING":
@@ -172,7 +178,8 @@ class SearchPlan:
     @property
     def is_done(self) -> bool:
         """Return whether nothing runs and nothing is left to start, as far as `next` has found
-        out."""
+        out.
+        """
         return not self._with("RUNNING") and self._free_slot() is None
 
     def counts(self) -> Counts:
@@ -214,7 +221,8 @@ class SearchPlan:
 
         A mean over seeds counts those that had their whole budget. If the poor ones were stopped,
         the lucky ones would be left. So no seed is stopped where an earlier one of the same config
-        is complete, or still on its way."""
+        is complete, or still on its way.
+        """
         series = trial.series
         config = self._config(trial, series)
         return trial.role == "baseline" or any(
@@ -227,7 +235,8 @@ class SearchPlan:
 
     def _config(self, trial: _Trial, series: StudySpec) -> dict[str, Any]:
         """Return what the seeds of a config share, in a series; in what is searched the baseline is
-        a weight of 0."""
+        a weight of 0.
+        """
         values = {**trial.series.file_values, **trial.values}
         if trial.role == "baseline" and series is self._main:
             values = {**series.file_values, LOSS_WEIGHT: 0.0}
@@ -238,7 +247,8 @@ class SearchPlan:
 
     def _free_slot(self) -> _Slot | None:
         """Return the first trial not given yet; one handed out but lost before it was stored is
-        given again."""
+        given again.
+        """
         free = (slot for slot in self._slots if slot.trial_id not in self._trials)
         return next((slot for slot in free if slot.role not in self._exhausted), None)
 
@@ -254,7 +264,8 @@ class SearchPlan:
 
     def _place(self, slot: _Slot, values: dict[str, Any], seed: int) -> _Trial:
         """Take up a trial the sampler did not draw now; it is told of it if it lies in the
-        space."""
+        space.
+        """
         series = self._series_of(slot.role)
         # A setting searched only since the trial ran had the file's value then: the space may grow
         # and keep history.
@@ -310,7 +321,8 @@ class SearchPlan:
 
     def _replay(self, trial: _Trial, past: PastTrial) -> None:
         """Report the epochs of the past; they went on from each but the last, whatever would be
-        decided now."""
+        decided now.
+        """
         for epoch, value in sorted(past.epochs):
             trial.decision = CONTINUE
             self.report(trial.trial_id, epoch, value)

@@ -19,7 +19,8 @@ class PastTrial:
     fraction.
 
     `seed` is the train.seed it ran with; None: the file's. `measures` are what else a metric may
-    ask for: `student_params`, `latency_ms`."""
+    ask for: `student_params`, `latency_ms`.
+    """
 
     trial_id: str
     role: Role
@@ -33,7 +34,8 @@ class PastTrial:
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
     """What to run next; `values` are the searched ones by dotted path, and `settings` has them
-    applied."""
+    applied.
+    """
 
     trial_id: str
     index: int
@@ -45,7 +47,8 @@ class Suggestion:
 @dataclass(frozen=True, kw_only=True)
 class WarmStartSummary:
     """How many trials of an earlier search the sampler knows, and how many were left out as outside
-    this space."""
+    this space.
+    """
 
     taken: int = 0
     outside: int = 0
@@ -68,7 +71,8 @@ CONTINUE = Decision(stop=False)
 @dataclass(frozen=True, kw_only=True)
 class Counts:
     """Where a search stands; scores are best val_miou so far, and those of baselines are not among
-    `best_value`."""
+    `best_value`.
+    """
 
     planned: int = 0
     complete: int = 0

@@ -5,7 +5,8 @@ The plan makes a fresh sampler for every draw, seeded by the number of the trial
 rebuilt from its store draws what an uninterrupted one would. A sampler therefore keeps what it
 knows in the study, not in itself. For cmaes and nsga2 that holds with `concurrent: 1` only: what
 they draw depends on which trials had ended when each one began, and a rebuilt study takes them one
-after another. The trials that ended teach them either way."""
+after another. The trials that ended teach them either way.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ Distributions = Mapping[str, BaseDistribution]
 
 def tpe(seed: int, distributions: Distributions) -> BaseSampler:
     """Tree-structured Parzen estimators over all settings jointly; running trials count as poor
-    ones."""
+    ones.
+    """
     return Tpe(seed, distributions)
 
 
@@ -70,7 +72,8 @@ def cmaes(seed: int, distributions: Distributions) -> BaseSampler:
 
 def nsga2(seed: int, distributions: Distributions) -> BaseSampler:
     """NSGA-II: generations of 8 bred from the front of those before; learns from complete trials
-    only."""
+    only.
+    """
     return NSGAIISampler(seed=seed, population_size=POPULATION)
 
 
@@ -92,7 +95,8 @@ def grid(seed: int, distributions: Distributions) -> BaseSampler:
 
 class Tpe(TPESampler):
     """Optuna's, told the space: it would work it out from every trial of the study, again for every
-    draw."""
+    draw.
+    """
 
     def __init__(self, seed: int, distributions: Distributions) -> None:
         # group=False: every trial of a study has every param here, so there are no groups to tell
@@ -115,7 +119,8 @@ class Tpe(TPESampler):
 
 class CmaEs(CmaEsSampler):
     """Optuna's, whose draw also depends on how many trials the study has: a rebuilt one lacks the
-    rejected draws."""
+    rejected draws.
+    """
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -132,7 +137,8 @@ class Grid(BaseSampler):
 
     Optuna's own GridSampler and BruteForceSampler call `Study.stop` when told the last trial, which
     raises outside `Study.optimize`; and the former numbers combinations by trials, which a rebuilt
-    study would shift."""
+    study would shift.
+    """
 
     def __init__(self, seed: int, distributions: Distributions) -> None:
         self._distributions = dict(distributions)
@@ -155,7 +161,8 @@ class Grid(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return the next combination; nothing once all were tried, and Optuna then draws at
-        random."""
+        random.
+        """
         tried = {
             _key(other.params)
             for other in study.get_trials(deepcopy=False)

@@ -1,5 +1,6 @@
 """Trials that compete with one another: those of a search, and apart from them its baselines. No
-torch, no ray."""
+torch, no ray.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class StudySpec:
     @property
     def metrics(self) -> tuple[str, ...]:
         """What its trials are told to be worth; the student alone has nothing but its mIoU to
-        choose by."""
+        choose by.
+        """
         return (MIOU,) if self.study is None else self.study.metrics
 
 
@@ -40,7 +42,8 @@ def searched(settings: ExperimentSettings, advisor: OptunaStudy) -> StudySpec:
 
 def baselines(settings: ExperimentSettings, *, are_tuned: bool) -> StudySpec:
     """Return the series of the student alone. Raises ConfigError where it is to be tuned and there
-    is none."""
+    is none.
+    """
     if not are_tuned:
         return StudySpec(settings=without_teacher(settings) or settings, file_values={}, study=None)
     space = tuning_space(settings)

@@ -3,7 +3,8 @@
 They are no trials of this search: not counted, never its best, and free to be tried again. And they
 compete with none of its trials at a rung or a median: the sampler only ranks, but a cut-off
 compares values, and those of a search with other settings may lie on another level, which would
-stop every new trial, or none."""
+stop every new trial, or none.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ _NOT_LEARNING = {
 
 def check_sampler(settings: ExperimentSettings) -> None:
     """Raise ConfigError where the sampler would not heed earlier trials, or could not compare
-    them."""
+    them.
+    """
     name = settings.tune.sampler
     if LATENCY in settings.tune.metrics:
         raise ConfigError(
@@ -53,7 +55,8 @@ def to_frozen_trials(
 
     What was not searched then takes the file's own value; what is not searched now must have it.
     Several metrics learn from those alone that ran as long as one does here: of one stopped early
-    Optuna would take nothing."""
+    Optuna would take nothing.
+    """
     found: list[FrozenTrial] = []
     outside = 0
     for past in sorted(earlier, key=lambda past: past.trial_id):

@@ -1,2 +1,3 @@
 """The results store: write-once Parquet parts that anyone's pyarrow, pandas or duckdb can read. No
-torch, no ray."""
+torch, no ray.
+"""

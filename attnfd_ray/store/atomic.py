@@ -12,7 +12,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises OSError.
 
     Until it is whole it has a name with a dot in front, which pyarrow, pandas, duckdb and shell
-    patterns pass over."""
+    patterns pass over.
+    """
     aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with aside.open("xb") as file:

@@ -15,13 +15,15 @@ TRIAL_RANK = ("attempt", "final", "time_utc")
 
 def latest_epochs(epochs: pa.Table) -> pa.Table:
     """Return one row per (trial_id, epoch), in that order: the highest attempt wins, then the
-    latest `time_utc`."""
+    latest `time_utc`.
+    """
     return _last(epochs, EPOCH_KEY, EPOCH_RANK)
 
 
 def latest_trials(trials: pa.Table) -> pa.Table:
     """Return one row per trial_id: the highest attempt wins, then a final state over RUNNING, then
-    the latest time."""
+    the latest time.
+    """
     marked = trials.append_column("final", pc.not_equal(trials["state"], "RUNNING"))
     return _last(marked, TRIAL_KEY, TRIAL_RANK).drop_columns("final")
 

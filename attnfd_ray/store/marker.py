@@ -1,5 +1,6 @@
 """The file that says "this directory is a store", so that nothing else is ever mistaken for one or
-written into."""
+written into.
+"""
 
 from __future__ import annotations
 

@@ -84,6 +84,7 @@ def _read_one(path: Path, columns: list[str] | None) -> pa.Table:
 
 def join(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
     """Return all rows with exactly the columns of `schema`: null where a part lacks one, its
-    further ones left out."""
+    further ones left out.
+    """
     table = pa.concat_tables([schema.empty_table(), *tables], promote_options="permissive")
     return table.select(schema.names).cast(schema).combine_chunks()

@@ -60,7 +60,8 @@ class _Row:
 @dataclass(frozen=True, kw_only=True)
 class EpochRow(_Row):
     """One finished epoch, 1-based; mIoU and accuracies are fractions, `wall_s` is of this epoch
-    alone."""
+    alone.
+    """
 
     epoch: int
     epochs_total: int
@@ -90,7 +91,8 @@ class TrialRow(_Row):
     """How a trial stands: written once when an attempt starts (RUNNING) and once when it ends.
 
     `wall_s` counts all attempts together. `checkpoint` may be any path: the store keeps it relative
-    where it can."""
+    where it can.
+    """
 
     state: TrialState
     stop_reason: str | None = None
@@ -135,7 +137,8 @@ class TrialRow(_Row):
 
 def _check_fractions(*values: float | None) -> None:
     """A percentage here would be off by 100 in every report; NaN is what a diverged run
-    measures."""
+    measures.
+    """
     for value in values:
         assert value is None or math.isnan(value) or 0 <= value <= 1, (
             f"{value} is not a fraction 0..1"

@@ -3,7 +3,8 @@ package.
 
 mIoU and accuracies are fractions 0..1. A column, once released, keeps its name, type and meaning:
 parts written by any version stay readable, and readers see null where an old part has no such
-column."""
+column.
+"""
 
 from __future__ import annotations
 

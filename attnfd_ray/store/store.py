@@ -1,5 +1,6 @@
 """The store: rows in, each a part of its own; resolved tables out. One directory, any number of
-writers."""
+writers.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class Store:
     and trial once.
 
     `root` is absolute, since workers run in directories of their own; `name` is the path as the
-    user wrote it."""
+    user wrote it.
+    """
 
     def __init__(self, root: Path, name: str) -> None:
         self.root, self.name = root, name
@@ -40,7 +42,8 @@ class Store:
         written.
 
         Raises StoreError: no such directory, another kind of directory, no permission, or a newer
-        schema."""
+        schema.
+        """
         if "://" in str(path):
             raise StoreError(f"{path}: a store is a directory; mount the bucket and give its path")
         root = Path(path).expanduser()
@@ -80,7 +83,8 @@ class Store:
         self, trial_id: str | None = None, *, columns: Collection[str] | None = None
     ) -> pa.Table:
         """Return one row per (trial_id, epoch), of one trial or of all; `columns` fewer than all
-        read faster."""
+        read faster.
+        """
         schema = _narrowed(EPOCHS, columns, needed={*resolve.EPOCH_KEY, *resolve.EPOCH_RANK})
         table = resolve.latest_epochs(self._rows(self._epochs, schema, trial_id))
         return table.select(list(columns)) if columns else table

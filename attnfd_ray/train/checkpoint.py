@@ -3,7 +3,8 @@ happened.
 
 `<run>/checkpoints/epoch-0003/` holds `state.pt` and, written last, `manifest.json` with its
 checksum; the directory is filled under another name and renamed. What has no manifest, or one that
-does not fit, was never there."""
+does not fit, was never there.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class Checkpoint:
 
     def load(self) -> dict[str, Any]:
         """Return the state, tensors on the CPU. Runs no code from the file: one that asks for it is
-        refused."""
+        refused.
+        """
         try:
             state: dict[str, Any] = torch.load(
                 self.directory / _STATE, map_location="cpu", weights_only=True
@@ -50,7 +52,8 @@ class Checkpoint:
 
 def save(root: Path, *, epoch: int, state: dict[str, Any], record: dict[str, Any]) -> None:
     """Write the checkpoint of an epoch, then delete the ones before it. Raises StoreError on a full
-    disk."""
+    disk.
+    """
     final, aside = root / f"epoch-{epoch:04d}", root / f"epoch-{epoch:04d}{_ASIDE}"
     try:
         for stale in (aside, final):

@@ -59,7 +59,8 @@ def broadcast_buffers(module: nn.Module) -> None:
 
 def wrap_ddp(module: nn.Module, device: torch.device) -> nn.Module:
     """Return `module` as something that leaves every process the mean of all gradients after a
-    backward pass."""
+    backward pass.
+    """
     if world_size() == 1:
         return module
     # running statistics are not looked at in training, and `broadcast_buffers` comes before they
@@ -72,7 +73,8 @@ def convert_sync_batchnorm(module: AnyModule, device: torch.device) -> AnyModule
     """Return `module` with BatchNorm statistics taken over all processes, where the device can.
 
     It replaces the BatchNorm modules, so it comes before anything listens to them or holds their
-    parameters."""
+    parameters.
+    """
     if world_size() == 1 or device.type != "cuda":
         return module
     shared: AnyModule = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
@@ -83,7 +85,8 @@ def seed_everything(seed: int, *, epoch: int, rank: int) -> None:
     """Seed every random generator for one epoch of one process.
 
     Generators are never stored: seeding them anew each epoch makes a resumed run equal to one never
-    stopped, on any number of processes."""
+    stopped, on any number of processes.
+    """
     entropy = np.random.SeedSequence([seed, epoch, rank]).generate_state(2)
     torch.manual_seed(int(entropy[0]))
     random.seed(int(entropy[1]))

@@ -1,5 +1,6 @@
 """How a network is scored: an integer count over all images, at the resolution of the labels it is
-handed."""
+handed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def protocol(data: DataSettings) -> str:
 
     The released AttnFD code resizes labels too, to a short side of 513 pixels: `resized513`.
     Windows are named by height x width and their stride: `sliding513x513+342x342`; several scales
-    by `-ms0.5,1,1.5`."""
+    by `-ms0.5,1,1.5`.
+    """
     split = data.val_split if data.val_limit is None else f"{data.val_split}[:{data.val_limit}]"
     size = {
         "native": "native",
@@ -43,7 +45,8 @@ def protocol(data: DataSettings) -> str:
 
 def for_test(data: DataSettings) -> DataSettings:
     """Return the settings by which the test split is scored: all of it, otherwise as the val split
-    is."""
+    is.
+    """
     return data.model_copy(update={"val_split": data.test_split, "val_limit": None})
 
 
@@ -67,7 +70,8 @@ def evaluate(
     its own.
 
     The workers' counts are summed, so that every image counts once and all workers return the same
-    scores. Raises NoMetric, on every worker at once, when no pixel counts."""
+    scores. Raises NoMetric, on every worker at once, when no pixel counts.
+    """
     was_training = network.training
     network.eval()
     broadcast_buffers(network)

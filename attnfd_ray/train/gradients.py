@@ -27,7 +27,8 @@ class GradientMeter:
     Measures at `checks` evenly spaced of the epoch's `steps` optimiser steps, the last one at its
     last step; at every step where there are fewer steps than checks, and never for `checks` 0.
     Measuring changes nothing that is trained: it leaves `.grad`, the hooks of
-    DistributedDataParallel, BatchNorm statistics and random generators alone."""
+    DistributedDataParallel, BatchNorm statistics and random generators alone.
+    """
 
     def __init__(self, student: nn.Module, *, steps: int, checks: int) -> None:
         self.student = student
@@ -51,7 +52,8 @@ class GradientMeter:
         """Loss term -> cosine of its gradient with the cross-entropy's, the mean over checks.
 
         The cross-entropy itself is left out, and so is a pair of which one gradient was zero at
-        every check."""
+        every check.
+        """
         return _means(self._cosines)
 
     def measure(self, terms: Mapping[str, Tensor], scaler: torch.amp.GradScaler) -> None:
@@ -65,7 +67,8 @@ class GradientMeter:
         overflows, as in fp16 before the scale has settled, is left out.
 
         Three vectors of the student's size are held at a time, beside the gradient that autograd
-        has just made."""
+        has just made.
+        """
         parameters = [
             parameter for parameter in self.student.parameters() if parameter.requires_grad
         ]
@@ -110,7 +113,8 @@ class GradientMeter:
 
 def _gradient(term: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     """Return the gradient of a term as one vector, the mean over workers; zero where it depends on
-    nothing."""
+    nothing.
+    """
     found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
     pairs = zip(parameters, found, strict=True)
     flat = torch.cat(

@@ -2,7 +2,8 @@
 mirrored or not.
 
 Averages over scales and mirror images are of probabilities; windows that overlap are averaged
-before, as logits."""
+before, as logits.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ Batch 1, the first image of the val split in the size the network sees it in whe
 a window of it), the precision and memory layout of training. Twice the same network differs by some
 per cent, by more where other trials share the processor; unlike sizes, precisions, devices and
 numbers of threads, which `Latency.protocol` names, tell nothing of each other. A report keeps them
-apart; a sampler takes them as they come, so give a search like devices."""
+apart; a sampler takes them as they come, so give a search like devices.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
     """Time the student in a file of weights on an image of `dataset`. DataError where that cannot
-    be read."""
+    be read.
+    """
     plain = settings.student.model_copy(update={"pretrained": "none"})
     network: nn.Module = build_model(plain, num_classes=dataset.num_classes)
     load_weights(network, weights, num_classes=dataset.num_classes)
@@ -78,7 +80,8 @@ def measure(
 
 def where(device: torch.device) -> str:
     """Return what makes two latencies comparable: the kind of the device, of a CPU the number of
-    threads too."""
+    threads too.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

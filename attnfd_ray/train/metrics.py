@@ -13,7 +13,8 @@ from attnfd_ray.config.types import IGNORED
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """Fractions in 0..1. `class_iou` is None for a class that is neither labelled nor predicted
-    anywhere."""
+    anywhere.
+    """
 
     miou: float
     pixel_acc: float
@@ -30,7 +31,8 @@ def confusion(labels: Tensor, predictions: Tensor, *, num_classes: int) -> Tenso
 
 def scores(confusion_CC: Tensor) -> Scores:
     """Return mIoU, pixel accuracy and mean class accuracy; classes that occur nowhere are left out
-    of the means."""
+    of the means.
+    """
     counts = confusion_CC.double().cpu()
     hits, labelled, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
     union = labelled + predicted - hits

@@ -11,7 +11,8 @@ from attnfd_ray.train.task import DistillationTask
 
 def build_optimizer(task: DistillationTask, settings: OptimSettings) -> torch.optim.SGD:
     """Return SGD over the student's backbone (lr) and everything else that learns (lr x
-    head_lr_factor)."""
+    head_lr_factor).
+    """
     backbone = [
         parameter for parameter in task.student.backbone_parameters() if parameter.requires_grad
     ]
@@ -39,7 +40,8 @@ def build_optimizer(task: DistillationTask, settings: OptimSettings) -> torch.op
 
 def check_groups(task: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Assert that every parameter that wants a gradient is in exactly one group, and no other
-    parameter is."""
+    parameter is.
+    """
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     wanted = {
         id(parameter): name

@@ -15,7 +15,8 @@ class EpochRecord:
     covers training and evaluation.
 
     `gradient_norms` and `gradient_cosines` are those of `train.gradients.GradientMeter`; empty:
-    nothing was measured, as in checkpoints of versions that did not measure."""
+    nothing was measured, as in checkpoints of versions that did not measure.
+    """
 
     epoch: int
     epochs_total: int
@@ -37,7 +38,8 @@ class EpochRecord:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a run ended; `best_weights` is a file of the best epoch's student, `test` what that
-    scores on `data.test_split`: None without one, or for a run that was stopped."""
+    scores on `data.test_split`: None without one, or for a run that was stopped.
+    """
 
     last: EpochRecord
     stopped_early: bool

@@ -34,7 +34,8 @@ class StepRunner:
     """Takes optimiser steps on a task, together with the other workers of the run.
 
     `on_step` hears the number of each step before its batch is waited for, and None when an epoch's
-    are over."""
+    are over.
+    """
 
     def __init__(
         self,
@@ -63,7 +64,8 @@ class StepRunner:
         workers, and the lr.
 
         `gradients` measures at the steps where it is due. Raises Diverged, on every worker at once,
-        when the loss stops being finite."""
+        when the loss stops being finite.
+        """
         # Wrapped anew: after its first step DistributedDataParallel regroups gradients, and so adds
         # them up in another order. An epoch must begin alike whether or not the run was stopped
         # before it.
@@ -96,7 +98,8 @@ class StepRunner:
 
         DistributedDataParallel averages gradients over workers, so the divisor of the summed
         cross-entropy is the number of labelled pixels of the global batch / workers. `gradients`
-        measures the terms of the first part."""
+        measures the terms of the first part.
+        """
         labelled = all_reduce_sum((labels_NHW != IGNORED).sum().float())
         labelled = (labelled / world_size()).clamp(min=1.0 / world_size())
         num_parts = self.settings.train.accumulate
@@ -132,7 +135,8 @@ class StepRunner:
         stay as they were.
 
         The pass that follows draws the same random numbers (dropout) again, so the sums are its
-        own."""
+        own.
+        """
         buffers = {name: buffer.clone() for name, buffer in self.task.named_buffers()}
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -152,7 +156,8 @@ class StepRunner:
 
     def _mean_terms(self, sums: dict[str, Tensor], count: int, first_step: int) -> dict[str, float]:
         """Return each term's mean over steps and workers; the same numbers everywhere, so all
-        workers agree."""
+        workers agree.
+        """
         means = all_reduce_sum(torch.stack(list(sums.values())) / (count * world_size()))
         terms = dict(zip(sums, means.tolist(), strict=True))
         if not torch.isfinite(means).all():

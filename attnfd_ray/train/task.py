@@ -19,7 +19,8 @@ class DistillationTask(nn.Module):
     The cross-entropy is a mean over the labelled pixels of the *global* batch: `share` says what
     part of them a call holds is divided by, so that cutting a batch over workers or over
     accumulated parts changes nothing. The teacher stays outside; its features come as an argument.
-    `factor` is on every term."""
+    `factor` is on every term.
+    """
 
     def __init__(
         self,
@@ -43,7 +44,8 @@ class DistillationTask(nn.Module):
 
         A prefix without a module is an AttributeError. Comes before the task is wrapped for several
         workers. A resting parameter has no gradient, so the optimiser leaves it and its momentum
-        alone."""
+        alone.
+        """
         for prefix in prefixes:
             self.get_submodule(prefix)
         for name in self._learning:
@@ -64,7 +66,8 @@ class DistillationTask(nn.Module):
 
         `labelled_pixels` is the divisor of the summed cross-entropy, `image_share` the factor on
         the method's means over images (this part's images / those that one optimiser step of this
-        worker sees)."""
+        worker sees).
+        """
         logits_NCHW = self.student(images_NCHW)
         summed = F.cross_entropy(
             logits_NCHW.float(), labels_NHW, ignore_index=IGNORED, reduction="sum"

@@ -46,7 +46,8 @@ class Trainer:
     by methods that learn from one and outlives the run, and so do `readers`, which know the
     datasets. `test_set` is scored once, at the end; `on_step` hears of each optimiser step as
     `StepRunner` says. Raises Diverged when the loss is no longer finite, NoMetric when no pixel of
-    the val split counts."""
+    the val split counts.
+    """
 
     def __init__(
         self,
@@ -256,7 +257,8 @@ class Trainer:
         """Write the whole state after the last epoch, then its weights if they are the best so far.
 
         In this order: killed in between, the run finds the state and writes the weights when it
-        resumes."""
+        resumes.
+        """
         if rank() == 0 and self.last is not None:
             state = {
                 "task": self.task.state_dict(),

@@ -14,11 +14,11 @@ from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.data.checker.contact_sheet import denormalised
 from attnfd_ray.data.checker.overlays import overlay
 from attnfd_ray.data.datasets.voc import ToyScenes
-from attnfd_ray.data.generate.scenes import CLASS_NAMES
 from attnfd_ray.data.generate.toyscenes import write_toyscenes
 from attnfd_ray.data.loading.loader import TrainLoader
 from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.data.loading.transforms import normalised
+from attnfd_ray.data.toyscenes_classes import CLASS_NAMES
 
 HOME = "toy/VOCdevkit/VOC2012"
 

@@ -1,5 +1,6 @@
 """Ctrl-C while `attnfd-ray data check` reads with several processes: run as a user runs it, in a
-process of its own."""
+process of its own.
+"""
 
 import os
 import signal

@@ -1,5 +1,6 @@
 """The command line around the commands: help, --show, exit codes, and who gets to see a
-traceback."""
+traceback.
+"""
 
 import json
 import os

@@ -1,5 +1,6 @@
 """`attnfd-ray teacher import`: what is printed and written for a file that fits, and how every
-other file ends."""
+other file ends.
+"""
 
 import json
 import os
@@ -33,7 +34,8 @@ def run(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def refused(run, tmp_path):
     """Return the line that an import of in.pth ends with; check the exit code, and that nothing was
-    written."""
+    written.
+    """
 
     def refused(*options, file="in.pth"):
         before = sorted(tmp_path.rglob("*"))

@@ -21,7 +21,8 @@ method: {name: attnfd}
 
 class File:
     """`exp.yaml` in a directory of its own: the shortest experiment, with lines appended or
-    replaced."""
+    replaced.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,5 +1,6 @@
 """The identity of every shipped experiment stays as it was, so that searches of earlier versions go
-on."""
+on.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Every mistake in a settings file is one line: file, line number, setting, what came, what is
-needed."""
+needed.
+"""
 
 import pickle
 

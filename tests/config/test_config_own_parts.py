@@ -1,5 +1,6 @@
 """`package.module:Attribute` in a settings file: someone's own part, looked for before anything
-starts."""
+starts.
+"""
 
 import pytest
 

@@ -1,5 +1,6 @@
 """`search:`: each key names a setting that may vary, and the setting would take each of its
-values."""
+values.
+"""
 
 import pytest
 

@@ -1,5 +1,6 @@
 """What the reader makes of YAML: variables, doubled keys, merged sections, and files that are
-none."""
+none.
+"""
 
 import time
 from itertools import pairwise

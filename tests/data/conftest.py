@@ -93,7 +93,8 @@ CITYSCAPES_FRAMES = (
 @pytest.fixture
 def make_cityscapes(tmp_path: Path) -> Callable[..., Path]:
     """Write a Cityscapes tree of noise, 3 images a split; each kind of mask has values 0..classes-1
-    and 255."""
+    and 255.
+    """
 
     def make(
         home: str = "",
@@ -126,7 +127,8 @@ def make_cityscapes(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def make_camvid_original(tmp_path: Path) -> Callable[..., Path]:
     """Write a CamVid tree as first published: noise in five of its colours and void, lists of
-    ids."""
+    ids.
+    """
 
     def make() -> Path:
         root = tmp_path / "camvid_original"

@@ -1,5 +1,6 @@
 """Every way a dataset can be broken is one line that names the file, or the list, and says what to
-do."""
+do.
+"""
 
 import os
 import shutil
@@ -183,7 +184,8 @@ def data_of(at: Layout, settings: Settings, **others: Any) -> DataSettings:
 
 def the_line(data: DataSettings, *, quick: bool = True) -> str:
     """Return the one error that the whole check finds; unless told otherwise, the quick one does
-    too."""
+    too.
+    """
     (line,) = check_data(data, full=True).errors
     assert line.isprintable()
     if quick:

@@ -85,7 +85,8 @@ def annotation(
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Path]:
     """Write COCO with one image of 12x8 pixels, number 9, for each split, and the annotations given
-    for val."""
+    for val.
+    """
 
     def make(*annotations: StrictModel, home: str = "", **changes: Any) -> Path:
         (tmp_path / "annotations").mkdir(exist_ok=True)

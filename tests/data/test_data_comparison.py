@@ -1,5 +1,6 @@
 """The picture of images, labels and predictions: what is where on it, and which images are
-shown."""
+shown.
+"""
 
 import numpy as np
 from PIL import Image

@@ -1,5 +1,6 @@
 """Decoded images are kept once for all processes of a machine, within their bound, and gone when
-nobody needs them."""
+nobody needs them.
+"""
 
 import multiprocessing
 import os

@@ -1,5 +1,6 @@
 """The global batch depends on seed and epoch alone: not on workers, loading processes or where a
-run was cut."""
+run was cut.
+"""
 
 import gc
 import multiprocessing

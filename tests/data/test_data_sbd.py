@@ -1,5 +1,6 @@
 """VOC's augmented set made of SBD: what is in it, what it never does, and the command that makes
-it."""
+it.
+"""
 
 import os
 import re
@@ -44,7 +45,8 @@ def sbd_label(name: str) -> np.ndarray:
 
 def save_mat(path: Path, label_HW: np.ndarray, *, compressed: bool = True) -> None:
     """Write a file as SBD has it: a struct of sparse boundaries, the mask, and the classes in
-    it."""
+    it.
+    """
     boundaries = np.empty((20, 1), object)
     for label in range(20):
         boundaries[label, 0] = csc_matrix(label_HW == label + 1)

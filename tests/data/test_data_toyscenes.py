@@ -1,5 +1,6 @@
 """The generated set: what is in it, that it is always the same, and that it is written whole or not
-at all."""
+at all.
+"""
 
 import dataclasses
 import hashlib
@@ -135,7 +136,8 @@ def test_patterns_change_how_objects_look_and_not_how_they_are_labelled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With one object an image nothing that is drawn later depends on whether it wears its
-    pattern."""
+    pattern.
+    """
     plain = Scene(size=64, objects=(1, 1), radius=(20, 30), noise=0.0)
     worn = dataclasses.replace(plain, patterns=1.0)
     for index in range(20):

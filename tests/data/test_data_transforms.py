@@ -1,5 +1,6 @@
 """Image and mask stay together, masks stay masks, and all chance comes from the generator passed
-in."""
+in.
+"""
 
 import math
 from collections.abc import Callable

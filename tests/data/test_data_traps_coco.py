@@ -1,5 +1,6 @@
 """Traps of COCO and COCO-Stuff: in each test the naive code, run as it stands, goes wrong, and ours
-does not."""
+does not.
+"""
 
 import json
 from collections.abc import Callable

@@ -2,7 +2,8 @@
 does not.
 
 What transforms.v2 does to a mask depends on the type that it comes in, so most of it goes wrong
-without a word."""
+without a word.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,8 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def sample(height: int = 24, width: int = 36) -> tuple[Tensor, Tensor]:
     """Return a random image and a mask of blocks of IDS, 3 pixels wide, whose first column tells
-    left from right."""
+    left from right.
+    """
     coarse = rng().choice(IDS[1:], (height // 3, width // 3))
     coarse[:, 0] = 0
     label = np.kron(coarse, np.ones((3, 3), int)).astype(np.uint8)

@@ -2,7 +2,8 @@
 not.
 
 There is more than one nearest pixel: torch's `nearest` takes the floor, half a pixel off a bilinear
-image and Pillow."""
+image and Pillow.
+"""
 
 from collections.abc import Callable
 
@@ -60,7 +61,8 @@ def ramp(side: int) -> tuple[Tensor, Tensor]:
 
 def shift_px(image_CHW: Tensor, label_HW: Tensor) -> Tensor:
     """Return how far right of its mask an image lies, in pixels of the mask, away from the border
-    and padding."""
+    and padding.
+    """
     distance_HW = image_CHW[0].float() / 3 - label_HW.float()
     return distance_HW[3:-3, 3:-3][label_HW[3:-3, 3:-3] != 255]
 

@@ -1,5 +1,6 @@
 """Traps of Cityscapes, CamVid, pets: in each test the naive code, run as it stands, goes wrong, and
-ours does not."""
+ours does not.
+"""
 
 import os
 import zipfile
@@ -29,7 +30,8 @@ Make = Callable[..., Path]
 @pytest.fixture
 def street(tmp_path: Path) -> Path:
     """Cityscapes with one image of val: road, car, bicycle and something static, and the car's
-    instance."""
+    instance.
+    """
     frame = "munster/munster_000000_000019"
     label = np.array([[7, 26, 33, 4]] * 4, np.uint8)
     instances = np.where(label == 26, np.uint16(26_001), label)

@@ -1,5 +1,6 @@
 """Traps of Pascal VOC and SBD: in each test the naive code, run as it stands, goes wrong, and ours
-does not."""
+does not.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,8 @@ def values_of(mask: Image.Image) -> list[int]:
 @pytest.fixture
 def augmented(make_voc: Make) -> Path:
     """VOC with trainaug: a0, which has another mask in SegmentationClass too, and b1, as if it came
-    from SBD."""
+    from SBD.
+    """
     root = make_voc()
     (root / HOME / "SegmentationClassAug").mkdir()
     for name, width in (("a0", 30), ("b1", 31)):
@@ -199,7 +201,8 @@ class Roots(NamedTuple):
 @pytest.fixture
 def roots(make_voc: Make, tmp_path: Path) -> Roots:
     """VOC's train is a0..a4 and its val b0..b2; SBD has one of each in either of its lists, and s0
-    and s1."""
+    and s1.
+    """
     roots = Roots(make_voc(), tmp_path / "sbd")
     for folder in ("cls", "img"):
         (roots.lists / folder).mkdir(parents=True)

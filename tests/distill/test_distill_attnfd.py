@@ -199,7 +199,8 @@ def test_each_setting_of_the_gates_and_the_norm_has_an_effect(changes: dict[str,
 
 def through_the_class(student: Tensor, teacher: Tensor, **settings: Any) -> float:
     """Return the loss of one layer of 1x1 features at weight 1, whose gate and connector do
-    nothing."""
+    nothing.
+    """
     channels = {"aspp": student.shape[1]}
     method = AttnFD(
         AttnFD.Settings(**{"layers": ["aspp"], "loss_weight": 1.0, **NO_GATES, **settings}),

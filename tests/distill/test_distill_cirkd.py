@@ -1,5 +1,6 @@
 """CIRKD: what its distances are worth on features small enough for a pencil, and what its memory
-takes in."""
+takes in.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The memory of each class: it fills, it wraps around, it is drawn from, it survives a
-checkpoint."""
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from attnfd_ray.distill.class_queue import ClassQueue
 
 def numbered(*rows: tuple[int | None, ...]) -> tuple[Tensor, Tensor]:
     """Return entries of one channel, a row of them with one for each class, None where there is
-    none."""
+    none.
+    """
     entries = torch.tensor([[0.0 if value is None else value for value in row] for row in rows])
     present = torch.tensor([[value is not None for value in row] for row in rows])
     return entries[:, :, None], present

@@ -1,5 +1,6 @@
 """Taps of two networks that were not made for each other: the table of what there is, and modules
-by tap."""
+by tap.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """FitNet, attention transfer, channel-wise and angular distillation of features: by hand, and what
-changes nothing."""
+changes nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The preset attnfd_release, number by number, on arrays that the released code wrote
-(tests/reference/README.md)."""
+(tests/reference/README.md).
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def golden() -> dict[str, Tensor]:
 @pytest.fixture
 def method(golden: Mapping[str, Tensor]) -> AttnFDRelease:
     """The preset as its defaults make it, in train mode, with the gates and connectors of the
-    arrays."""
+    arrays.
+    """
     settings = AttnFDRelease.Settings()
     assert (settings.layers, settings.loss_weight) == (LAYERS, golden["lam"].item())
     networks = Networks(

@@ -1,5 +1,6 @@
 """OFD: its margins and its partial distance by hand, which epochs it takes part in, and where it
-cannot be had."""
+cannot be had.
+"""
 
 from __future__ import annotations
 

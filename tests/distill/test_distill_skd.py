@@ -1,5 +1,6 @@
 """SKD: what its distance is worth on features small enough for a pencil, and what it does not
-depend on."""
+depend on.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """`sum`: several methods at once, their settings checked where they stand, their terms kept
-apart."""
+apart.
+"""
 
 from __future__ import annotations
 

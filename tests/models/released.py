@@ -1,5 +1,6 @@
 """Stand-ins for the released checkpoints: their keys and shapes, weights seeded by key
-(tests/reference/README.md)."""
+(tests/reference/README.md).
+"""
 
 from __future__ import annotations
 

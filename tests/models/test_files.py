@@ -50,7 +50,8 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 def refusal(path: Path, model: nn.Module | None = None, *, num_classes: int = 4) -> str:
     """Return what `load_weights` says; check that it is one line and that the model stays as it
-    was."""
+    was.
+    """
     model = model or make(1)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(CheckpointError) as caught:

@@ -1,5 +1,6 @@
 """Whether a gate looks trained: gates as they are born, gates that learned, and what lies
-between."""
+between.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def born_gate(
 
 def learned(gate: dict[str, Tensor], *parts: str) -> dict[str, Tensor]:
     """Return the gate after steps that moved each weight of `parts` by about a tenth of what the
-    layer spans."""
+    layer spans.
+    """
     moved = {
         name: tensor
         for name, tensor in gate.items()

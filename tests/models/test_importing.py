@@ -1,5 +1,6 @@
 """Networks from outside: what is told from a file, what is kept, and what is refused with
-everything that is wrong."""
+everything that is wrong.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def released_gate(channels: int) -> dict[str, Tensor]:
 
 def tiny_state() -> dict[str, Tensor]:
     """Return a small network's tensors with gates at the three places, named as in the authors'
-    files."""
+    files.
+    """
     gates = {
         f"{place}.cbam.{name}": tensor
         for place, channels in CHANNELS.items()
@@ -115,7 +117,8 @@ def take(tmp_path: Path) -> Callable[..., Imported]:
 @pytest.fixture
 def refusal(take: Callable[..., Imported], tmp_path: Path) -> Callable[..., Misfit]:
     """Return the Misfit that an import ends with; check that it is one line and that nothing was
-    written."""
+    written.
+    """
 
     def refused(content: object, **options: object) -> Misfit:
         with pytest.raises(Misfit) as caught:

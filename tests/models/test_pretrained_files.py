@@ -1,5 +1,6 @@
 """`pretrained: PATH`: what a file fills, what is left out and said, and what is refused in one
-line."""
+line.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ def filled_alone(
     network: Mapping[str, Any], path: Path, prefix: str
 ) -> tuple[dict[str, Tensor], str | None]:
     """Build with the weights of a file; return a part of it, all others found as drawn, and what is
-    said."""
+    said.
+    """
     plain = build(network)
     state_after = torch.get_rng_state()
     filled = build(network, pretrained=str(path))

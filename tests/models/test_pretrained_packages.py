@@ -1,5 +1,6 @@
 """ImageNet weights from installed packages: found without importing them, and the right numbers in
-the right place."""
+the right place.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Networks of segmentation_models.pytorch: what they promise here is what every network
-promises."""
+promises.
+"""
 
 from __future__ import annotations
 

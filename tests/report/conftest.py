@@ -21,7 +21,8 @@ class Writer:
 
     def __call__(self, trial_id: str, miou: float | None = None, **given: Any) -> None:
         """Append a trial; `miou` is its best, at epoch 118 of 120, and 0.25 points above its
-        last."""
+        last.
+        """
         self._minutes += 1
         values = given.pop("values", {})
         known: dict[str, Any] = {

@@ -18,7 +18,8 @@ def tune(write, trial_id, miou, lr, **given):
 @pytest.fixture
 def tuned(write):
     """A search whose best baseline is its second trial; a third was stopped early, and the first is
-    no better."""
+    no better.
+    """
     write("s-0000", 0.50, role="baseline", config_hash="base")
     write("s-0001", 0.55, role="as_written", config_hash="written")
     tune(write, "s-b0001", 0.50, 0.1)

@@ -1,5 +1,6 @@
 """Leaders over fresh seeds: who they are, what counts as evidence, and how often the words are
-right."""
+right.
+"""
 
 import io
 
@@ -223,7 +224,8 @@ def told(difference_sd, *, leaders=1, shared=0.0):
     """Return how many of 100 comparisons say tie, better and worse.
 
     Runs deviate by 1; `shared` is the part of the variance that a leader and the baseline have in
-    common on a seed."""
+    common on a seed.
+    """
     rng = np.random.default_rng(0)
     words = []
     for _ in range(100):

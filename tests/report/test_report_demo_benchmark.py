@@ -1,5 +1,6 @@
 """The benchmark of the demonstration reads what a store says, and counts gains over fresh seeds
-alone."""
+alone.
+"""
 
 import pytest
 
@@ -12,7 +13,8 @@ FRESH = (1_000_001, 1_000_002, 1_000_003)
 @pytest.fixture
 def demo(write):
     """Return what a search with this confirmed gain is read as; in the search itself the leader
-    gains 20 points."""
+    gains 20 points.
+    """
 
     def demo(gain):
         names = ["background", "disc"]

@@ -41,7 +41,8 @@ def fronts(write) -> list[Front]:
 @pytest.fixture
 def sized(write):
     """Five students: t1 and t3 are beaten by t2, which is better and smaller than both; nothing
-    beats t4 and t5."""
+    beats t4 and t5.
+    """
     known = config(SIZED)
     write("t1", 0.58, role="baseline", student_params=11_000_000, **known)
     write("t2", 0.62, student_params=10_000_000, values={"student.width": 0.9}, **known)

@@ -28,7 +28,8 @@ TABLE = """\
 @pytest.fixture
 def epochs(write):
     """Append the epochs of a trial, one for each pair of (cross-entropy, distillation), of which kd
-    has 3/4."""
+    has 3/4.
+    """
 
     def append(trial_id, *pairs, **given):
         known = {

@@ -30,7 +30,8 @@ class CommandLine:
 
     def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
         """Start it; a PYTHONPATH comes before the one there is, which may be that of the package
-        under test."""
+        under test.
+        """
         if "PYTHONPATH" in environment:
             inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
             environment["PYTHONPATH"] = os.pathsep.join(

@@ -1,5 +1,6 @@
 """A user's own method, as a file of a user's: it waits in its second epoch until a file `go` lies
-beside it."""
+beside it.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Looking at processes and sockets from outside, with bounded waits. Linux only, as the tests that
-use it."""
+use it.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def listening(pids: set[int]) -> list[str]:
 
 def _is_agent(command: list[str]) -> bool:
     """Return whether a process is one of Ray's agents, by its name or, before it has taken that, by
-    its program."""
+    its program.
+    """
     return (command[0].startswith("ray::") and command[0].endswith("Agent")) or any(
         word.endswith(("dashboard/agent.py", "runtime_env/agent/main.py")) for word in command[:4]
     )

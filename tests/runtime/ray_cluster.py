@@ -1,5 +1,6 @@
 """A Ray cluster of several nodes on this machine, all of it on loopback; each node can be killed
-like a machine."""
+like a machine.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """A search whose driver, worker, broker and node are killed at random moments ends as if nothing
-had happened."""
+had happened.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 @pytest.fixture(scope="session")
 def rich_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return scenes of which even a short training learns something: equal scores would hide a
-    wrong order."""
+    wrong order.
+    """
     root = tmp_path_factory.mktemp("data") / "rich"
     write_toyscenes(root, size=48, train=48, val=8, seed=0, noise=0.0)
     return root
@@ -123,7 +125,8 @@ def cluster(tmp_path: Path) -> Iterator[RayCluster]:
 
 class Chaos:
     """Starts the command, kills what it is told to, and starts the command again where that has
-    ended it."""
+    ended it.
+    """
 
     def __init__(
         self, cluster: RayCluster, store: Path, command: Callable[[], subprocess.Popen[str]]

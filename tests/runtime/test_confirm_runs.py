@@ -96,7 +96,8 @@ def test_more_leaders_or_seeds_add_to_the_same_runs(jobs: Callable[..., list[Job
 
 class FakeGroups:
     """Groups, their broker and Ray in one: each job ends as it is told, after an epoch; a reference
-    is its value."""
+    is its value.
+    """
 
     count = 2
 

@@ -1,5 +1,6 @@
 """What a search leaves on the disk: never more than it said, and never less than is still
-needed."""
+needed.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class Silent:
 
 class FakeSearch:
     """Runs a real plan's trials, several at once, by what a worker and the driver do: all but the
-    training."""
+    training.
+    """
 
     def __init__(self, settings: ExperimentSettings) -> None:
         self.settings, self.lock = settings, threading.Lock()
@@ -205,7 +207,8 @@ def watched(
 
 def budget_bytes() -> float:
     """The estimate, and 5 % for what files say of themselves: headers and manifests of some KiB in
-    64 to 128."""
+    64 to 128.
+    """
     sizes = Sizes(student=NUM_PARAMS, learned=NUM_PARAMS)
     return 1.05 * disk_bytes(sizes, trials=50, concurrent=CONCURRENT, keep_weights=KEEP)
 

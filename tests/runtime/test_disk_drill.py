@@ -1,5 +1,6 @@
 """A disk that is full, and one that cannot be written: on a real file system of a few MiB, with
-real Ray."""
+real Ray.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ def test_a_full_disk_and_one_that_refuses_stop_the_search_and_lose_nothing(
 
     def stopped(*arguments: str, last: str, by: Callable[[], None]) -> str:
         """Start the search, spoil the disk when trial `last` is in its second epoch, and return
-        what it says."""
+        what it says.
+        """
         process = attnfd_ray.start("tune", file, *arguments, PYTHONPATH=str(tmp_path))
         saved = (
             Path(store) / "runs" / last / "best.safetensors"

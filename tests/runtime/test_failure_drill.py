@@ -1,5 +1,6 @@
 """Failures on real Ray, each brought about as it happens: its kind, its policy, and a search that
-goes on or stops."""
+goes on or stops.
+"""
 
 from __future__ import annotations
 

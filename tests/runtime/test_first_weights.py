@@ -1,5 +1,6 @@
 """The files that an experiment starts from: their hashes, settled by the driver and looked at on
-every node."""
+every node.
+"""
 
 from __future__ import annotations
 

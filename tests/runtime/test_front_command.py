@@ -1,5 +1,6 @@
 """A search with several metrics on real Ray: what its workers measure reaches the sampler, the
-store and the report."""
+store and the report.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def head(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
     """Start a head as the README says, in the foreground so that it can be ended with all that it
-    started."""
+    started.
+    """
     dashboard = free_port()
     with (tmp_path / "head.log").open("w") as log:
         ports = [

@@ -1,5 +1,6 @@
 """The search space that compares every method, as it is shipped: each trains on real Ray, and one
-table shows them."""
+table shows them.
+"""
 
 from __future__ import annotations
 

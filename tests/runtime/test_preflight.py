@@ -1,5 +1,6 @@
 """Nothing waits for what cannot come: room, nodes, disks and versions are looked at first, with the
-sums."""
+sums.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """A training step that hangs, on real Ray: ended, begun again from its checkpoint, and given up the
-second time."""
+second time.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Stand-ins for a network and a method, so that these tests need no torch; and experiments made of
-them."""
+them.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def past(
 
 def run(plan: SearchPlan, suggestion: Suggestion, scores: list[float]) -> PastTrial:
     """Report the scores until the plan stops the trial, finish it, and return what the store would
-    hold."""
+    hold.
+    """
     for epoch, score in enumerate(scores, start=1):
         if plan.report(suggestion.trial_id, epoch, score).stop:
             plan.finish(suggestion.trial_id, "PRUNED", score)

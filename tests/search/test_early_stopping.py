@@ -218,7 +218,8 @@ def test_a_pruner_of_ones_own_need_not_explain_itself() -> None:
 
 def test_what_was_stopped_early_teaches_less_than_what_ran_on_whatever_its_value() -> None:
     """Optuna's TPE ranks complete trials by value, then the stopped ones by their last epoch, then
-    by value."""
+    by value.
+    """
     distribution: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
     study = optuna.create_study(direction="maximize")
     for k in range(60):

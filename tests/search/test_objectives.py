@@ -1,5 +1,6 @@
 """A search with several metrics: what it finds, that it stops nothing, and that it goes on as if
-never killed."""
+never killed.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ WRITTEN = {
 
 def table(values: dict[str, Any]) -> tuple[float, float]:
     """Return mIoU, a fraction, and millions of parameters: the wider the better, at the same good
-    settings."""
+    settings.
+    """
     values = WRITTEN | values
     top = 0.75 - 0.03 * len(set(values["method.layers"]) ^ {"aspp", "decoder"})
     top -= 0.0 if values["method.reduction_ratio"] == 8 else 0.02
@@ -75,7 +77,8 @@ def continued(plan: SearchPlan) -> list[PastTrial]:
 
 def under_front(trials: list[PastTrial]) -> float:
     """Return the area of (parameters below 1 M, mIoU) that the trials dominate: the larger, the
-    better the front."""
+    better the front.
+    """
     area = best = 0.0
     for miou, params in sorted(
         (table(trial.values) for trial in trials), key=lambda point: point[1]

@@ -27,7 +27,8 @@ def plan_of(
 
 def all_of(plan: SearchPlan, score: float | None = 0.5) -> list[Suggestion]:
     """Everything the plan suggests; each is finished with the score before the next is asked
-    for."""
+    for.
+    """
     found = []
     while (suggestion := plan.next()) is not None:
         found.append(suggestion)

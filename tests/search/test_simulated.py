@@ -1,5 +1,6 @@
 """A search over a made-up table of learning curves: sanity of sampler, early stopping and plan
-together."""
+together.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ SEARCH: dict[str, Any] = {
 
 def curve(values: dict[str, Any], epoch: int) -> float:
     """Best at aspp + decoder, ratio 8, weight 3, lr 0.01; curves rise alike and hardly ever
-    cross."""
+    cross.
+    """
     layers = set(values["method.layers"])
     top = (
         0.7

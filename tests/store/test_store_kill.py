@@ -1,5 +1,6 @@
 """A writer killed at any moment leaves no torn part, loses nothing it was told is safe, and doubles
-nothing."""
+nothing.
+"""
 
 import multiprocessing
 import os

@@ -1,5 +1,6 @@
 """BatchNorm over workers. Without a CUDA device it cannot be trained, but everything up to that can
-be looked at."""
+be looked at.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ TOLERANCE = 1e-6
 
 def one_step(settings: ExperimentSettings, directory: Path, batch: Batch) -> Answer:
     """Take a step on this worker's share of `batch`; return its loss terms over all workers, and
-    the gradients."""
+    the gradients.
+    """
     run = make_run(settings, directory)
     run.task.eval()
     gradients: dict[str, Tensor] = {}
@@ -91,7 +92,8 @@ def test_a_batch_computed_in_parts_gives_the_loss_and_gradient_of_the_whole(
 
 def by_image(root: Path, **changes: Any) -> ExperimentSettings:
     """Return AttnFD with a norm an image, whose workers need not hear of one another in the forward
-    pass."""
+    pass.
+    """
     return experiment(root, method__norm="image", **changes)
 
 

@@ -38,7 +38,8 @@ def counts_and_scores(
     settings: ExperimentSettings, seed_by_rank: bool = False
 ) -> tuple[Tensor, Scores]:
     """Score a network on this worker's part of the val split; return the summed confusion matrix
-    too."""
+    too.
+    """
     _, val_set = datasets(settings)
     model = network(0, val_set.num_classes)
     if seed_by_rank:  # statistics that differ from worker to worker, as after a step
@@ -98,7 +99,8 @@ class Echo(nn.Module):
 
 def pair(height: int, width: int, *, label_size: tuple[int, int] | None = None) -> Batch:
     """Return an image whose left half says class 0 and right half class 2, and a label that says so
-    too."""
+    too.
+    """
     image = torch.zeros(1, 3, height, width)
     image[:, 0, :, : width // 2], image[:, 2, :, width // 2 :] = 1, 1
     rows, columns = label_size or (height, width)

@@ -1,5 +1,6 @@
 """A small DeepLabV3+ teaches networks that are not ours, and one of them teaches ours: one
-optimiser step of AttnFD."""
+optimiser step of AttnFD.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Runs that start from a file: the same on one and two workers, and bit for bit when they go on
-without the file."""
+without the file.
+"""
 
 from __future__ import annotations
 

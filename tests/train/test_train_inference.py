@@ -79,7 +79,8 @@ def test_the_stride_is_two_thirds_of_the_window_unless_told() -> None:
 def test_a_mirrored_answer_is_mirrored_back() -> None:
     class Left(nn.Module):
         """Says class 1 of the left half of what it is shown, surer of it than of anything else, and
-        0 of the rest."""
+        0 of the rest.
+        """
 
         def forward(self, images_NCHW: Tensor) -> Tensor:
             logits = torch.zeros(1, 2, *images_NCHW.shape[-2:])

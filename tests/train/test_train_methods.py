@@ -1,5 +1,6 @@
 """Every method of the table through the real loop, and one of a reader's own, as docs/own_method.md
-has it."""
+has it.
+"""
 
 from __future__ import annotations
 

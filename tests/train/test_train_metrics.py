@@ -53,7 +53,8 @@ def test_counts_are_whole_numbers_however_many_there_are() -> None:
 
 def noisy(seed: int, num_classes: int, absent: set[int]) -> tuple[Tensor, Tensor]:
     """Two maps where `absent` classes are neither labelled nor predicted, and some pixels are
-    ignored."""
+    ignored.
+    """
     rng = torch.Generator().manual_seed(seed)
     present = torch.tensor([name for name in range(num_classes) if name not in absent])
     labels = present[torch.randint(len(present), (4, 17, 23), generator=rng)]

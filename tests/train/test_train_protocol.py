@@ -1,5 +1,6 @@
 """What a score is measured by is the same for all trials of a search: nothing that changes it can
-be searched."""
+be searched.
+"""
 
 from pathlib import Path
 from typing import Any

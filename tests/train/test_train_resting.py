@@ -1,5 +1,6 @@
 """What a method asks of the loop: who rests in an epoch, how the teacher runs, the division by the
-batch."""
+batch.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +23,15 @@ CONNECTORS, GATES, STUDENT = "method.connectors.", "method.student_gates.", "stu
 
 def weights(run: Trainer) -> dict[str, Tensor]:
     """Return a copy of every parameter of the task, statistics left out: those follow every
-    forward."""
+    forward.
+    """
     return {name: parameter.detach().clone() for name, parameter in run.task.named_parameters()}
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     """Return which of the three kinds of parameters are no longer what they were, all of a kind or
-    none."""
+    none.
+    """
     found = set()
     for kind in (CONNECTORS, GATES, STUDENT):
         changed = [
@@ -161,7 +164,8 @@ def test_the_same_sgd_without_the_division_is_lr_over_b_and_weight_decay_times_b
     norm: str, toys: Path, tmp_path: Path
 ) -> None:
     """The released (CE + w sum) / b at (lr, wd) is CE + w sum at (lr / b, wd b), for momentum and
-    Nesterov too."""
+    Nesterov too.
+    """
     batch = 4
     divided = {"method__divide_by_batch": True, "optim__lr": 0.01, "optim__weight_decay": 5e-4}
     undivided = {"optim__lr": 0.01 / batch, "optim__weight_decay": 5e-4 * batch}

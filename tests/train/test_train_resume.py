@@ -1,5 +1,6 @@
 """Promise 4: a run killed at any moment and started again ends as one that was never killed, bit
-for bit."""
+for bit.
+"""
 
 from __future__ import annotations
 
@@ -189,7 +190,8 @@ def test_a_checkpoint_whose_record_has_other_fields_is_refused(toys: Path, tmp_p
 
 def train_and_die_at(step: int, settings: ExperimentSettings, directory: Path) -> None:
     """Train, and be killed the moment before the `step`-th time that the run's directory is
-    touched."""
+    touched.
+    """
     touched = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:

@@ -42,7 +42,8 @@ def write_toys(root: Path) -> Path:
 
 def experiment(root: Path, **changes: Any) -> ExperimentSettings:
     """Return AttnFD at width 1/8: two epochs of two steps of four images; `changes` are dotted,
-    with __ for a dot."""
+    with __ for a dot.
+    """
     tree: dict[str, Any] = {
         "experiment": "toy",
         "data": {"name": "toyscenes", "root": str(root), "crop": [SIZE, SIZE]},
@@ -101,7 +102,8 @@ class Callback(list[EpochRecord]):
 
 def train(settings: ExperimentSettings, directory: Path) -> tuple[Outcome, list[EpochRecord]]:
     """Run from wherever `directory` is to the end; return the outcome and the records of this
-    attempt."""
+    attempt.
+    """
     records = Callback()
     return make_run(settings, directory).run(records), records
 
@@ -119,7 +121,8 @@ def uneven_batch() -> Batch:
 
 def run_in_double(run: Trainer, batch: Batch) -> dict[str, float]:
     """Take one optimiser step of a run in double precision; return its loss terms over all
-    workers."""
+    workers.
+    """
     run.task.double()
     if run.teacher is not None:
         run.teacher.double()
@@ -204,7 +207,8 @@ def start(work: Work, *arguments: Any) -> Any:
 
 def on_workers(num_workers: int, directory: Path, work: Work, *arguments: Any) -> list[Any]:
     """Call `work(*arguments)` in processes that are one gloo group; return what each returned, rank
-    0 first."""
+    0 first.
+    """
     directory.mkdir(parents=True)
     processes = [
         start(_as_worker, rank, num_workers, directory, work, *arguments)

@@ -1,5 +1,6 @@
 """Looks at a dataset before anything expensive starts: a few files of it, or all; tells all that is
-wrong at once."""
+wrong at once.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ _EXAMPLES_EACH = 2
 @dataclass(frozen=True)
 class DataSummary:
     """What a run works on: images of each split, the classes, and a hash of both splits' ids and
-    file sizes."""
+    file sizes.
+    """
 
     num_train: int
     num_val: int
@@ -44,7 +46,8 @@ class DataSummary:
 
 def quick_check(data: DataSettings) -> DataSummary:
     """Open the splits and read a few images of each; DataError for whatever would stop a run
-    later."""
+    later.
+    """
     checked_limit_bytes(data)
     report = check_data(data)
     if report.errors:
@@ -61,7 +64,8 @@ def check_data(
     each or by every one.
 
     A `full` check also compares the images with each other. ConfigError if there is no such
-    dataset; RunFailed where a reading process dies."""
+    dataset; RunFailed where a reading process dies.
+    """
     return look_at(data, full=full, on_read=on_read)[0]
 
 
@@ -107,7 +111,8 @@ def look_at(data: DataSettings, *, full: bool, on_read: OnRead) -> tuple[DataRep
 
 def _opened(data: DataSettings) -> tuple[list[Split], list[str]]:
     """Return the splits that can be opened, train first and test last, and why the others
-    cannot."""
+    cannot.
+    """
     splits, errors = [], []
     make = registry.load("dataset", data.name)
     refresh(data)
@@ -127,7 +132,8 @@ def _opened(data: DataSettings) -> tuple[list[Split], list[str]]:
 
 def _read(splits: Sequence[Split], *, full: bool, on_read: OnRead) -> tuple[list[Split], list[str]]:
     """Return the splits with the facts of the samples read, and what is wrong with those that
-    cannot be."""
+    cannot be.
+    """
     samples = []
     for number, split in enumerate(splits):
         present = split.dataset.present()

@@ -1,5 +1,6 @@
 """Images, their labels and what networks predict, side by side, as a picture for people to look at.
-No torch."""
+No torch.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _LONGEST_NAME = 40
 
 class ComparisonRow(NamedTuple):
     """An RGB image_HWC, and a label_HW for every further column: class ids, 255 where a pixel does
-    not count."""
+    not count.
+    """
 
     image: Bytes
     labels: Sequence[Bytes]
@@ -68,7 +70,8 @@ def most_classes(labels: Iterable[Bytes], count: int) -> list[int]:
     """Return which `count` of the labels_HW, in their order, show as many classes as can be.
 
     One after another the one with most classes that are not shown yet is taken, the first of
-    equals; once all are shown, the count starts anew. Nothing but the labels decides."""
+    equals; once all are shown, the count starts anew. Nothing but the labels decides.
+    """
     classes = [set(np.unique(label_HW).tolist()) - {255} for label_HW in labels]
     left, chosen, unseen = list(range(len(classes))), list[int](), set[int]()
     while left and len(chosen) < count:

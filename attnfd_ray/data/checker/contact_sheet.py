@@ -1,5 +1,6 @@
 """What the network will see in its first epoch, and what examples of a class look like, as pictures
-for people."""
+for people.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def contact_sheet(settings: ExperimentSettings, *, count: int) -> tuple[bytes, i
     these are.
 
     They are the run's own: same seed, same order, same augmentation. DataError where a file cannot
-    be read."""
+    be read.
+    """
     data = settings.data.model_copy(update={"cache": "none"})
     dataset = open_dataset(data, split=data.train_split)
     train, tiles = settings.train, []

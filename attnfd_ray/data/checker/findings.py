@@ -1,5 +1,6 @@
 """What the samples of splits say together: copies, images almost alike, films in both, classes
-without pixels."""
+without pixels.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _ALIKE_BITS = 4
 @dataclass(frozen=True, eq=False)
 class Split:
     """A split that could be opened, what it is for (train, val or test), and the facts of the
-    samples read."""
+    samples read.
+    """
 
     role: str
     dataset: SegmentationDataset

@@ -38,7 +38,8 @@ def no_facts(num_classes: int, num_samples: int = 0) -> Facts:
 
     `sample` is the index in the dataset, `pixels` those of each class, `num_ignored` those that do
     not count. Images with the same `content` are equal in every pixel; `looks` has 64 bits, few of
-    which differ between images that look almost alike."""
+    which differ between images that look almost alike.
+    """
     columns = [
         ("sample", np.int64),
         ("pixels", np.uint32, (num_classes,)),
@@ -56,7 +57,8 @@ def inspect(
     others, in lines.
 
     Many samples are read by several processes, no more than there are processors. `on_read` hears
-    how many are done, of how many. RunFailed where a process dies."""
+    how many are done, of how many. RunFailed where a process dies.
+    """
     asked = Counter(at.dataset for at in samples)
     facts = [
         no_facts(dataset.num_classes, asked[number]) for number, dataset in enumerate(datasets)
@@ -120,7 +122,8 @@ def _content_hash(image_CHW: Tensor) -> bytes:
 
 def difference_hash(image_CHW: Tensor) -> int:
     """Return 64 bits, one for each of 8x8 places: whether an RGB image gets brighter there from
-    left to right."""
+    left to right.
+    """
     grey = (
         Image.fromarray(image_CHW.permute(1, 2, 0).numpy())
         .convert("L")

@@ -1,5 +1,6 @@
 """Images with their masks laid over in the classes' colours, as pictures for people to look at. No
-torch."""
+torch.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _MARGIN, _SWATCH = 6, 14
 
 def overlay(image_HWC: Bytes, label_HW: Bytes, palette: Sequence[Colour]) -> Bytes:
     """Return overlay_HWC: the RGB image, tinted by class; pixels that do not count are hatched in
-    grey."""
+    grey.
+    """
     mixed: Bytes = (
         (image_HWC * (1 - _OPACITY) + painted(label_HW, palette) * _OPACITY)
         .round()
@@ -32,7 +34,8 @@ def overlay(image_HWC: Bytes, label_HW: Bytes, palette: Sequence[Colour]) -> Byt
 
 def painted(label_HW: Bytes, palette: Sequence[Colour]) -> Bytes:
     """Return painted_HWC: every pixel in its class's colour; pixels that do not count are hatched
-    in grey."""
+    in grey.
+    """
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
     painted_HWC: Bytes = colours[label_HW]
@@ -44,7 +47,8 @@ def painted(label_HW: Bytes, palette: Sequence[Colour]) -> Bytes:
 
 def fitted(image_HWC: Bytes, side: int) -> Image.Image:
     """Return the image with a long side of `side` pixels, or the largest whole multiple of its own
-    below that."""
+    below that.
+    """
     image = Image.fromarray(image_HWC)
     factor = side / max(image.size)
     if factor >= 1:
@@ -58,7 +62,8 @@ def fitted(image_HWC: Bytes, side: int) -> Image.Image:
 
 def legend(names: Sequence[str], palette: Sequence[Colour], width: int) -> Image.Image:
     """Return a picture, `width` pixels wide, that says which colour is which class, and which
-    pixels do not count."""
+    pixels do not count.
+    """
     font = ImageFont.load_default()
     texts = [*names, "does not count"]
     wide = 3 * _MARGIN + _SWATCH + max(int(font.getlength(text)) for text in texts)

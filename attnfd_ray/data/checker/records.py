@@ -8,7 +8,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class ClassShare:
     """A class in a split: its share of all pixels (0..1), the images it occurs in, and those with
-    the most of it."""
+    the most of it.
+    """
 
     name: str
     pixel_share: float
@@ -22,7 +23,8 @@ class SplitReport:
     in those.
 
     `role` is train, val or test, `split` the name of the list. Shares are fractions 0..1 of all
-    pixels read."""
+    pixels read.
+    """
 
     role: str
     split: str
@@ -44,7 +46,8 @@ class DataReport:
 
     `errors` keep a run from starting or make its score worthless, `warnings` are likely mistakes,
     `notes` are good to know. `data_hash` covers ids and file sizes of train and val; None while
-    files are missing. `full`: every file was read."""
+    files are missing. `full`: every file was read.
+    """
 
     dataset: str
     root: str

@@ -1,7 +1,8 @@
 """What a segmentation dataset is: a list of image and mask files, each read and checked on its own.
 
 A dataset is one class and one line in the registry; anyone's `module:Class` that takes (root,
-split) serves as well."""
+split) serves as well.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class SegmentationDataset(ABC):
 
     A subclass names its classes and colours and lists its files; everything is checked here:
     `problems` tells at once what is wrong with the list and which files are missing, and whatever
-    is inside a file is found when it is read."""
+    is inside a file is found when it is read.
+    """
 
     class_names: tuple[str, ...]
     palette: tuple[Colour, ...]
@@ -90,11 +92,13 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def list_samples(self) -> Sequence[Sample]:
         """Return the samples of `self.split` under `self.root`; DataError where the split's list is
-        missing."""
+        missing.
+        """
 
     def read_values(self, sample: Sample) -> Bytes:
         """Return values_HW of a sample's mask as its file has them; DataError if there is no such
-        mask in it."""
+        mask in it.
+        """
         return read_mask(self.root / sample.label)
 
     @property
@@ -117,7 +121,8 @@ class SegmentationDataset(ABC):
 
     def warnings(self) -> list[str]:
         """Return what is most likely a mistake though a run can do with it, a line each; nothing
-        inside a file."""
+        inside a file.
+        """
         return []
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
@@ -148,7 +153,8 @@ class SegmentationDataset(ABC):
 
     def keep_decoded(self, data: DataSettings) -> None:
         """Decode every image once for all that read the dataset on this machine, as `data.cache`
-        says."""
+        says.
+        """
         files = (
             (sample.id, self._states[sample.image], self._states[sample.label])
             for sample in self.samples
@@ -173,12 +179,14 @@ class SegmentationDataset(ABC):
 
     def recording(self, index: int) -> str | None:
         """Return the film that an image is a frame of, where the dataset tells: frames of one film
-        are much alike."""
+        are much alike.
+        """
         return None
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that change with the ids or the size of any file, wherever the
-        dataset lies."""
+        dataset lies.
+        """
         sizes = {
             name: found.num_bytes if isinstance(found, _File) else found
             for name, found in self._states.items()
@@ -191,7 +199,8 @@ class SegmentationDataset(ABC):
 
     def problems(self) -> list[str]:
         """Return what is wrong with the list and which files are missing, a line each; nothing
-        inside a file."""
+        inside a file.
+        """
         where = f"{self.root}: split '{self.split}'"
         if not self.samples:
             return [f"{where} lists no image; needed is at least one"]
@@ -278,7 +287,8 @@ class SegmentationDataset(ABC):
 
 def data_hash(splits: Sequence[SegmentationDataset]) -> str:
     """Return 16 hex digits that change with any file's id or size, of the splits a run learns and
-    chooses by."""
+    chooses by.
+    """
     return hashlib.sha256(" ".join(split.fingerprint() for split in splits).encode()).hexdigest()[
         :16
     ]
@@ -286,7 +296,8 @@ def data_hash(splits: Sequence[SegmentationDataset]) -> str:
 
 def open_dataset(data: DataSettings, *, split: str) -> SegmentationDataset:
     """Return the split of the dataset that the settings name; DataError if its list or files are
-    not all right."""
+    not all right.
+    """
     dataset: SegmentationDataset = registry.load("dataset", data.name)(data.root, split)
     dataset.checked().keep_decoded(data)
     return dataset

@@ -57,7 +57,8 @@ class CamVid(SegmentationDataset):
 
     Or CamVid as first published, 960x720: `701_StillsRaw_full/ID.png` and
     `LabeledApproved_full/ID_L.png`, whose 32 colours become the same 11 classes. It has no splits
-    of its own: `{split}.txt` lists ids or files, one a line."""
+    of its own: `{split}.txt` lists ids or files, one a line.
+    """
 
     class_names: tuple[str, ...] = (
         *("Sky", "Building", "Pole", "Road", "Pavement", "Tree"),
@@ -79,7 +80,8 @@ class CamVid(SegmentationDataset):
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the pairs of `{split}.txt`, else the images of the directory `{split}`; DataError
-        without either."""
+        without either.
+        """
         listed = self.root / f"{self.split}.txt"
         self._is_original = (self.root / _STILLS).is_dir()
         if self._is_original:

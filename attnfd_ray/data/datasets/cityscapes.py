@@ -27,7 +27,8 @@ class Cityscapes(SegmentationDataset):
 
     Images are in leftImg8bit, or in `images` as the released AttnFD code wants them. The masks are
     *_labelTrainIds.png if the split has them, else *_labelIds.png. train, val: fine masks;
-    train_coarse, val_coarse, train_extra: coarse."""
+    train_coarse, val_coarse, train_extra: coarse.
+    """
 
     class_names: tuple[str, ...] = (
         *(
@@ -93,7 +94,8 @@ class Cityscapes(SegmentationDataset):
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the images by city and name; DataError without such a split, or where only some
-        have train ids."""
+        have train ids.
+        """
         images, masks, annotation = self._directories()
         frames = self._frames(images, _IMAGE)
         train_ids, label_ids = (
@@ -125,7 +127,8 @@ class Cityscapes(SegmentationDataset):
 
     def problems(self) -> list[str]:
         """Return what is wrong with the list, which files are missing, and which masks have no
-        image, a line each."""
+        image, a line each.
+        """
         found = super().problems()
         if self._without_image:
             found.append(
@@ -137,7 +140,8 @@ class Cityscapes(SegmentationDataset):
 
     def _directories(self) -> tuple[str, str, str]:
         """Return the directories of the split's images and masks, and what kind these are;
-        DataError without them."""
+        DataError without them.
+        """
         where = f"{self.root}: split '{self.split}'"
         if self.split not in _SPLITS:
             why = "has only dummies for masks" if self.split == "test" else "is none of Cityscapes"
@@ -168,7 +172,8 @@ class Cityscapes(SegmentationDataset):
 
     def _frames(self, directory: str, ending: str) -> set[str]:
         """Return `city/frame` of every file in the cities of a directory whose name is a frame's
-        with this ending."""
+        with this ending.
+        """
         place = self.root / directory
         return {
             path.relative_to(place).as_posix().removesuffix(ending)

@@ -1,5 +1,6 @@
 """COCO 2017 with the classes of Pascal VOC, its masks painted from the instances when they are
-read."""
+read.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class COCO(SegmentationDataset):
     Objects are painted by falling area, so that a small one is on top; crowds are IGNORED, under
     everything. Polygons are filled by pycocotools where it is installed (`pip install
     attnfd-ray[coco]`), else by Pillow, which also paints the pixels on an object's edge: some 3 %
-    more of an object 100 pixels wide."""
+    more of an object 100 pixels wide.
+    """
 
     class_names: tuple[str, ...] = VOC.class_names
     palette: tuple[Colour, ...] = VOC.palette
@@ -50,7 +52,8 @@ class COCO(SegmentationDataset):
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the images that count, in the order of the JSON; DataError without JSON or
-        images."""
+        images.
+        """
         label = f"annotations/instances_{self.split}2017.json"
         if not (self.root / label).is_file():
             raise DataError(
@@ -69,7 +72,8 @@ class COCO(SegmentationDataset):
 
     def read_values(self, sample: Sample) -> Bytes:
         """Return values_HW, painted; DataError if an object's shape is not usable or not of this
-        image."""
+        image.
+        """
         scene = self._scenes[sample]
         where = f"{self.root / sample.label}: image {scene.id}"
         self._check_size(where, sample, scene)
@@ -127,7 +131,8 @@ def _mask_of(instance: Instance, height: int, width: int) -> Mask:
 
 def _inside(polygon: Any, height: int, width: int) -> list[float]:
     """Return x0, y0, x1, y1, ... moved to the image where they leave it; ValueError if these are no
-    corners."""
+    corners.
+    """
     needed = "needed are x and y of at least 3 corners"
     if not isinstance(polygon, array):
         raise ValueError(f"a polygon that is no list of numbers; {needed}")

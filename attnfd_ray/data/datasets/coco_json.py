@@ -1,5 +1,6 @@
 """Reads the instances of a COCO JSON, and keeps of them what the classes of Pascal VOC need. No
-torch."""
+torch.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ _MOST_PIXELS = 100_000_000
 
 class Instance(NamedTuple):
     """One object: its class 1..20, whether it is a crowd, its area in pixels, and its shape as the
-    file has it."""
+    file has it.
+    """
 
     label: int
     iscrowd: bool
@@ -54,7 +56,8 @@ class Instance(NamedTuple):
 
 class Scene(NamedTuple):
     """One image: its id, its file's name, its size in pixels and the objects on it, in the order of
-    the file."""
+    the file.
+    """
 
     id: int
     file_name: str
@@ -104,7 +107,8 @@ def _parse(path: Path) -> list[list[Any]]:
 
 def _slim(record: dict[str, Any]) -> dict[str, Any] | None:
     """Return what is kept of an object as soon as it is parsed, so that the whole file is never in
-    memory at once."""
+    memory at once.
+    """
     if "segmentation" not in record:
         return record
     if record.get("category_id") not in tuple(
@@ -127,7 +131,8 @@ def _packed(polygon: Any) -> Any:
 
 def _check_category(path: Path, category: Any) -> None:
     """Raise DataError if the file means something else by an id that COCO uses for one of the
-    classes."""
+    classes.
+    """
     category_id = _field(f"{path}: a category", category, "id", int)
     if category_id in CATEGORIES and category.get("name") != CATEGORIES[category_id]:
         raise DataError(

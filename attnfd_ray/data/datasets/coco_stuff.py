@@ -237,7 +237,8 @@ class COCOStuff(SegmentationDataset):
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the images of the split with the mask of the same name each; DataError without
-        such directories."""
+        such directories.
+        """
         directory = f"{self.split}2017"
         images = find_directory(self.root, directory, f"images/{directory}")
         masks = find_directory(self.root, f"annotations/{directory}", f"stuffthingmaps/{directory}")

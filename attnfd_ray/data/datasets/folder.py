@@ -22,13 +22,15 @@ class Folder(SegmentationDataset):
 
     A split is the directory that `{split}` stands for; where classes.yaml has one directory for the
     images of all splits, it is the list `{split}.txt` in the root, one name a line, of which only
-    the last part counts. Classes are numbered in the order of classes.yaml."""
+    the last part counts. Classes are numbered in the order of classes.yaml.
+    """
 
     remedy: str = f"add them to classes or ignore in {FILE}"
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the images by name, or as listed; DataError for what is wrong with classes.yaml or
-        the directories."""
+        the directories.
+        """
         self._layout = layout = read_layout(self.root)
         self.class_names = tuple(known.name for known in layout.classes)
         self.palette = layout.palette
@@ -59,7 +61,8 @@ class Folder(SegmentationDataset):
 
     def warnings(self) -> list[str]:
         """Return the line that names masks nobody reads, if there are any: most often the image has
-        another name."""
+        another name.
+        """
         line = (
             f"{self.root}: {len(self._unread)} masks have no image of their name "
             f"({', '.join(_IMAGE_ENDINGS)}), so "
@@ -70,7 +73,8 @@ class Folder(SegmentationDataset):
 
     def read_values(self, sample: Sample) -> Bytes:
         """Return values_HW of a sample's mask: its ids, or the classes that its colours stand
-        for."""
+        for.
+        """
         if self._layout.masks_hold == "ids":
             return super().read_values(sample)
         return read_colours(
@@ -79,7 +83,8 @@ class Folder(SegmentationDataset):
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that change with the ids, the size of any file or what classes.yaml
-        says."""
+        says.
+        """
         return hashlib.sha256(
             f"{super().fingerprint()} {self._layout.model_dump_json(warnings=False)}".encode()
         ).hexdigest()[:16]
@@ -102,7 +107,8 @@ class Folder(SegmentationDataset):
 
     def _files(self, directory: str, endings: Sequence[str]) -> dict[str, str]:
         """Return stem -> file of a directory, by name; DataError if it is not there or has two
-        files of one stem."""
+        files of one stem.
+        """
         place = self.root / directory
         if not place.is_dir():
             raise DataError(

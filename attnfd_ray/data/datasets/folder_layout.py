@@ -73,7 +73,8 @@ class FolderLayout(StrictModel):
     @property
     def palette(self) -> tuple[Colour, ...]:
         """The colours of the classes; those that say none get colours of Pascal VOC that no other
-        has."""
+        has.
+        """
         taken = {known.color for known in self.classes}
         free = (colour for colour in voc_colormap() if colour not in taken)
         return tuple(known.color or next(free) for known in self.classes)
@@ -81,7 +82,8 @@ class FolderLayout(StrictModel):
     @property
     def label_of_id(self) -> Mapping[int, int]:
         """What every value of a mask of ids means, a class or IGNORED; 255 is IGNORED if nothing
-        else is said."""
+        else is said.
+        """
         labels = {
             known.id: label for label, known in enumerate(self.classes) if known.id is not None
         }

@@ -16,7 +16,8 @@ def decode_rle(rle: object, height: int, width: int) -> Mask:
     is wrong with it.
 
     The counts are lengths of runs, of 0 and 1 in turn and first of 0, down the columns from left to
-    right."""
+    right.
+    """
     if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
         raise ValueError("a mask that is no RLE; needed are size and counts")
     if rle["size"] != [height, width]:
@@ -48,7 +49,8 @@ def _decompress(counts: str) -> _Integers:
 
     A character less 48 holds five bits of a number, the lowest first; bit 0x20 says that more
     follow, and bit 0x10 of the last is the sign. From the fourth on a number is the difference to
-    the run two before."""
+    the run two before.
+    """
     codes = (
         np.frombuffer(counts.encode("utf-8", "surrogatepass"), dtype=np.uint8).astype(np.int64) - 48
     )

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from attnfd_ray.data.datasets.base import Sample, SegmentationDataset
 from attnfd_ray.data.files import read_list
-from attnfd_ray.data.generate.scenes import CLASS_NAMES
 from attnfd_ray.data.palette import Colour, voc_colormap
+from attnfd_ray.data.toyscenes_classes import CLASS_NAMES
 from attnfd_ray.errors import DataError
 
 _HOMES = ("", "VOC2012", "VOCdevkit/VOC2012", "VOC2012/VOC2012", "VOCdevkit/VOC2012/VOC2012")
@@ -20,7 +20,8 @@ class VOC(SegmentationDataset):
     itself.
 
     The splits are the lists in ImageSets/Segmentation; those of the augmented set (trainaug,
-    train_aug, aug) take their masks from SegmentationClassAug."""
+    train_aug, aug) take their masks from SegmentationClassAug.
+    """
 
     class_names: tuple[str, ...] = (
         *(
@@ -62,7 +63,8 @@ class VOC(SegmentationDataset):
 
     def list_samples(self) -> Sequence[Sample]:
         """Return the samples of the split's list; DataError if there is no VOC 2012 or no such
-        list."""
+        list.
+        """
         home = self._home()
         masks = "SegmentationClassAug" if self.split in _AUGMENTED else "SegmentationClass"
         ids = read_list(self.root / home / _LISTS / f"{self._list_name(home)}.txt", root=self.root)

@@ -3,7 +3,8 @@
 Every class asks for something else than a look at a few pixels: disc and ring for a wide view,
 triangle, square and hexagon for the whole outline, stripes and checker for the direction of a
 texture, boat and plane (one and the same ellipse, below or above the horizon) for the scene; cross
-and arch are rare."""
+and arch are rare.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +19,10 @@ from PIL import Image
 from attnfd_ray.data.files import Bytes
 from attnfd_ray.data.generate import shapes
 from attnfd_ray.data.generate.patterns import TYPICAL
+from attnfd_ray.data.toyscenes_classes import CLASS_NAMES
 
 Pixels = NDArray[np.int64]
 
-CLASS_NAMES = (
-    *("background", "disc", "ring", "triangle", "square", "hexagon"),
-    *("stripes", "checker", "boat", "plane", "cross", "arch"),
-)
 CONFUSABLE: Mapping[str, tuple[str, ...]] = {
     "disc": ("ring",),
     "ring": ("disc",),
@@ -58,7 +56,8 @@ class Scene:
     """What the images of a split have in common: side in pixels, objects an image (least, most),
     their radius in percent of the side (least, most), the chance that an object carries its
     confusable partner's label, and the chance that it wears the pattern that is typical of its
-    class."""
+    class.
+    """
 
     size: int
     objects: tuple[int, int]
@@ -90,7 +89,8 @@ def draw_scene(rng: Generator, scene: Scene, photos: Sequence[Bytes]) -> tuple[B
 
 def _background(rng: Generator, size: int, horizon: int, photos: Sequence[Bytes]) -> Pixels:
     """Return a part of a photo or soft noise, with weak waves below the horizon: the only trace of
-    it."""
+    it.
+    """
     is_photo, which, side, left, top, cells = (
         int(rng.integers(n)) for n in (2, 256, 161, 256, 256, 6)
     )
@@ -115,7 +115,8 @@ def _background(rng: Generator, size: int, horizon: int, photos: Sequence[Bytes]
 
 def _waves(size: int, height: int, period: int, length: int, phase: int) -> Pixels:
     """Return rows of crests `period` pixels apart that sway from side to side once in `length`
-    pixels."""
+    pixels.
+    """
     y, x = np.mgrid[:size, :size]
     sway = 0.3 * np.sin(2 * np.pi * (x / length + phase / 360))
     crests: Pixels = np.rint(height * np.sin(2 * np.pi * (y / period + sway))).astype(np.int64)
@@ -201,7 +202,8 @@ def _contours(instances: Bytes) -> shapes.Mask:
 
 def _expose(rng: Generator, image: Pixels) -> Bytes:
     """Return what the camera makes of it: more or less light, and noise of 14 grey levels either
-    way."""
+    way.
+    """
     light, offset = rng.integers(180, 301), rng.integers(-15, 16)
     noise = rng.integers(-14, 15, image.shape)
     exposed: Bytes = np.clip(image * light // 256 + offset + noise, 0, 255).astype(np.uint8)

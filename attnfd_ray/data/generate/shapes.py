@@ -1,7 +1,8 @@
 """The outlines of toyscenes' objects, as masks. No torch.
 
 Only additions, products and comparisons of numbers rounded beforehand decide about a pixel, so
-masks are the same on every machine."""
+masks are the same on every machine.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ Outline = Callable[[Plane, Plane], Mask]
 
 def turned(size: int, centre: tuple[int, int], radius: int, degrees: int) -> tuple[Plane, Plane]:
     """Return u_HW, v_HW: where the pixels are for a shape at `centre` (x, y), so large and so
-    turned."""
+    turned.
+    """
     y, x = np.mgrid[:size, :size].astype(np.float64) - np.array(centre[::-1]).reshape(2, 1, 1)
     cosine, sine = rounded_turn(degrees)
     return (x * cosine + y * sine) / radius, (y * cosine - x * sine) / radius
@@ -62,7 +64,8 @@ def arch(u: Plane, v: Plane) -> Mask:
 
 def polygon(sides: int, inner_radius: float) -> Outline:
     """Return the outline of a regular polygon; `inner_radius` is the distance of its sides from its
-    centre."""
+    centre.
+    """
     normals = [rounded_turn(360 * side / sides) for side in range(sides)]
 
     def outline(u: Plane, v: Plane) -> Mask:

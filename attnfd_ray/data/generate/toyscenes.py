@@ -1,7 +1,8 @@
 """Writes toyscenes: a small made-up dataset, laid out as Pascal VOC, for demos and tests. No torch.
 
 An image depends on (seed, split, its number) and the knobs, not on how many there are. Masks are
-the same on every machine; images too, up to the JPEG encoder."""
+the same on every machine; images too, up to the JPEG encoder.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def write_toyscenes(
     `size` is the side in pixels, `train` and `val` are numbers of images, `objects` are the least
     and most an image, `radius` theirs in percent of the side, and `noise` is the share of train
     objects that carry the label of the class they are easily taken for (val labels are always
-    right). DataError if `root` holds anything else, or for a knob out of range."""
+    right). DataError if `root` holds anything else, or for a knob out of range.
+    """
     knobs = {
         "generator": GENERATOR,
         "size": size,

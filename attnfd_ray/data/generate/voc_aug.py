@@ -34,7 +34,8 @@ class Trainaug:
 
     `trainaug` are the ids of VOC's train and all of SBD without VOC's val, `aug` those of them that
     VOC has no mask for; both are sorted. `sources` has the file of every mask by id, VOC's own
-    where there is one: trainaug's and val's."""
+    where there is one: trainaug's and val's.
+    """
 
     home: Path
     trainaug: Sequence[str]
@@ -53,7 +54,8 @@ def plan_trainaug(voc: str | Path, sbd: str | Path, *, any_count: bool = False) 
 
     `voc` is any root of VOC 2012, `sbd` is benchmark_RELEASE, its directory dataset, or what holds
     it. DataError if one is not there or lacks files, or, unless `any_count`, if trainaug and aug
-    have other than the published counts."""
+    have other than the published counts.
+    """
     train, val = _voc(voc, "train"), _voc(voc, "val")
     sbd = _home_of(Path(sbd).expanduser())
     in_sbd = {*_ids(sbd, "train"), *_ids(sbd, "val")}
@@ -86,7 +88,8 @@ def write_trainaug(plan: Trainaug, on_mask: OnMask = lambda done: None) -> bool:
 
     All is made aside first, so that nothing is changed if anything goes wrong. `on_mask` hears how
     many masks are done. Masks are read by other processes. DataError if one of them is there and
-    differs, or a mask cannot be read."""
+    differs, or a mask cannot be read.
+    """
     lists = {
         plan.home / _LISTS / "aug.txt": plan.aug,
         plan.home / _LISTS / "trainaug.txt": plan.trainaug,
@@ -117,7 +120,8 @@ def write_trainaug(plan: Trainaug, on_mask: OnMask = lambda done: None) -> bool:
 
 def read_sbd_mask(path: Path) -> Bytes:
     """Return label_HW, classes 0..20, of a file of SBD's cls; DataError if there is no such mask in
-    it."""
+    it.
+    """
     from scipy.io import loadmat
 
     try:
@@ -135,7 +139,8 @@ def read_sbd_mask(path: Path) -> Bytes:
 
 def _voc(root: str | Path, split: str) -> VOC:
     """Return a split of VOC 2012; DataError in terms of the command, which has no settings of a
-    dataset."""
+    dataset.
+    """
     try:
         return VOC(root, split).checked()
     except DataError as error:
@@ -231,7 +236,8 @@ class _Making:
 @dataclass(frozen=True)
 class _Comparison:
     """Raises DataError unless a directory has the mask of a source, with the same values in all
-    pixels."""
+    pixels.
+    """
 
     directory: Path
 

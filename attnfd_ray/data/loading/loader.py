@@ -2,7 +2,8 @@
 
 The global batch, its order and the random views in it are the same for any number of workers and
 loading processes, and for a run that was interrupted: a view's generator is seeded by (seed, epoch,
-place in the epoch)."""
+place in the epoch).
+"""
 
 from __future__ import annotations
 
@@ -91,7 +92,8 @@ def val_batches(
     the split.
 
     `data.evaluation` says how large they are. Over all ranks each of the first `data.val_limit`
-    images comes once. DataError where a file cannot be read."""
+    images comes once. DataError where a file cannot be read.
+    """
     limit = min(len(dataset), data.val_limit or len(dataset))
     images = [_ValImage(data, index) for index in range(rank, limit, world_size)]
     return (on_device(batch, device) for batch in readers.map(dataset, images))
@@ -99,7 +101,8 @@ def val_batches(
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """Return a batch of bytes as networks and losses take it; a quarter of the floats travels to
-    the device."""
+    the device.
+    """
     images_N3HW, labels_NHW = (field.to(device, non_blocking=True) for field in batch)
     return normalised(images_N3HW), labels_NHW.long()
 
@@ -108,7 +111,8 @@ def steps_in_epoch(
     num_images: int, global_batch_size: int, steps_per_epoch: int | None = None
 ) -> int:
     """Return the optimiser steps of an epoch: as set, else the whole global batches in the split,
-    at least one."""
+    at least one.
+    """
     return steps_per_epoch or max(1, num_images // global_batch_size)
 
 

@@ -49,7 +49,8 @@ class LoadingProcesses(Generic[Request, Item]):
         dropped.
 
         An error of ours arrives as `load` raised it; RunFailed where a process dies or is not heard
-        of."""
+        of.
+        """
         if not self._num_processes:
             return map(self._load, requests)
         self._end_running()
@@ -111,7 +112,8 @@ class LoadingProcesses(Generic[Request, Item]):
 @dataclass(frozen=True)
 class _Jobs(Dataset[Any]):
     """What a loading process works on. Our errors travel as items: raised there, DataLoader would
-    rewrite them."""
+    rewrite them.
+    """
 
     load: Callable[[Any], Any]
 

@@ -1,5 +1,6 @@
 """A crew of processes for a command that reads many files: as many as it is worth, and gone when
-the command ends."""
+the command ends.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ _WORTH_A_PROCESS = 32
 
 def crew_size(num_files: int) -> int:
     """Return how many processes that many files are worth, no more than there are processors; 0 for
-    few files."""
+    few files.
+    """
     return min(len(os.sched_getaffinity(0)), _MOST_PROCESSES, num_files // _WORTH_A_PROCESS)
 
 

@@ -1,5 +1,6 @@
 """What reads the images of some datasets, here or in processes of its own that stay from run to
-run."""
+run.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class ReaderPool:
 
     def check_shared_memory(self, batch_bytes: int) -> None:
         """Raise CapacityError if /dev/shm cannot hold the batches that the processes make ahead,
-        beside a cache."""
+        beside a cache.
+        """
         needed = (BATCHES_AHEAD * self.num_processes + 1) * batch_bytes
         free = free_bytes(SHARED_MEMORY) - max(
             (dataset.memory_left_bytes() for dataset in self.datasets), default=0

@@ -3,7 +3,8 @@
 Image and mask are resized apart, each in its own way: a mask that is interpolated like an image
 grows classes nobody painted. All stays in bytes, with an image's channels last in memory, until
 `normalised`: a batch on its way to a device is a quarter of the floats. All chance comes from the
-generator passed in."""
+generator passed in.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def train_transform(
 
     In turn: shrink by input_scale; take what a crop shows of the image at a random scale, and
     resize only that; blur; pad at the right and at the bottom, the image with MEAN_COLOUR and the
-    label with pad_label; flip. To pad last keeps the blur from mixing image and padding."""
+    label with pad_label; flip. To pad last keeps the blur from mixing image and padding.
+    """
     image_CHW, label_HW = (
         _resized(image_CHW, data.input_scale),
         _resized_label(label_HW, data.input_scale),
@@ -64,7 +66,8 @@ def eval_transform(
     """Return image_3hw, shrunk by input_scale, and label_HW in its native size, uint8 as they come.
 
     With `evaluation: resized` both have the crop's short side instead, the label by its nearest
-    pixels: the protocol of the released AttnFD code (custom_transforms.py:152-167 there)."""
+    pixels: the protocol of the released AttnFD code (custom_transforms.py:152-167 there).
+    """
     if data.evaluation == "resized":
         # the long side is cut off, as torchvision's Resize does
         size = [int(min(data.crop) * side / min(label_HW.shape)) for side in label_HW.shape]
@@ -74,7 +77,8 @@ def eval_transform(
 
 def normalised(image_CHW: Tensor) -> Tensor:
     """Return uint8 images, one or a batch, as float32 with ImageNet's mean at 0 and its spread at
-    1."""
+    1.
+    """
     factor_311, shift_311 = _imagenet(image_CHW.device)
     return image_CHW.float().mul_(factor_311).sub_(shift_311)
 
@@ -106,7 +110,8 @@ def resized_image(image_CHW: Tensor, size: Sequence[int]) -> Tensor:
 
 def resized_label(label_HW: Tensor, size: Sequence[int]) -> Tensor:
     """Return the labels of the nearest pixels, centre to centre: Pillow's NEAREST, torch's
-    nearest-exact."""
+    nearest-exact.
+    """
     if list(label_HW.shape) == list(size):
         return label_HW
     rows, columns = (
@@ -158,7 +163,8 @@ def _blurred(image_CHW: Tensor, sigma: float) -> Tensor:
     grey level.
 
     Rows and columns one after the other, which for these few pixels takes half to a sixth of
-    torchvision's time."""
+    torchvision's time.
+    """
     # three sigmas, but the mirrored border needs as many pixels
     reach = min(math.ceil(3 * sigma), *(side - 1 for side in image_CHW.shape[-2:]))
     weights = [math.exp(-0.5 * (distance / sigma) ** 2) for distance in range(reach + 1)]
@@ -178,7 +184,8 @@ def _blurred(image_CHW: Tensor, sigma: float) -> Tensor:
 
 def _padded(field_HW: Tensor, crop: tuple[int, int], fill: Tensor, *, flip: bool) -> Tensor:
     """Return a field (.., h, w) with `fill` below and at the right of it, up to the crop's size;
-    then mirrored."""
+    then mirrored.
+    """
     height, width = field_HW.shape[-2:]
     padded = np.empty((*field_HW.shape[:-2], *crop), dtype=np.uint8)
     unflipped = padded[..., ::-1] if flip else padded

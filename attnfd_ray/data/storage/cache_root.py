@@ -8,7 +8,8 @@ from pathlib import Path
 
 def cache_root() -> Path:
     """Return $ATTNFD_CACHE, else attnfd-ray under $XDG_CACHE_HOME or ~/.cache; it may not exist
-    yet."""
+    yet.
+    """
     if chosen := os.environ.get("ATTNFD_CACHE"):
         return Path(chosen).expanduser().absolute()
     home = os.environ.get("XDG_CACHE_HOME")

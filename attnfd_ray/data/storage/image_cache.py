@@ -3,7 +3,8 @@ in size.
 
 A place holds a directory for each state of a dataset's files. Who uses one holds a shared lock on
 it, which the kernel takes away from the killed: in shared memory what nobody holds is removed, on a
-disk it stays until room is needed."""
+disk it stays until room is needed.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ Decoded = tuple[Tensor, Tensor]
 
 class ImageCache:
     """The decoded images of one dataset, shared by all who open the same `key` at the same
-    `place`."""
+    `place`.
+    """
 
     def __init__(self, place: Path, key: str, *, limit_bytes: int) -> None:
         self._place, self._limit_bytes = place, limit_bytes
@@ -66,7 +68,8 @@ class ImageCache:
 
     def read(self, index: int, decode: Callable[[], Decoded]) -> Decoded:
         """Return image_CHW and label_HW (uint8) of a sample: as kept, else as `decode` gives them,
-        to be kept."""
+        to be kept.
+        """
         path = self._directory / str(index)
         found = _mapped(path)
         if found is None:
@@ -90,7 +93,8 @@ class ImageCache:
 
     def _keep(self, path: Path, image_CHW: Tensor, label_HW: Tensor) -> None:
         """Write a sample's file unless there is no room: a cache that is full or broken is no
-        reason to fail."""
+        reason to fail.
+        """
         if self._is_full:
             return
         part = path.with_name(f"{path.name}{_PART}")
@@ -139,7 +143,8 @@ def open_cache(data: DataSettings, key: str) -> ImageCache | None:
 
 def checked_limit_bytes(data: DataSettings) -> int | None:
     """Return how large the cache may get, or None where there is none; DataError where it has no
-    place or room."""
+    place or room.
+    """
     if data.cache == "none":
         return None
     place = _place(data)
@@ -198,7 +203,8 @@ def _in_memory(place: Path) -> bool:
 
 def _mapped(path: Path) -> Decoded | None:
     """Return what a file holds, mapped: only what is looked at is read, and writing to it changes
-    no file."""
+    no file.
+    """
     try:
         with path.open("rb") as file:
             held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)

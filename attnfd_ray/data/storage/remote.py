@@ -1,5 +1,6 @@
 """The local directory of a dataset whose `data.root` is a URI: its files copied once per node, and
-kept up to date."""
+kept up to date.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def local_root(root: str | Path, *, unread: Sequence[str] = (), relist: bool = F
 
     Files whose names match a pattern in `unread` are not copied. With `relist` the copy is made
     what the URI is now: commands do that once, and their workers take a whole copy as it is, and
-    compare its hash with the command's. DataError where it cannot be read or copied."""
+    compare its hash with the command's. DataError where it cannot be read or copied.
+    """
     uri = str(root)
     if "://" not in uri:
         return Path(root).expanduser()
@@ -84,7 +86,8 @@ class _Mirror:
     """The copy of the files under a URI; changed only by who holds its lock.
 
     Each file comes to be whole or not at all, with its size and time, by which it is known again.
-    `listed` is there while all are."""
+    `listed` is there while all are.
+    """
 
     uri: str
     place: Path
@@ -101,7 +104,8 @@ class _Mirror:
 
     def update(self) -> None:
         """Make the copy what is at the URI now. Raises DataError, or OSError where it cannot be
-        written."""
+        written.
+        """
         remote = open_uri(self.uri)
         there = self._wanted(remote.states())
         here = _states_in(self.files)
@@ -122,7 +126,8 @@ class _Mirror:
 
     def _wanted(self, listing: Mapping[str, FileState]) -> dict[str, FileState]:
         """Return what a dataset may read of a listing; DataError where it cannot be that of a
-        directory."""
+        directory.
+        """
         directories = {
             str(directory) for name in listing for directory in PurePosixPath(name).parents
         }
@@ -159,7 +164,8 @@ class _Mirror:
 
     def _copy_all(self, remote: RemoteFiles, lacking: Mapping[str, FileState]) -> None:
         """Copy files, several at a time; those that are whole stay, whatever happens to the
-        others."""
+        others.
+        """
         what = f"{len(lacking)} files, {_num_bytes(lacking) / GIB:.2f} GiB"
         _log.warning("data.root %s: copying %s to %s", self.uri, what, self.files)
         parts = self.place / "parts"

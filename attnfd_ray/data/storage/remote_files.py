@@ -2,7 +2,8 @@
 torch.
 
 Whatever goes wrong is one DataError that names data.root and the URI, within a bounded time where a
-library lets us say how long to wait."""
+library lets us say how long to wait.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class FileState(NamedTuple):
 
 class RemoteFiles(ABC):
     """The files under a URI, each by its name relative to that; names are as the store has them,
-    unchecked."""
+    unchecked.
+    """
 
     def __init__(self, uri: str, base: str) -> None:
         self.uri = uri
@@ -73,7 +75,8 @@ class RemoteFiles(ABC):
     @abstractmethod
     def is_directory(self) -> bool:
         """Return whether the URI names something that has files in it; an error of the library
-        where nothing is."""
+        where nothing is.
+        """
 
     @abstractmethod
     def _list(self) -> Iterator[tuple[str, FileState]]: ...
@@ -127,7 +130,8 @@ class _Fsspec(RemoteFiles):
 
 def open_uri(uri: str) -> RemoteFiles:
     """Return the files under a URI, after a first answer. DataError where there are none, or no way
-    to them."""
+    to them.
+    """
     kind = _Arrow if urlsplit(uri).scheme in _ARROW_SCHEMES else _Fsspec
 
     def first_answer() -> tuple[RemoteFiles, bool]:
@@ -167,7 +171,8 @@ def _reason(error: Exception) -> str:
 
 def _within(limit_s: float, call: Callable[[], Answer]) -> Answer:
     """Return what `call` returns; TimeoutError where that takes longer, since some libraries try
-    for a quarter hour."""
+    for a quarter hour.
+    """
     future: Future[Answer] = Future()
 
     def run() -> None:
@@ -187,7 +192,8 @@ def _within(limit_s: float, call: Callable[[], Answer]) -> Answer:
 
 def _patient_for_seconds(uri: str) -> str:
     """Return the URI with a limit to the time for which Google's library tries again; by itself a
-    quarter hour."""
+    quarter hour.
+    """
     if urlsplit(uri).scheme not in ("gs", "gcs") or _RETRY_GCS in uri:
         return uri
     return f"{uri}{'&' if '?' in uri else '?'}{_RETRY_GCS}=20"
@@ -195,7 +201,8 @@ def _patient_for_seconds(uri: str) -> str:
 
 def _s3(uri: str, *, region: str) -> fs.S3FileSystem:
     """Return the file system of a URI with limits that a URI cannot have: by itself it tries for
-    minutes."""
+    minutes.
+    """
     options = dict(parse_qsl(urlsplit(uri).query))
     # what Arrow itself reads only where it takes the whole URI
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):

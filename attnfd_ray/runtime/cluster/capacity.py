@@ -1,5 +1,6 @@
 """What a worker group takes, and how many of them the cluster holds. Arithmetic only: no ray
-here."""
+here.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class GroupShape:
 
 def group_shape(scaling: ScalingSettings, nodes: Sequence[Mapping[str, float]]) -> GroupShape:
     """Return the shape the settings ask for; `gpus_per_worker: auto` is 1 where any node has a
-    GPU."""
+    GPU.
+    """
     gpus = scaling.gpus_per_worker
     if gpus == "auto":
         gpus = 1 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0
@@ -48,7 +50,8 @@ def concurrency(
     shape: GroupShape, nodes: Sequence[Mapping[str, float]], *, asked: int | str, trials: int
 ) -> int:
     """Return how many groups to run. Raises CapacityError, with the sum, where not even what is
-    asked for fits."""
+    asked for fits.
+    """
     places = workers_that_fit(shape, nodes)
     fit = places // shape.workers
     wanted = 1 if asked == "auto" else int(asked)

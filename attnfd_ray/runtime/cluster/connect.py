@@ -11,9 +11,8 @@ from contextlib import contextmanager
 import ray
 
 from attnfd_ray.errors import CapacityError
+from attnfd_ray.runtime.cluster import ray_private
 from attnfd_ray.runtime.cluster.environment import cluster_address, ray_in_use
-
-_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -21,7 +20,8 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
     """Join the cluster, or start Ray here; what was started here is stopped again.
 
     Never a bare `ray.init()`: that would try to join whatever cluster a file of an earlier one
-    names."""
+    names.
+    """
     address = cluster_address()
     level = logging.INFO if verbose else logging.ERROR
     for name in ("ray", "ray.tune", "ray.train"):
@@ -30,7 +30,7 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
         # nothing of Tune's own state is ever read again; that the disk refuses it is told by what
         # does matter
         logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
-        _mute_raylet()
+        ray_private.raylet_output_to_log()
     ours = signal.getsignal(signal.SIGTERM)
     try:
         if address:
@@ -54,14 +54,3 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
     finally:
         if not ray_in_use():
             ray.shutdown()
-
-
-def _mute_raylet() -> None:
-    """Send what the raylet prints on our stdout (that many processes run on few cores, say) to the
-    log instead.
-
-    No option of ray.init reaches these lines, and stdout is the report's and --json's.
-    """
-    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: _log.info(
-        "raylet: %s", data["lines"]
-    )

@@ -2,7 +2,8 @@
 its caller before.
 
 On one machine every socket stays on loopback: Ray rewrites 127.0.0.1 to the host's address and
-listens on all interfaces unless it is told that it runs where only one node can be."""
+listens on all interfaces unless it is told that it runs where only one node can be.
+"""
 
 from __future__ import annotations
 
@@ -57,18 +58,21 @@ def ray_in_use() -> bool:
     """Return whether a thread of ours still talks to Ray, which then must not be shut down.
 
     Ray ends a process that calls it after a shutdown, with an exit code of its own. Such a process
-    had better leave by `os._exit`: what Ray started goes when it is gone."""
+    had better leave by `os._exit`: what Ray started goes when it is gone.
+    """
     return any(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate())
 
 
 def on_loopback(environ: MutableMapping[str, str] = os.environ) -> bool:
     """Return whether Ray keeps to this machine: started by us, or a head that was started with the
-    same switch."""
+    same switch.
+    """
     return environ.get(_SWITCH) == "0"
 
 
 def cluster_address(environ: MutableMapping[str, str] = os.environ) -> str | None:
     """Return the address of the cluster to join, or None to start Ray on this machine; a Ray job
-    has one."""
+    has one.
+    """
     address = environ.get("RAY_ADDRESS")
     return None if address in (None, "", "local") else address

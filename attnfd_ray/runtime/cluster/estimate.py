@@ -1,5 +1,6 @@
 """How much disk and time a search will take at most, by arithmetic on what is known before it
-starts."""
+starts.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _NOT_DRAWN = (
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
     """How many parameters a network has, and how many are learned with it: its own, gates and
-    connectors."""
+    connectors.
+    """
 
     student: int
     learned: int
@@ -28,7 +30,8 @@ def disk_bytes(sizes: Sizes, *, trials: int, concurrent: int, keep_weights: int 
     weights.
 
     `keep_weights` leaders keep theirs, None: all do; see `runtime.disk`. Trials that fail are not
-    foreseen."""
+    foreseen.
+    """
     checkpoint, weights = _STATES * _BYTES * sizes.learned, _WEIGHTS * _BYTES * sizes.student
     running = min(trials, concurrent)
     having = trials if keep_weights is None else min(trials, running + keep_weights + _NOT_DRAWN)

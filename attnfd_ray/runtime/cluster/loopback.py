@@ -14,11 +14,8 @@ from typing import Any
 
 import ray
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import (
-    _set_torch_distributed_env_vars,
-    _setup_torch_process_group,
-    _TorchBackend,
-)
+
+from attnfd_ray.runtime.cluster import ray_private
 
 _FOR_CLUSTERS = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 
@@ -27,12 +24,12 @@ def _talk_over_loopback() -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
 
 
-class _LoopbackBackend(_TorchBackend):
+class _LoopbackBackend(ray_private.TorchBackend):
     """Ray's backend but for the place where the workers meet."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         gpus = worker_group.get_resources_per_worker().get("GPU", 0)
-        worker_group.execute(_set_torch_distributed_env_vars)
+        worker_group.execute(ray_private.set_torch_distributed_env_vars)
         worker_group.execute(_talk_over_loopback)
         # a new file each time: what a group that died has left in one would be taken for an answer
         Path(backend_config.directory).mkdir(parents=True, exist_ok=True)
@@ -40,7 +37,7 @@ class _LoopbackBackend(_TorchBackend):
         waiting = [
             worker_group.execute_single_async(
                 rank,
-                _setup_torch_process_group,
+                ray_private.setup_torch_process_group,
                 backend=backend_config.backend or ("nccl" if gpus else "gloo"),
                 world_rank=rank,
                 world_size=len(worker_group),
@@ -55,12 +52,13 @@ class _LoopbackBackend(_TorchBackend):
 @dataclass
 class LoopbackConfig(TorchConfig):
     """`TorchTrainer(torch_config=LoopbackConfig(directory=...))`; only where every worker is on
-    this machine."""
+    this machine.
+    """
 
     directory: str = ""
 
     @property
-    def backend_cls(self) -> type[_TorchBackend]:
+    def backend_cls(self) -> type[ray_private.TorchBackend]:
         return _LoopbackBackend
 
 
@@ -68,7 +66,8 @@ class LoopbackTrainer(TorchTrainer):
     """A TorchTrainer without what helps on a cluster only and costs seconds and processes here.
 
     Its placement group cleaner asks a dashboard that a local Ray has not, and holds up the end for
-    twelve seconds; its dataset manager serves Ray Data, which nobody reads."""
+    twelve seconds; its dataset manager serves Ray Data, which nobody reads.
+    """
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]

@@ -1,5 +1,6 @@
 """The nodes of a cluster while a command runs there: one that goes is told, since its work may wait
-for room."""
+for room.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 
+from attnfd_ray.runtime.cluster import ray_private
 from attnfd_ray.runtime.cluster.environment import START_S, START_TRIES, THREAD_NAME
 
 _LOOK_S = 2.0  # from one look at the cluster to the next
@@ -29,9 +30,9 @@ def alive() -> set[str]:
 
 def place_of_logs() -> str:
     """Return host:directory of what Ray keeps of this node's processes; there it stays when they
-    are gone."""
-    node: Any = ray._private.worker._global_node  # no public name leads there
-    return f"{socket.gethostname()}:{node.get_logs_dir_path()}"
+    are gone.
+    """
+    return f"{socket.gethostname()}:{ray_private.log_directory()}"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Whether a command can go, before anything is started that would wait for what cannot come; with
-the arithmetic."""
+the arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, kw_only=True)
 class WaitPolicy:
     """How long to wait for nodes, seconds, and how many of them; a cluster that scales up takes
-    minutes."""
+    minutes.
+    """
 
     wait_s: float = 0.0
     nodes: int = 1
@@ -47,7 +49,8 @@ NO_WAIT = WaitPolicy()
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
     """What the cluster holds: the shape of a worker group, how many run at once, and the nodes as
-    Ray tells them."""
+    Ray tells them.
+    """
 
     shape: GroupShape
     groups: int
@@ -64,7 +67,8 @@ def wait_for_capacity(
     clock: Any = time,
 ) -> Capacity:
     """Return how many groups run at once, waiting as long as `patience` allows; CapacityError, with
-    the sum, after."""
+    the sum, after.
+    """
     start, told = clock.monotonic(), False
     try:
         while True:
@@ -121,7 +125,8 @@ def arithmetic(
     settings: ExperimentSettings, room: Capacity, sizes: Sizes, *, trials: int
 ) -> list[str]:
     """Return the sums behind a go: what a trial takes, what there is, the disk and the time, a line
-    each."""
+    each.
+    """
     resources = alive_resources(room.nodes)
     needs = " + ".join(f"{amount:g} {name}" for name, amount in room.shape.resources().items())
     has = "; ".join(
@@ -190,7 +195,8 @@ def _time(settings: ExperimentSettings, room: Capacity, trials: int) -> str:
 
 def _ask_to_scale_up(bundles: list[dict[str, float]]) -> None:
     """Tell an autoscaler what is waited for, until told otherwise; a cluster without one does not
-    mind."""
+    mind.
+    """
     if cluster_address():
         from ray.autoscaler.sdk import request_resources
 

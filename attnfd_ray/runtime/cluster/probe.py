@@ -1,5 +1,6 @@
 """What one node of a cluster says of itself before anything runs there: ray to reach it, torch only
-for weights."""
+for weights.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ def probe_nodes(
 
 def version_mismatches(facts: Sequence[NodeFacts]) -> list[str]:
     """Return a line for each package whose versions differ between nodes; such a run breaks in the
-    middle."""
+    middle.
+    """
     lines = []
     for package in _MUST_AGREE:
         found = {fact.node: fact.versions.get(package, "none") for fact in facts if fact.versions}
@@ -114,7 +116,8 @@ def _answers(
     weights: Weights = (),
 ) -> Iterator[NodeFacts]:
     """Ask every node at once; one that does not answer in time, or cannot, is a problem of its
-    own."""
+    own.
+    """
     ask: Any = ray.remote(num_cpus=0, max_retries=0)(probe_node)
     asked = {}
     for node in nodes:
@@ -150,7 +153,8 @@ def _unshared(settings: ExperimentSettings, token: str, node: str) -> Iterator[s
 
 def _appears(file: Path) -> bool:
     """Return whether a file is there, soon: a network disk may tell late of what another node
-    wrote."""
+    wrote.
+    """
     deadline = time.monotonic() + _DISK_PATIENCE_S
     while not file.is_file():
         if time.monotonic() > deadline:

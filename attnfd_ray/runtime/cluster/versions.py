@@ -20,7 +20,8 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """Return the commit of the directory the command was given in, with `+` if it was changed; None
-    outside git."""
+    outside git.
+    """
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
         return f"{commit}+" if _git("status", "--porcelain", "--untracked-files=no") else commit

@@ -1,5 +1,6 @@
 """Which run a command starts or continues: the directory of an experiment, its settings, and a lock
-on it."""
+on it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def claim_run_id(settings: ExperimentSettings, command: str, *, fresh: bool) -> 
     """Return the id of the run or search to start or go on with, as `<experiment>.<command><n>`.
 
     The same settings go on where they stopped; with `fresh` a new one is counted. Raises
-    ConfigError, with the difference, for other settings under the same name."""
+    ConfigError, with the difference, for other settings under the same name.
+    """
     root = Path(settings.store) / "experiments"
     prefix = f"{settings.experiment}.{command}"
     number = _latest(root, prefix)
@@ -47,7 +49,8 @@ def check_searched(settings: ExperimentSettings) -> None:
 
 def locked(settings: ExperimentSettings, command: str) -> AbstractContextManager[None]:
     """Hold the experiment: two drivers on one run would write over each other. Raises StoreError if
-    it is held."""
+    it is held.
+    """
     busy = f"another attnfd-ray {command} is working on '{settings.experiment}'; wait for it, or stop it"
     return file_lock(settings.store, f"{settings.experiment}.{command}", busy)
 
@@ -55,7 +58,8 @@ def locked(settings: ExperimentSettings, command: str) -> AbstractContextManager
 @contextmanager
 def file_lock(store: str | Path, name: str, busy: str) -> Iterator[None]:
     """Hold a name in the store, for as long as this process lives at most; StoreError says `busy`
-    if another does."""
+    if another does.
+    """
     path = Path(store) / "experiments" / f"{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +90,8 @@ def _numbered(path: Path, prefix: str) -> bool:
 
 def _write(settings: ExperimentSettings, file: Path) -> None:
     """Write what holds from now on: how long a search goes on and what it keeps may change from
-    call to call."""
+    call to call.
+    """
     content = settings.model_dump_json(indent=1).encode()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +116,8 @@ def _check_same(settings: ExperimentSettings, file: Path) -> None:
 
 def _as_read_now(old: dict[str, Any]) -> dict[str, Any]:
     """Return settings of any version with what was added since at its default, which is how it was
-    without it."""
+    without it.
+    """
     try:
         return ExperimentSettings.model_validate(old).model_dump(mode="json")
     except (

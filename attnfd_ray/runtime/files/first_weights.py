@@ -1,5 +1,6 @@
 """Which files a run's networks start from, settled by the driver before anything starts and looked
-at on every node."""
+at on every node.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def first_weights(settings: ExperimentSettings) -> list[tuple[str, ModelSettings
 
 def problems_here(weights: Sequence[tuple[str, ModelSettings]]) -> Iterator[str]:
     """Yield a line for each file that this machine has not, and cannot download, or has with other
-    content."""
+    content.
+    """
     for setting, network in weights:
         try:
             pretrained.check_within_reach(network)
@@ -78,7 +80,8 @@ def problems_here(weights: Sequence[tuple[str, ModelSettings]]) -> Iterator[str]
 
 def _searched(settings: ExperimentSettings) -> Iterator[ExperimentSettings]:
     """Yield the settings with every combination that is searched of what decides on the student's
-    file."""
+    file.
+    """
     paths = [path for path in _PATHS if path in settings.search]
     for values in (
         itertools.product(*(settings.search[path].examples() for path in paths)) if paths else ()

@@ -2,7 +2,8 @@
 deleted.
 
 Nothing of an experiment is looked at while a command holds it, and nothing outside the store: links
-are passed over."""
+are passed over.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def collect(
 
 def _owners(store: Store) -> Iterator[tuple[str, Callable[[], Found]]]:
     """Yield what is locked together and how to find what may go of it: each run, each search, each
-    trained teacher."""
+    trained teacher.
+    """
     for file in sorted((store.root / "experiments").glob("*.json")):
         if match := _CLAIM.fullmatch(file.stem):
             of = _of_search if match["command"] == "search" else _of_run
@@ -124,7 +126,8 @@ def _children(store: Store, room: str, names: str) -> list[Path]:
 
 def _tune(file: Path) -> TuneSettings:
     """Return what a search keeps weights by; one that was started before there was `keep_weights`
-    keeps all."""
+    keeps all.
+    """
     try:
         tune = json.loads(file.read_text(encoding="utf-8"))["tune"]
         known = {"keep_weights": tune.get("keep_weights"), "metric": tune.get("metric", MIOU)}
@@ -138,7 +141,8 @@ def _tune(file: Path) -> TuneSettings:
 
 def _taken(find: Callable[[], Found], *, dry_run: bool) -> Iterator[Leftover]:
     """Yield each thing found once, deleted by then unless `dry_run`; what lies in another goes with
-    it."""
+    it.
+    """
     found = dict(find())
     for path, why in found.items():
         if found.keys().isdisjoint(path.parents):

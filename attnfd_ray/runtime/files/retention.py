@@ -1,5 +1,6 @@
 """What a search keeps on the disk: training state of trials that may go on, weights of leaders. No
-torch, no ray."""
+torch, no ray.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def expired_files(
     store: Store, search_id: str, *, keep_weights: int | None, metrics: Metrics = (MIOU,)
 ) -> Iterator[tuple[Path, str]]:
     """Yield what a search needs no longer, and why: files and directories of its trials whose end
-    is in the store."""
+    is in the store.
+    """
     rows = [
         row for row in store.trials(columns=_COLUMNS).to_pylist() if row["search_id"] == search_id
     ]
@@ -76,7 +78,8 @@ def trials_keeping_weights(
     is not of a baseline's config, then, with several metrics, the front with what baselines are on
     it, then the highest scores of their own. Of a front that is longer than `keep_weights` one may
     move up whose weights are gone, and stays without. What `confirm` ran again is there for its
-    scores alone."""
+    scores alone.
+    """
     if keep_weights is None:
         return {row["trial_id"] for row in rows}
     alone = {(row["protocol"], row["config_hash"]) for row in rows if row["role"] in BASELINES}
@@ -107,7 +110,8 @@ def trials_keeping_weights(
 
 def run_directory(store: Store, trial_id: str) -> Path | None:
     """Return where a trial keeps its files, None for nothing or a link; StoreError for an id that
-    is no file name."""
+    is no file name.
+    """
     check_trial_id(trial_id)
     directory = store.root / "runs" / trial_id
     return directory if is_own(store, directory) and directory.is_dir() else None
@@ -126,7 +130,8 @@ def is_own(store: Store, path: Path) -> bool:
 
 def remove(path: Path) -> None:
     """Delete a file or a directory; one that is gone is no mistake, since others tidy too. Raises
-    StoreError."""
+    StoreError.
+    """
     try:
         while path.is_dir():
             # what another process deletes under our hands ends one round

@@ -1,5 +1,6 @@
 """Trials of an earlier search to begin one with: found, and kept with the search, so that it goes
-on with the same."""
+on with the same.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def earlier_trials(
 
     `source` is an experiment of the same store, the directory of another, or `STORE:EXPERIMENT`.
     Raises ConfigError where it is not there, no trial of it would teach anything, or the search was
-    begun otherwise; and StoreError."""
+    begun otherwise; and StoreError.
+    """
     file = Path(settings.store) / "experiments" / f"{search_id}.earlier.json"
     if file.exists():
         kept = json.loads(file.read_text(encoding="utf-8"))

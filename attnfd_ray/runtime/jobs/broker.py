@@ -4,7 +4,8 @@ actor of it.
 A client submits a job and pulls events until one is `done` or `failed`; a group takes a job and
 pushes events. The two move in step: a push returns only when the client came back for the next
 event, or cancelled the job. So a trial that should stop after an epoch does not begin another, and
-one trial at a time is the same search every time."""
+one trial at a time is the same search every time.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class _JobState:
 
     def lost(self, nodes: Mapping[str, str], *, with_node: bool) -> Event | None:
         """Note that the group of the job died; return how the job ends by that, or None where it is
-        begun again."""
+        begun again.
+        """
         kind, text = "NODE_LOST" if with_node else "WORKER_LOST", self.hung
         if text:
             kind, self.hung = "TIMEOUT", None
@@ -52,7 +54,8 @@ class Broker:
     """Jobs, groups and events; every method may be called by many at once.
 
     `alive` returns the ids of the nodes that are there; a group says on which it runs, and where
-    each keeps its logs."""
+    each keeps its logs.
+    """
 
     def __init__(self, groups: int, alive: Callable[[], set[str]] = set) -> None:
         self._groups_left = groups
@@ -79,7 +82,8 @@ class Broker:
 
     async def pull(self, trial_id: str, *, seen: int) -> Event:
         """Wait for the job's next event. `seen` is the last epoch the client has dealt with, 0 at
-        first."""
+        first.
+        """
         desk = self._desks[trial_id]
         async with desk.changed:
             while True:
@@ -112,7 +116,8 @@ class Broker:
 
     async def interrupt(self) -> None:
         """End every job after the epoch it is in; those that no group has begun, or will, end at
-        once."""
+        once.
+        """
         self._interrupted = True
         await self.close()
         await self._wake()
@@ -132,7 +137,8 @@ class Broker:
         be none.
 
         A group that asks while it holds a job has been rebuilt after a loss, and gets the same job
-        again, as often as the policy of that failure has it."""
+        again, as often as the policy of that failure has it.
+        """
         before, self._nodes[group] = self._nodes.get(group, {}), nodes
         if (held := self._held.get(group)) is not None:
             desk = self._desks[held]
@@ -159,7 +165,8 @@ class Broker:
 
     async def push(self, group: int, trial_id: str, event: Event) -> str | None:
         """Say what happened; return why the job should stop now (INTERRUPTED: for today), or None
-        to go on."""
+        to go on.
+        """
         desk = self._desks[trial_id]
         if event.kind != "epoch" or event.metrics["epoch"] > desk.reached:
             # but not for an epoch that was heard before: it may be lost each time on its way to the
@@ -181,14 +188,16 @@ class Broker:
 
     async def report_hang(self, group: int, trial_id: str, text: str, *, step_s: float) -> None:
         """Note that the group is about to die of a step that hangs, and how long one takes
-        otherwise."""
+        otherwise.
+        """
         if self._held.get(group) == trial_id:
             desk = self._desks[trial_id]
             desk.hung, desk.job = text, replace(desk.job, step_s=step_s)
 
     async def lost(self, group: int, reason: str) -> None:
         """Note that a group will not come back: another goes on with its job; without any left
-        every job has failed."""
+        every job has failed.
+        """
         self._groups_left -= 1
         trial_id = self._held.pop(group, None)
         if trial_id is not None and self._interrupted:

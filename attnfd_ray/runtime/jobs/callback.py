@@ -30,4 +30,5 @@ class Callback(Protocol):
 
     def on_trial_end(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
         """A trial is over, or UNFINISHED for today; `metrics` are its last, or `failure_kind` and
-        `failure_text`."""
+        `failure_text`.
+        """

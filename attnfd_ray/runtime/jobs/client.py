@@ -16,7 +16,8 @@ from attnfd_ray.store.store import Store
 
 def run_job(broker: Any, job: Job, on_epoch: Callable[[dict[str, Any]], None]) -> Event:
     """Have a job done; `on_epoch` hears the metrics of each epoch. Raises what `failure` says if it
-    fails."""
+    fails.
+    """
     ray.get(broker.submit.remote(job))
     seen = 0
     while True:

@@ -1,5 +1,6 @@
 """What follows from each kind of failure: one table, and the count that stops a command. No torch,
-no ray."""
+no ray.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Policy:
     `state` is how its trial stands then; RUNNING is still to be done, by the same command. `tries`
     is how often in a row it is begun by itself before that, None for any number. `counts` is
     whether it counts toward `tune.max_failures`, `ends` whether it ends the command at once,
-    `traced` whether its traceback is worth a file."""
+    `traced` whether its traceback is worth a file.
+    """
 
     why: str
     state: TrialState = TrialState.FAILED
@@ -36,7 +38,8 @@ class Policy:
 
     def retries(self, failures: int) -> bool:
         """Return whether a job that failed so often in a row, without an epoch in between, is begun
-        again."""
+        again.
+        """
         return self.tries is None or failures < self.tries
 
 
@@ -84,7 +87,8 @@ _MENDED: dict[str, type[UserErrors]] = {"CONFIG": ConfigError, "DATA": DataError
 
 def failure(name: str, kind: str, text: str) -> AttnFDError:
     """Return the error that a failed job is in the driver: one of the user's where the user can
-    mend it."""
+    mend it.
+    """
     if kind in _MENDED:
         return _MENDED[kind](text.splitlines())
     if kind == "INTERRUPTED":
@@ -94,7 +98,8 @@ def failure(name: str, kind: str, text: str) -> AttnFDError:
 
 class FailureBudget:
     """The failures of one call of a command; `limit` is `tune.max_failures`, `again` the command
-    that tries again."""
+    that tries again.
+    """
 
     def __init__(self, limit: int | None, *, again: str) -> None:
         self._limit, self._again = limit, again

@@ -1,5 +1,6 @@
 """What kind of failure an error is, and where it began: what a row of the store says of a trial
-that failed."""
+that failed.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def describe(error: Exception) -> tuple[str, str]:
     """Return the kind of a failure and one line on it.
 
     Of an error that is not ours, and of memory that ran out: where the user's own code raised it,
-    or called what did, and on which host."""
+    or called what did, and on which host.
+    """
     if is_out_of_memory(error):
         return (
             "OOM",
@@ -60,7 +62,8 @@ def trace_file(job: Job) -> Path:
 
 def keep_trace(job: Job, kind: str, trace: str) -> bool:
     """Write a traceback into the run's directory; return whether that went well: the failure itself
-    has to be told."""
+    has to be told.
+    """
     file = trace_file(job)
     try:
         attempt = Store.open(job.settings.store, create=False).last_attempt(job.trial_id)
@@ -75,7 +78,8 @@ def keep_trace(job: Job, kind: str, trace: str) -> bool:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an allocator refused; on a CPU torch has no type of its own for that, and
-    Python another."""
+    Python another.
+    """
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError)
         and "DefaultCPUAllocator: can't allocate memory" in str(error)
@@ -84,7 +88,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def error_location(stack: traceback.StackSummary) -> str:
     """Return the innermost frame of the user's code and the host; without any, of ours; else the
-    innermost of all."""
+    innermost of all.
+    """
     files = [
         frame for frame in stack[::-1] if not frame.filename.startswith("<")
     ]  # <string> is none

@@ -1,5 +1,6 @@
 """Ctrl-C while jobs run: whoever has work worth ending well says so, and the command line asks it
-to. No ray."""
+to. No ray.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _begun = threading.Event()
 @contextmanager
 def stoppable(stop: Callable[[], None]) -> Iterator[None]:
     """While this is open, an interruption calls `stop`, in a thread of its own, and nothing is
-    raised."""
+    raised.
+    """
     _stoppers.append(stop)
     try:
         yield
@@ -34,7 +36,8 @@ def has_begun() -> bool:
 
 def ask_to_stop() -> bool:
     """Ask whoever is at work to stop; return whether there is anybody. Fit for a signal handler: it
-    never waits."""
+    never waits.
+    """
     for stop in _stoppers:
         threading.Thread(target=stop, daemon=True).start()
     return bool(_stoppers)

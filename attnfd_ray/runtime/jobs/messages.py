@@ -1,5 +1,6 @@
 """What a worker group is asked to do, and what it says while at it: plain data, so that it travels
-anywhere."""
+anywhere.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ class Job:
 
     `settings_json` are whole, validated settings; `teacher_file` the weights to learn from or to
     score; `searched` the values a search chose, by dotted path; `step_s` the median optimiser step
-    of an attempt that hung."""
+    of an attempt that hung.
+    """
 
     kind: Literal["train", "score_teacher"]
     trial_id: str

@@ -49,7 +49,8 @@ class TrialWriter:
     @classmethod
     def ended(cls, job: Job) -> Event | None:
         """Return the end of a job that the store has already: whoever wrote it died before it was
-        heard."""
+        heard.
+        """
         store = Store.open(job.settings.store, create=False)
         trial = store.trial(job.trial_id)
         if trial is None or trial["state"] not in (TrialState.COMPLETE, TrialState.PRUNED):
@@ -91,7 +92,8 @@ class TrialWriter:
 
     def write_interrupted(self, text: str | None) -> None:
         """Write that the attempt is over and the trial is not: it goes on from the checkpoint it
-        has just saved."""
+        has just saved.
+        """
         row = TrialRow(
             **self.columns, state=TrialState.RUNNING, failure_kind=INTERRUPTED, failure_text=text
         )
@@ -131,7 +133,8 @@ class TrialWriter:
 
     def tidy(self) -> None:
         """Make room for the group's next trial, now that the end of this one is written and
-        told."""
+        told.
+        """
         if self.job.search_id is not None:
             tune = self.job.settings.tune
             delete_expired(
@@ -176,7 +179,8 @@ def trial_columns(job: Job, device: torch.device, attempt: int) -> dict[str, Any
 
 def peak_mem_mib(device: torch.device) -> float:
     """Return the most device memory this job had allocated; on a CPU, the most its process ever
-    held."""
+    held.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB

@@ -2,7 +2,8 @@
 it hears.
 
 Kept free of torch: its process starts in a second, and `reuse_actors` lets one process serve every
-trial of a slot."""
+trial of a slot.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def trial(config: dict[str, Any]) -> None:
     raised.
 
     It never cancels its job: the driver does, when it decides to. So a shell that dies and is tried
-    again finds its job where it was."""
+    again finds its job where it was.
+    """
     gone = {"failure_kind": "WORKER_LOST", "failure_text": "what served the workers is gone"}
     try:
         broker = ray.get_actor(config["broker"], namespace=config["namespace"])

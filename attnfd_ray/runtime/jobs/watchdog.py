@@ -1,5 +1,6 @@
 """Ends a process whose training step hangs, since nothing else can end a step: a thread beside the
-run. No ray."""
+run. No ray.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Watchdog:
     A step hangs when it takes more than `patience_s` and more than 20 times the median step of this
     run; until that has taken four, of `step_s`, where it is known. Then `late` is called, with what
     to say of it, the stack of the step and the median, and then `end`, which must not return; soon
-    in any case. What is no step, as scoring, may take any time."""
+    in any case. What is no step, as scoring, may take any time.
+    """
 
     def __init__(
         self,
@@ -60,7 +62,8 @@ class Watchdog:
 
     def on_step(self, step: int | None) -> None:
         """Hear that a step begins, and with it that the one before is over; None: no other follows
-        at once."""
+        at once.
+        """
         (before, began_s), now_s = self._under_way, self._clock()
         if before is not None and step is not None:
             self._took_s.append(now_s - began_s)

@@ -3,7 +3,8 @@ too.
 
 It keeps datasets, what reads them and the teacher; model, optimiser and device memory go with each
 job, and every job seeds its own random generators. Knows torch and the store, and no Ray: `group`
-brings the jobs and the ear for what it says."""
+brings the jobs and the ear for what it says.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ Push = Callable[[Event], str | None]
 
 class GroupMustRestart(Exception):
     """One process of several failed alone; the others wait for it in a collective and have to be
-    ended."""
+    ended.
+    """
 
 
 class Worker:
@@ -65,7 +67,8 @@ class Worker:
     calls it.
 
     `late` hears of a step that hangs, and of the median step in seconds, just before this process
-    is ended for it; without it none is."""
+    is ended for it; without it none is.
+    """
 
     def __init__(
         self,
@@ -86,7 +89,8 @@ class Worker:
         """Do a job to its end; what goes wrong with it is said as a `failed` event, not raised.
 
         Raises GroupMustRestart when the other processes of the group cannot know of it, or nobody
-        listens any more."""
+        listens any more.
+        """
         try:
             if job.kind == "train":
                 self._train(job)
@@ -125,7 +129,8 @@ class Worker:
 
     def _checked_splits(self, job: Job) -> tuple[SegmentationDataset, SegmentationDataset]:
         """Return the train and val split; DataError if they are not what the command looked at on
-        its node."""
+        its node.
+        """
         data = job.settings.data
         for again in (False, True):
             # this node's copy of a URI may be older, or files have changed since they were opened
@@ -299,7 +304,8 @@ def _is_lost_worker(error: Exception) -> bool:
 
     gloo has no exception of its own for it, nor one wording: what counts is a broken connection in
     the text, or a collective of ours that failed, since those are always called alike on all
-    workers."""
+    workers.
+    """
     if world_size() == 1 or not isinstance(error, RuntimeError) or is_out_of_memory(error):
         return False
     frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]

@@ -2,7 +2,8 @@
 it home.
 
 Ray's documented way starts a new TorchTrainer for every trial; a group that stays pays for its
-processes once."""
+processes once.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,40 @@
+"""Every private name of Ray that this package uses, so that an upgrade has one file to check."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train.torch.config import (
+    _set_torch_distributed_env_vars as set_torch_distributed_env_vars,
+)
+from ray.train.torch.config import _setup_torch_process_group as setup_torch_process_group
+from ray.train.torch.config import _TorchBackend as TorchBackend
+
+__all__ = [
+    "TorchBackend",
+    "log_directory",
+    "raylet_output_to_log",
+    "set_torch_distributed_env_vars",
+    "setup_torch_process_group",
+]
+
+_log = logging.getLogger(__name__)
+
+
+def log_directory() -> Path:
+    """Return where Ray writes the logs of this node's processes."""
+    node: Any = ray._private.worker._global_node
+    return Path(node.get_logs_dir_path())
+
+
+def raylet_output_to_log() -> None:
+    """Send what the raylet prints to stdout (a warning about many processes, say) to our log.
+
+    No option of `ray.init` controls these lines, and stdout belongs to the report and to --json.
+    """
+    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: _log.info(
+        "raylet: %s", data["lines"]
+    )
