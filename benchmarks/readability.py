@@ -65,8 +65,8 @@ def _lines_and_tokens(source: str) -> tuple[int, int]:
 def _docstring_lines(source: str) -> set[int]:
     found = set[int]()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            if isinstance(node.value.value, str):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())):
                 found.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return found
 

@@ -21,7 +21,7 @@ from typing import Any
 from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.data.generate.toyscenes import write_toyscenes
-from attnfd_ray.runtime.cluster.connect import environment
+from attnfd_ray.runtime.cluster import environment
 from attnfd_ray.runtime.jobs.callback import Counts
 from attnfd_ray.runtime.jobs.messages import Job
 from benchmarks.record import load, record

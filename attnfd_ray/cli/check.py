@@ -30,7 +30,7 @@ def check(file: Path, sets: tuple[str, ...], wait_timeout: float, expect_nodes: 
     and confirm look at the same.
     """
     from attnfd_ray.config.loader import load_experiment
-    from attnfd_ray.runtime.cluster.connect import environment
+    from attnfd_ray.runtime.cluster import environment
 
     settings = load_experiment(file, sets=sets)
     environment.prepare()

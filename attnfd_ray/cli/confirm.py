@@ -61,7 +61,7 @@ def confirm(
     from attnfd_ray.cli.progress import progress
     from attnfd_ray.config.loader import load_experiment
     from attnfd_ray.report.text import show_confirmation
-    from attnfd_ray.runtime.cluster.connect import environment
+    from attnfd_ray.runtime.cluster import environment
     from attnfd_ray.store.store import Store
 
     settings = load_experiment(file, sets=sets)

@@ -31,7 +31,7 @@ def train(
     if settings is None:
         return
     from attnfd_ray.cli.progress import progress
-    from attnfd_ray.runtime.cluster.connect import environment
+    from attnfd_ray.runtime.cluster import environment
 
     environment.prepare()
     from attnfd_ray.runtime.cluster.preflight import WaitPolicy

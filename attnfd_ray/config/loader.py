@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from attnfd_ray.config import preset
-from attnfd_ray.config import yaml_io as dialect
-from attnfd_ray.config import yaml_source as source
+from attnfd_ray.config import preset, yaml_io, yaml_source
 from attnfd_ray.config.messages import dotted, errors_in, message
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.search_keys import search_problems
@@ -23,7 +21,7 @@ def load_experiment(
     path: Path, *, sets: Sequence[str] = (), environ: Mapping[str, str] = os.environ
 ) -> ExperimentSettings:
     """Read an experiment. Raises ConfigError with every problem found, one line each."""
-    read = source.read(path, sets=sets, environ=environ)
+    read = yaml_source.read(path, sets=sets, environ=environ)
     preset.fill_in(read)
     problems = _problems(read)
     if problems or read.refused:
@@ -38,7 +36,7 @@ def dump_yaml(settings: ExperimentSettings) -> str:
     """Return the settings as the YAML of a file that `load_experiment` reads back to the same
     settings.
     """
-    return dialect.dump(settings.model_dump(mode="json"))
+    return yaml_io.dump(settings.model_dump(mode="json"))
 
 
 def _problems(read: Source) -> dict[Key, str]:

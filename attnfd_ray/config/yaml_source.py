@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from attnfd_ray.config import yaml_io as dialect
+from attnfd_ray.config import yaml_io
 from attnfd_ray.config.overrides import set_dotted
 from attnfd_ray.config.yaml_nodes import Key, NodeReader, Place, Source
 from attnfd_ray.errors import ConfigError
@@ -30,8 +30,8 @@ def read(
     """
     text = _text(path)
     try:
-        root = dialect.compose(text)
-    except dialect.NotYAML as error:
+        root = yaml_io.compose(text)
+    except yaml_io.NotYAML as error:
         raise ConfigError(f"{path}:{error.line}: not YAML: {error}") from None
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path}:1: needs {needs}, and holds none")
@@ -67,11 +67,11 @@ def _assign(source: Source, place: Place, assignment: str, environ: Mapping[str,
     section, _, rest = path.partition(".")
     key: Key = (section, rest) if section == "search" and rest else tuple(path.split("."))
     try:
-        node = dialect.compose(text)
+        node = yaml_io.compose(text)
         set_dotted(
             source.tree, path, None
         )  # before what it stands for is read, in case there is no such place
-    except (dialect.NotYAML, TypeError) as error:
+    except (yaml_io.NotYAML, TypeError) as error:
         source.refused.append(f"{place}: {error}")
         return
     source.forget(key)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from attnfd_ray.analysis.records import Report
-from attnfd_ray.config import yaml_io as dialect
+from attnfd_ray.config import yaml_io
 from attnfd_ray.errors import StoreError
 from attnfd_ray.registry import suggestion
 from attnfd_ray.store.atomic import write_atomic
@@ -72,5 +72,5 @@ def best_config(store: Store, experiment: str, trial_id: str, *, is_best: bool) 
         else "-" + trial_id.removeprefix(experiment).strip(".-")[-_LONGEST_SUFFIX:]
     )
     settings["experiment"] = experiment[: _LONGEST_NAME - len(suffix)] + suffix
-    body = dialect.dump(settings)
+    body = yaml_io.dump(settings)
     return f"# Trial {trial_id} of experiment {experiment}, written by `attnfd-ray report --best-config`.\n{body}"

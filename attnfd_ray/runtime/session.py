@@ -41,9 +41,10 @@ from attnfd_ray.runtime.cluster.preflight import (
 from attnfd_ray.runtime.cluster.versions import git_commit
 from attnfd_ray.runtime.files.claims import claim_run_id, locked
 from attnfd_ray.runtime.files.first_weights import first_weights, pinned
+from attnfd_ray.runtime.jobs import interrupt
 from attnfd_ray.runtime.jobs.callback import Callback
 from attnfd_ray.runtime.jobs.client import broker_lost
-from attnfd_ray.runtime.jobs.messages import Job, interrupt
+from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.runtime.jobs.worker_group import WorkerGroups
 from attnfd_ray.runtime.teacher import ready_teacher
 from attnfd_ray.store.store import Store

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store import latest as resolve
-from attnfd_ray.store import marker, parts
+from attnfd_ray.store import latest, marker, parts
 from attnfd_ray.store.rows import EpochRow, TrialRow
 from attnfd_ray.store.schema import EPOCHS, TRIALS
 
@@ -85,21 +84,19 @@ class Store:
         """Return one row per (trial_id, epoch), of one trial or of all; `columns` fewer than all
         read faster.
         """
-        schema = _narrowed(EPOCHS, columns, needed={*resolve.EPOCH_KEY, *resolve.EPOCH_RANK})
-        table = resolve.latest_epochs(self._rows(self._epochs, schema, trial_id))
+        schema = _narrowed(EPOCHS, columns, needed={*latest.EPOCH_KEY, *latest.EPOCH_RANK})
+        table = latest.latest_epochs(self._rows(self._epochs, schema, trial_id))
         return table.select(list(columns)) if columns else table
 
     def trials(self, *, columns: Collection[str] | None = None) -> pa.Table:
         """Return one row per trial: how it stands."""
-        schema = _narrowed(
-            TRIALS, columns, needed={*resolve.TRIAL_KEY, *resolve.TRIAL_RANK, "state"}
-        )
-        table = resolve.latest_trials(self._rows(self._trials, schema, None))
+        schema = _narrowed(TRIALS, columns, needed={*latest.TRIAL_KEY, *latest.TRIAL_RANK, "state"})
+        table = latest.latest_trials(self._rows(self._trials, schema, None))
         return table.select(list(columns)) if columns else table
 
     def trial(self, trial_id: str) -> dict[str, Any] | None:
         """Return how one trial stands, or None for one that is not known."""
-        rows: list[dict[str, Any]] = resolve.latest_trials(
+        rows: list[dict[str, Any]] = latest.latest_trials(
             self._rows(self._trials, TRIALS, trial_id)
         ).to_pylist()
         return rows[0] if rows else None
@@ -141,7 +138,7 @@ class Store:
             rows = pa.concat_tables(parts.read(old), promote_options="permissive").combine_chunks()
         except FileNotFoundError:
             return 0  # another process is compacting the same trial
-        rows = resolve.latest_epochs(rows)
+        rows = latest.latest_epochs(rows)
         parts.write(
             self._epochs,
             rows,

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 RUN_ALL = """
 import contextlib, io, json, os, sys
 from attnfd_ray import cli
-from attnfd_ray.runtime.cluster.connect import environment
+from attnfd_ray.runtime.cluster import environment
 environment.prepare()
 environment.prepare = lambda: None
 import ray

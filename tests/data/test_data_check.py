@@ -17,7 +17,7 @@ from attnfd_ray.data.checker.inspection import SampleAt, difference_hash, inspec
 from attnfd_ray.data.datasets.base import Sample, SegmentationDataset
 from attnfd_ray.data.datasets.voc import VOC
 from attnfd_ray.data.generate.scenes import CLASS_NAMES
-from attnfd_ray.data.loading import process_pool as crew
+from attnfd_ray.data.loading import process_pool
 from attnfd_ray.errors import DataError, RunFailed
 
 Settings = Callable[..., DataSettings]
@@ -153,7 +153,9 @@ def test_of_a_full_check_a_few_bytes_a_class_are_kept_for_each_image(
             label_HW = torch.arange(num_classes, dtype=torch.uint8).repeat(300, 1)
             return torch.full((3, *label_HW.shape), index % 256, dtype=torch.uint8), label_HW
 
-    monkeypatch.setattr(crew, "_MOST_PROCESSES", 0)  # all in this one, whose memory is looked at
+    monkeypatch.setattr(
+        process_pool, "_MOST_PROCESSES", 0
+    )  # all in this one, whose memory is looked at
     dataset, samples = Large(tmp_path, "train"), [SampleAt(0, index) for index in range(500)]
     tracemalloc.start()
     (facts,), problems = inspect([dataset], samples, lambda done, total: None)
@@ -170,7 +172,7 @@ def test_several_processes_find_what_one_finds(
     root = make_voc()
     (root / HOME / "SegmentationClass/a3.png").write_text("no mask")
     alone = check_data(settings(root), full=True)
-    monkeypatch.setattr(crew, "_WORTH_A_PROCESS", 2)
+    monkeypatch.setattr(process_pool, "_WORTH_A_PROCESS", 2)
     heard: list[tuple[int, int]] = []
     assert (
         check_data(settings(root), full=True, on_read=lambda *counts: heard.append(counts)) == alone
@@ -183,9 +185,9 @@ def test_a_reading_process_that_dies_ends_the_check_in_one_line(
     make_voc: Make, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = os.getpid()
-    monkeypatch.setattr(crew, "_WORTH_A_PROCESS", 2)
+    monkeypatch.setattr(process_pool, "_WORTH_A_PROCESS", 2)
     monkeypatch.setattr(VOC, "read", lambda *_: os._exit(9) if os.getpid() != parent else None)
-    monkeypatch.setattr(crew.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(process_pool.os, "sched_getaffinity", lambda _: {0, 1})
     root = make_voc()
     with pytest.raises(RunFailed) as caught:
         check_data(settings(root), full=True)

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.datasets import coco as painting
+from attnfd_ray.data.datasets import coco
 from attnfd_ray.data.datasets.base import open_dataset
 from attnfd_ray.data.datasets.coco import COCO
 from attnfd_ray.data.datasets.coco_json import CATEGORIES
@@ -290,9 +290,9 @@ def test_pillow_and_pycocotools_agree_up_to_the_edge(monkeypatch: pytest.MonkeyP
     outline = (
         np.stack([60 + 40 * np.cos(angles), 50 + 30 * np.sin(2 + angles)], axis=1).ravel().tolist()
     )
-    exact = painting._fill([outline], 100, 120)
-    monkeypatch.setattr(painting, "_pycocotools", lambda: None)
-    simple = painting._fill([outline], 100, 120)
+    exact = coco._fill([outline], 100, 120)
+    monkeypatch.setattr(coco, "_pycocotools", lambda: None)
+    simple = coco._fill([outline], 100, 120)
     assert exact.sum() > 1000
     grown = np.pad(exact, 1)
     near = np.any(
@@ -308,12 +308,12 @@ def test_without_pycocotools_pillow_paints(
     make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    painting._pycocotools.cache_clear()
+    coco._pycocotools.cache_clear()
     try:
         label = values(make(annotation(CAT, box(2, 2, 6, 6))))
-        assert painting._pycocotools() is None
+        assert coco._pycocotools() is None
     finally:
-        painting._pycocotools.cache_clear()
+        coco._pycocotools.cache_clear()
     assert (label[3, 3], label[0, 0]) == (8, 0)
 
 

@@ -24,8 +24,7 @@ from attnfd_ray.config.schema import DataSettings, ExperimentSettings
 from attnfd_ray.data.checker.check import quick_check
 from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
 from attnfd_ray.data.loading.reader_pool import ReaderPool
-from attnfd_ray.data.storage import free_space as space
-from attnfd_ray.data.storage import image_cache
+from attnfd_ray.data.storage import free_space, image_cache
 from attnfd_ray.data.storage.image_cache import ImageCache, forget_memory
 from attnfd_ray.errors import DataError
 
@@ -41,7 +40,7 @@ def data(
 ) -> Iterator[DataSettings]:
     """Settings with a cache in a place of the test's own."""
     monkeypatch.setenv("ATTNFD_CACHE", str(tmp_path / "cache"))
-    memory = space.SHARED_MEMORY / f"attnfd-ray-test-{os.getpid()}"
+    memory = free_space.SHARED_MEMORY / f"attnfd-ray-test-{os.getpid()}"
     monkeypatch.setattr(image_cache, "_memory_place", lambda: memory)
     yield settings(toy, "toyscenes", crop=(24, 32), cache=request.param)
     subprocess.run(["rm", "-rf", str(memory)], check=True)
@@ -346,13 +345,13 @@ def test_a_link_where_the_cache_should_be_is_refused(
 def test_unasked_a_cache_takes_half_of_what_is_free_in_memory_and_on_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(space, "free_bytes", lambda _: 100)
-    monkeypatch.setattr(space, "_free_memory_bytes", lambda: 60)
-    assert space.cache_limit_bytes(Path("/disk"), 20, None) == 60
+    monkeypatch.setattr(free_space, "free_bytes", lambda _: 100)
+    monkeypatch.setattr(free_space, "_free_memory_bytes", lambda: 60)
+    assert free_space.cache_limit_bytes(Path("/disk"), 20, None) == 60
     assert (
-        space.cache_limit_bytes(space.SHARED_MEMORY / "x", 20, None) == 40
+        free_space.cache_limit_bytes(free_space.SHARED_MEMORY / "x", 20, None) == 40
     )  # memory is scarcer than /dev/shm
-    assert space.cache_limit_bytes(Path("/disk"), 20, 100 / 2**30) == 100
+    assert free_space.cache_limit_bytes(Path("/disk"), 20, 100 / 2**30) == 100
 
 
 def test_a_cache_makes_no_other_trial_of_the_same_settings(toy: Path) -> None:

@@ -20,7 +20,7 @@ from torchvision.datasets import SBDataset
 
 from attnfd_ray import cli
 from attnfd_ray.data.datasets.voc import VOC
-from attnfd_ray.data.generate import voc_aug as sbd
+from attnfd_ray.data.generate import voc_aug
 from attnfd_ray.data.generate.voc_aug import plan_trainaug, read_sbd_mask, write_trainaug
 from attnfd_ray.data.palette import voc_colormap
 from attnfd_ray.errors import DataError
@@ -314,9 +314,9 @@ def test_a_damaged_file_may_end_its_reader_and_is_refused_by_name(
             os.kill(os.getpid(), signal.SIGSEGV)
         return read_sbd_mask(path)
 
-    monkeypatch.setattr(sbd, "read_sbd_mask", fatal)
+    monkeypatch.setattr(voc_aug, "read_sbd_mask", fatal)
     for processes in (1, 2):
-        monkeypatch.setattr(sbd, "crew_size", lambda _, size=processes: size)
+        monkeypatch.setattr(voc_aug, "crew_size", lambda _, size=processes: size)
         text = refused(lambda: make(roots), roots.voc)
         assert (
             text
@@ -356,7 +356,7 @@ def test_a_reader_that_died_of_something_else_does_not_end_it_all(
             os.kill(os.getpid(), signal.SIGKILL)
         return read_sbd_mask(path)
 
-    monkeypatch.setattr(sbd, "read_sbd_mask", once)
+    monkeypatch.setattr(voc_aug, "read_sbd_mask", once)
     heard: list[int] = []
     assert write_trainaug(plan_trainaug(*roots, any_count=True), heard.append)
     assert heard == sorted(set(heard))  # the one at which the death was noticed may be left out

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from attnfd_ray.config.types import IGNORED
-from attnfd_ray.data.datasets import base as dataset
+from attnfd_ray.data.datasets import base
 from attnfd_ray.distill.labels import class_means, labels_at
 
 
 def test_the_ignored_label_is_that_of_the_data() -> None:
-    assert IGNORED == dataset.IGNORED
+    assert IGNORED == base.IGNORED
 
 
 def test_labels_are_brought_to_the_size_of_a_feature_without_mixing_classes() -> None:

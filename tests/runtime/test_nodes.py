@@ -9,8 +9,8 @@ from processes import wait_until
 
 from attnfd_ray.errors import ClusterError
 from attnfd_ray.runtime import session
+from attnfd_ray.runtime.cluster import nodes
 from attnfd_ray.runtime.cluster.capacity import GroupShape
-from attnfd_ray.runtime.cluster.connect import nodes
 from attnfd_ray.runtime.cluster.preflight import NO_WAIT, Capacity
 
 

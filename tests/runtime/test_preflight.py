@@ -19,8 +19,8 @@ from command_line import CommandLine, write
 from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
 from attnfd_ray.errors import CapacityError
 from attnfd_ray.models import build_model
+from attnfd_ray.runtime.cluster import preflight, probe
 from attnfd_ray.runtime.cluster.capacity import GroupShape
-from attnfd_ray.runtime.cluster.connect import preflight, probe
 from attnfd_ray.runtime.cluster.estimate import Sizes, disk_bytes, wall_s
 from attnfd_ray.runtime.cluster.preflight import (
     NO_WAIT,
@@ -219,12 +219,12 @@ def test_a_disk_without_room_is_a_line_with_the_sum(settings: Settings, tmp_path
 
 ASK = """
 import os, sys
-from attnfd_ray.runtime.cluster.connect import environment
+from attnfd_ray.runtime.cluster import environment
 environment.prepare()
 import ray
 from pathlib import Path
 from attnfd_ray.config.loader import load_experiment
-from attnfd_ray.runtime.cluster.connect import probe
+from attnfd_ray.runtime.cluster import probe
 from attnfd_ray.runtime.cluster.connect import connected
 settings = load_experiment(Path(sys.argv[1]))
 with connected():

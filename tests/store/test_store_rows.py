@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store import latest as resolve
+from attnfd_ray.store import latest
 from attnfd_ray.store.rows import TrialState
 from attnfd_ray.store.schema import EPOCHS, TRIALS
 from attnfd_ray.store.store import Store
@@ -194,7 +194,7 @@ def test_the_order_of_rows_does_not_matter(cells, seed):
 
     def resolved(rows):
         table = pa.table({name: [row[at] for row in rows] for at, name in enumerate(names)})
-        return resolve.latest_epochs(table).to_pylist() if rows else []
+        return latest.latest_epochs(table).to_pylist() if rows else []
 
     best = {
         key: max(cell[2:] for cell in cells if cell[:2] == key)
@@ -222,7 +222,7 @@ def test_the_order_of_trial_rows_does_not_matter(rows, seed):
     names = ("trial_id", "attempt", "state", "time_utc")
 
     def resolved(some):
-        return resolve.latest_trials(
+        return latest.latest_trials(
             pa.table({name: [row[at] for row in some] for at, name in enumerate(names)})
         ).to_pylist()
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
 from attnfd_ray import registry
-from attnfd_ray.config import yaml_source as source
+from attnfd_ray.config import yaml_source
 from attnfd_ray.config.base import StrictModel, as_yaml, value_error
 from attnfd_ray.config.messages import dotted, message
 from attnfd_ray.config.types import IGNORED
@@ -113,7 +113,7 @@ def read_layout(root: Path) -> FolderLayout:
         )
     try:
         # nothing of the environment gets into what someone else wrote
-        read = source.read(path, environ={}, needs=f"the classes, such as {_EXAMPLE}")
+        read = yaml_source.read(path, environ={}, needs=f"the classes, such as {_EXAMPLE}")
     except ConfigError as error:
         raise DataError(error.problems) from None
     problems = dict(read.problems)
