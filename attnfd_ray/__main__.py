@@ -1,4 +1,4 @@
-"""`python -m attnfd_ray` is `attnfd-ray`."""
+"""`python -m attnfd_ray` runs the command `attnfd-ray`."""
 
 from attnfd_ray.cli import main
 

@@ -1,5 +1,4 @@
-"""What can go wrong, each with the exit code it ends the command with. Imports nothing of the
-package.
+"""What can go wrong, each with the exit code of the command. Imports nothing of the package.
 
 A message is one line: where, what came, what is needed, the way out. The command line prints it
 without a traceback.
@@ -12,13 +11,13 @@ from typing import ClassVar
 
 
 class AttnFDError(Exception):
-    """Something the user should read; `exit_code` is what the command ends with."""
+    """An error that the user should read; the command ends with `exit_code`."""
 
     exit_code: ClassVar[int] = 1
 
 
 class RunFailed(AttnFDError):
-    """A run that started well and could not end well."""
+    """A run that started and failed."""
 
 
 class Diverged(RunFailed):
@@ -26,7 +25,7 @@ class Diverged(RunFailed):
 
 
 class Interrupted(AttnFDError):
-    """The user ended a command that can go on; the command line adds how."""
+    """The user interrupted a command that can be resumed; the command line adds how."""
 
     exit_code: ClassVar[int] = 130
 
@@ -36,19 +35,19 @@ class NoMetric(RunFailed):
 
 
 class UserError(AttnFDError):
-    """The input is at fault, and the user can mend it."""
+    """A mistake in the input, which the user can correct."""
 
     exit_code: ClassVar[int] = 2
 
 
 class UserErrors(UserError):
-    """Input with one or more mistakes; carries every problem found, one line each."""
+    """Input with one or more mistakes; `problems` has one line for each."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems = [
-            one_line(text) for text in ([problems] if isinstance(problems, str) else problems)
-        ]
-        super().__init__(self.problems)  # what pickle makes it from again, on its way from a worker
+        if isinstance(problems, str):
+            problems = [problems]
+        self.problems = [one_line(text) for text in problems]
+        super().__init__(self.problems)  # the argument from which unpickling builds it again
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
@@ -59,7 +58,7 @@ class ConfigError(UserErrors):
 
 
 class DataError(UserErrors):
-    """A dataset that is missing, broken or not what the settings say."""
+    """A dataset that is missing, broken or different from what the settings need."""
 
 
 class ClusterError(UserErrors):
@@ -75,11 +74,19 @@ class StoreError(UserError):
 
 
 class CapacityError(UserError):
-    """More processors or accelerators asked for than there are."""
+    """More processors or accelerators were requested than the cluster has."""
 
 
 def one_line(text: str) -> str:
-    """Return the text with line ends and other characters that steer a terminal written out, as
-    `\\n`.
+    r"""Return the text with line ends and other control characters escaped.
+
+    >>> print(one_line("a\nb"))
+    a\nb
     """
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return "".join(_printable(char) for char in text)
+
+
+def _printable(char: str) -> str:
+    if char.isprintable():
+        return char
+    return repr(char)[1:-1]

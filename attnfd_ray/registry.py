@@ -1,8 +1,8 @@
-"""Short names of exchangeable parts -> where they live. Imports nothing but errors; loads a part on
-first use.
+"""Short names of components -> their modules; a component is imported on first use.
 
-A part is one file and one line here. A user's own part needs no line: `package.module:Attribute`
-names it. A family of parts, such as all networks of a library, is one line too: `library/name`.
+A component is one file and one line here. A user's own needs no line: it is named
+`package.module:Attribute`. A family of components, such as all networks of a library, is one line
+too and is named `library/name`. Imports errors only.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ TABLES: dict[str, dict[str, str]] = {
     "method": {
         "at": "attnfd_ray.distill.at:AttentionTransfer",
         "attnfd": "attnfd_ray.distill.attnfd:AttnFD",
-        "attnfd_paper": "attnfd_ray.distill.attnfd:AttnFDPaper",
-        "attnfd_release": "attnfd_ray.distill.attnfd:AttnFDRelease",
+        "attnfd_paper": "attnfd_ray.distill.attnfd_variants:AttnFDPaper",
+        "attnfd_release": "attnfd_ray.distill.attnfd_variants:AttnFDRelease",
         "cad": "attnfd_ray.distill.angular:CAD",
         "cirkd": "attnfd_ray.distill.cirkd:CIRKD",
         "cwd_feature": "attnfd_ray.distill.cwd:FeatureCWD",
@@ -79,7 +79,7 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
-# prefix of `prefix/name` -> what returns the part called `name`, or raises ConfigError
+# prefix of `prefix/name` -> a function that returns the component `name` or raises ConfigError
 FAMILIES: dict[str, dict[str, str]] = {
     "arch": {
         "smp": "attnfd_ray.models.smp:architecture",
@@ -87,70 +87,80 @@ FAMILIES: dict[str, dict[str, str]] = {
     },
 }
 
-# package.module:Attribute
-_OWN = re.compile(r"\w+(\.\w+)*:\w+")
-_MANY = 40  # words in one message
+_OWN = re.compile(r"\w+(\.\w+)*:\w+")  # package.module:Attribute
+_MAX_WORDS = 40  # in one message
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest known word, else the words there are, at most 40
-    of them.
+    """Return `; did you mean 'x'?` for the nearest known word; without one, the first 40 words.
+
+    >>> suggestion("resnet-18", ["resnet18", "resnet34"])
+    "; did you mean 'resnet18'?"
+    >>> suggestion("vgg", ["resnet18", "resnet34"])
+    '; there is: resnet18, resnet34'
     """
     words = sorted(known)
     near = nearest(word, words)
-    if near:
+    if near or not words:
         return near
-    more = f", ... ({len(words)} in all)" if len(words) > _MANY else ""
-    return f"; there is: {', '.join(words[:_MANY])}{more}" if words else ""
+    listed = ", ".join(words[:_MAX_WORDS])
+    if len(words) > _MAX_WORDS:
+        listed += f", ... ({len(words)} in all)"
+    return f"; there is: {listed}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest known word, or nothing if none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    """Return `; did you mean 'x'?` for the nearest known word, an empty text if none is near."""
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    if not matches:
+        return ""
+    return f"; did you mean '{matches[0]}'?"
 
 
 def family_of(kind: str, name: str) -> str | None:
-    """Return the prefix of `prefix/name` where `kind` has such a family."""
+    """Return the prefix of `prefix/name` if `kind` has a family of that prefix, else None."""
     prefix, _, rest = name.partition("/")
-    return prefix if rest and prefix in FAMILIES.get(kind, {}) else None
+    if rest and prefix in FAMILIES.get(kind, {}):
+        return prefix
+    return None
 
 
 def check(kind: str, name: str) -> str:
-    """Return `name` if `kind` has it, or it is of a family, or looks like
-    `package.module:Attribute`.
+    """Return `name` if it can name a component of this kind; raise ConfigError otherwise.
 
-    Raises ConfigError otherwise. Whether a family has the name, or a module the attribute, is known
-    once it is loaded.
+    Whether a family has the name, or a module the attribute, is known once it is loaded.
     """
-    table, label = TABLES[kind], kind.replace("_", " ")
+    table = TABLES[kind]
     if name in table or family_of(kind, name) or _OWN.fullmatch(name):
         return name
+    label = kind.replace("_", " ")
     if ":" in name:
-        raise ConfigError(f"{label} '{name}': a part of your own is named package.module:Attribute")
-    families = (f"{prefix}/..." for prefix in FAMILIES.get(kind, {}))
+        raise ConfigError(f"{label} '{name}': your own is written package.module:Attribute")
+    families = [f"{prefix}/..." for prefix in FAMILIES.get(kind, {})]
     raise ConfigError(f"unknown {label} '{name}'{suggestion(name, [*table, *families])}")
 
 
 def load(kind: str, name: str) -> Any:
-    """Return the part called `name`: of the table `kind`, of a family, or anyone's
-    `package.module:Attribute`.
+    """Return a component: of the table of this kind, of a family, or `package.module:Attribute`.
 
-    Raises ConfigError where there is no such part, module or attribute; what else importing it
-    raises is its author's to see.
+    Raises ConfigError where there is no such component, module or attribute. Other errors of an
+    imported module pass through, so that its author sees them.
     """
     family = family_of(kind, check(kind, name))
-    if family:
-        return _attribute(kind, name, FAMILIES[kind][family])(name.partition("/")[2])
-    return _attribute(kind, name, TABLES[kind].get(name, name))
+    if family is None:
+        return _attribute(kind, name, TABLES[kind].get(name, name))
+    find = _attribute(kind, name, FAMILIES[kind][family])
+    return find(name.partition("/")[2])
 
 
 def _attribute(kind: str, name: str, target: str) -> Any:
+    """Import `target`, a `module:Attribute`, for the component `name`."""
     label = kind.replace("_", " ")
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        # the module exists, and fails to import another one
         if not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise ConfigError(

@@ -1,3 +1,1 @@
-"""Programs that measure what the project claims; each prints its figures and keeps them in
-`results/`.
-"""
+"""Programs that measure the project's claims. Each prints its figures and saves them in results."""

@@ -1,4 +1,4 @@
-"""What a step of every method costs beside a step of the student alone, in time and in memory.
+"""Measures a step of every method against a step of the student alone, in time and memory.
 
 python -m benchmarks.method_steps
 """
@@ -12,26 +12,31 @@ from concurrent.futures import ProcessPoolExecutor
 
 from attnfd_ray import registry
 from benchmarks.record import load, record
-from benchmarks.steps import EXPERIMENT, NUM_CLASSES, THREADS, build_step, max_rss_mib, timed
+from benchmarks.steps import CONFIG, build_step, max_rss_mib, timed
 
-NUM_PAIRS, NUM_WARM_UP = 6, 2
+NUM_PAIRS = 6
+NUM_WARM_UP = 2
 TIMEOUT_S = 300.0
-# what has no default that stands alone
-TERMS = {"sum": [{"name": "kd", "weight": 1.0}, {"name": "cwd_feature", "weight": 50.0}]}
+# settings without a default
+NEEDED = {
+    "sum": {
+        "terms": [
+            {"name": "kd", "weight": 1.0},
+            {"name": "cwd_feature", "weight": 50.0},
+        ]
+    }
+}
 
 
 def settings_of(name: str) -> dict[str, object]:
-    """Return a method by its defaults."""
-    return {"name": name} | ({"terms": TERMS[name]} if name in TERMS else {})
+    """Return a method with its defaults."""
+    return {"name": name, **NEEDED.get(name, {})}
 
 
 def cost(name: str) -> tuple[float, float]:
-    """Return (time of a step / the student's alone, peak memory in MiB), measured in a process of
-    its own.
-    """
-    with ProcessPoolExecutor(
-        max_workers=1, mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
+    """Return (time of a step / the student's alone, peak memory in MiB) from a new process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         return pool.submit(_cost_here, name).result(timeout=TIMEOUT_S)
 
 
@@ -43,30 +48,26 @@ def _cost_here(name: str) -> tuple[float, float]:
     alone = build_step(method={"name": "none"})
     for _ in range(NUM_WARM_UP):
         alone()
-    return statistics.median(timed(step) / timed(alone) for _ in range(NUM_PAIRS)), peak_mib
+    ratios = [timed(step) / timed(alone) for _ in range(NUM_PAIRS)]
+    return statistics.median(ratios), peak_mib
 
 
 def main() -> None:
-    """Measure every method of the table and record it, cheapest first."""
+    """Measure all methods and record them, cheapest first."""
     load_before = load()
     costs = {name: cost(name) for name in registry.TABLES["method"]}
-    alone_mib = costs["none"][1]
+    _, alone_mib = costs["none"]
     lines = [
         "step of a method / of the student alone; both hold the teacher's weights",
         "time   memory  method",
     ]
-    for name, (ratio, peak_mib) in sorted(costs.items(), key=lambda item: item[1][0]):
+    for name in sorted(costs, key=lambda name: costs[name][0]):
+        ratio, peak_mib = costs[name]
         lines.append(f"{ratio:5.2f}  {peak_mib / alone_mib:6.2f}  {name}")
-    config = {
-        "experiment": EXPERIMENT,
-        "num_classes": NUM_CLASSES,
-        "threads": THREADS,
-        "device": "cpu",
-    }
     record(
         "method_steps",
         lines,
-        config=json.dumps(config, indent=1),
+        config=json.dumps(CONFIG, indent=1),
         seeds="1 for weights and batch",
         load_before=load_before,
     )

@@ -1,13 +1,12 @@
-"""Writes the tables of the evidence pages from the stores beside them, so that a page says what its
-store holds.
+"""Writes the tables of the evidence pages from the stores beside them.
 
     python -m benchmarks.pages            # rewrite every table
     python -m benchmarks.pages --check    # exit with 1 where a page differs from its store
 
-A table stands in a page between `<!-- table: KIND STORE EXPERIMENT -->` and `<!-- end -->`. STORE
-is relative to benchmarks/evidence. KIND is `report`, what `attnfd-ray report STORE --experiment
-EXPERIMENT` prints, or `methods`, one line a config over its seeds with the strength of the
-distillation gradient.
+In a page, a table is between `<!-- table: KIND STORE EXPERIMENT -->` and `<!-- end -->`. STORE is
+relative to benchmarks/evidence. KIND `report` is the output of `attnfd-ray report STORE
+--experiment EXPERIMENT`. KIND `methods` has one line per config over its seeds, with the strength
+of the distillation gradient.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ _TABLE = re.compile(r"(<!-- table: (\w+) (\S+) (\S+) -->\n).*?(<!-- end -->)", r
 
 
 def written(page: str) -> str:
-    """Return a page with every table made anew from its store."""
+    """Return a page with every table written anew from its store."""
     return _TABLE.sub(
         lambda found: found[1] + _table(found[2], found[3], found[4]) + found[5], page
     )
 
 
 def pages() -> list[Path]:
-    """Return the pages that have such a table."""
+    """Return the pages with tables."""
     return [
         path
         for path in sorted(HERE.rglob("*.md"))
@@ -52,28 +51,28 @@ def _table(kind: str, name: str, experiment: str) -> str:
         return "\n".join(methods_table(store, experiment)) + "\n"
     assert kind == "report", f"a table is of kind methods or report, not {kind}"
     text = io.StringIO()
-    show(
-        summarise(store, experiment=experiment), Console(file=text, width=_WIDTH, color_system=None)
-    )
+    console = Console(file=text, width=_WIDTH, color_system=None)
+    show(summarise(store, experiment=experiment), console)
     lines = (line.rstrip() for line in text.getvalue().splitlines())
     return "```text\n" + "\n".join(lines) + "\n```\n"
 
 
 def main() -> int:
-    """Rewrite the pages, or compare them."""
-    stale = [
-        path
-        for path in pages()
-        if written(path.read_text(encoding="utf-8")) != path.read_text(encoding="utf-8")
-    ]
-    for path in stale:
-        if "--check" not in sys.argv:
-            path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
-        print(
-            f"{path.relative_to(HERE)}: "
-            f"{'differs from its store' if '--check' in sys.argv else 'rewritten'}"
-        )
-    return 1 if stale and "--check" in sys.argv else 0
+    """Rewrite the pages that differ from their stores, or with --check only name them."""
+    is_check = "--check" in sys.argv
+    num_stale = 0
+    for path in pages():
+        page = path.read_text(encoding="utf-8")
+        anew = written(page)
+        if anew == page:
+            continue
+        num_stale += 1
+        if is_check:
+            print(f"{path.relative_to(HERE)}: differs from its store")
+        else:
+            path.write_text(anew, encoding="utf-8")
+            print(f"{path.relative_to(HERE)}: rewritten")
+    return int(is_check and num_stale > 0)
 
 
 if __name__ == "__main__":

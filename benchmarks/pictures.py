@@ -1,5 +1,4 @@
-"""Writes the README's two pictures from the store of the demonstration: docs/report.svg and
-docs/demo.png.
+"""Writes the README's pictures, docs/report.svg and docs/demo.png, from the demonstration's store.
 
     make demo && python -m benchmarks.pictures ./demo
 
@@ -21,18 +20,19 @@ from attnfd_ray.store.atomic import write_atomic
 from attnfd_ray.store.store import Store
 
 DOCS = Path(__file__).parents[1] / "docs"
-WIDTH, IMAGES = 80, 4
+WIDTH = 80  # columns
+IMAGES = 4
 
 
 def report_svg(store: Store) -> str:
-    """Return what `attnfd-ray report` prints, as a picture of a terminal."""
+    """Return the output of `attnfd-ray report` as a picture of a terminal."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     show(summarise(store), console)
     return console.export_svg(title=f"attnfd-ray report {store.name}")
 
 
 def main(store_path: str, docs: Path = DOCS) -> None:
-    """Write both files, each whole or not at all."""
+    """Write both files, each one atomically."""
     store = Store.open(store_path, create=False)
     drawn = draw(store, num_images=IMAGES)
     assert not drawn.missing, drawn.missing

@@ -1,9 +1,9 @@
-"""Copies a results store into benchmarks/evidence, small enough to be kept with the code.
+"""Copies a results store into benchmarks/evidence, small enough to be committed.
 
     python -m benchmarks.publish STORE NAME
 
-The copy has one Parquet file a table and the settings of its experiments, no weights and no
-checkpoints. Rows of an attempt that a later one superseded are left out, as every reader does.
+The copy has one Parquet file per table and the settings of its experiments, without weights and
+checkpoints. Rows of superseded attempts are left out, as every reader does.
 `attnfd-ray report benchmarks/evidence/NAME` reads it like any store.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.pages import EVIDENCE
 
 
 def publish(source: Path, target: Path) -> None:
-    """Write the copy to `target`, in place of what is there."""
+    """Write the copy to `target`, which is replaced."""
     store = Store.open(source, create=False)
     tables = {"trials": store.trials(), "epochs": store.epochs()}
     shutil.rmtree(target, ignore_errors=True)
@@ -34,4 +34,5 @@ def publish(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    publish(Path(sys.argv[1]), EVIDENCE / sys.argv[2])
+    source_path, name = sys.argv[1:]
+    publish(Path(source_path), EVIDENCE / name)

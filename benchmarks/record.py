@@ -1,5 +1,4 @@
-"""What makes a measurement believable: it is kept with its command, versions, machine, seeds and
-configuration.
+"""Saves a measurement with its command, versions, machine, seeds and configuration.
 
 Nothing that names this machine is written: no host, no user, no path outside the project.
 """
@@ -27,49 +26,49 @@ def record(
     now: datetime | None = None,
     root: Path = RESULTS,
 ) -> Path:
-    """Print what `python -m benchmarks.<name>` found, and write it with all that led to it to a
-    file of this day.
+    """Print the result of `python -m benchmarks.<name>`, and save it with its conditions.
 
-    A second result of the same minute replaces the first; any other stays.
+    A second result of the same minute replaces the first. `load_before` is that of `load`.
     """
     now = now or datetime.now(UTC)
+    packages = [f"{package} {version}" for package, version in versions().items()]
+    num_cpus = len(os.sched_getaffinity(0))
     facts = {
         "command": f"python -m benchmarks.{name}",
         "time": f"{now:%Y-%m-%d %H:%M} UTC",
         "commit": git_commit() or "unknown",
-        "versions": ", ".join(f"{package} {version}" for package, version in versions().items()),
-        "machine": f"{cpu_model()}, {len(os.sched_getaffinity(0))} CPUs, {memory_gib():.0f} GiB, "
-        f"{platform.system()}",
-        "load": f"{load_before:.1f} before the start (average over a minute; a quiet machine has "
-        "less than 0.3)",
+        "versions": ", ".join(packages),
+        "machine": (f"{cpu_model()}, {num_cpus} CPUs, {memory_gib():.0f} GiB, {platform.system()}"),
+        "load": (
+            f"{load_before:.1f} before the start (average over a minute; a quiet machine has less "
+            "than 0.3)"
+        ),
         "seeds": seeds,
     }
     head = [f"{key}: {value}" for key, value in facts.items()]
+    text = "\n".join([*head, "", *lines, "", "config:", config.strip(), ""])
     print("\n".join(lines), flush=True)
     file = root / f"{now:%Y-%m-%d}-{name}-{now:%H%M}.txt"
     root.mkdir(parents=True, exist_ok=True)
-    file.write_text(
-        "\n".join([*head, "", *lines, "", "config:", config.strip(), ""]), encoding="utf-8"
-    )
+    file.write_text(text, encoding="utf-8")
     return file
 
 
 def load() -> float:
-    """Return how many processes wanted a processor over the last minute; take it before anything is
-    measured.
-    """
+    """Return the load average of the last minute; call it before anything is measured."""
     return os.getloadavg()[0]
 
 
 def cpu_model() -> str:
-    """Return the processor's name as Linux knows it."""
+    """Return the name of the processor, or its architecture."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
+    for line in lines:
+        if line.startswith("model name"):
+            _, _, name = line.partition(":")
+            return name.strip()
+    return platform.machine()
 
 
 def memory_gib() -> float:
-    """Return the machine's memory."""
+    """Return the machine's memory in GiB."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -1,8 +1,7 @@
-"""Other ways to scale features than `norm: batch`, for the comparison in why_attnfd.md. Not part of
-the package.
+"""Other ways to scale features than `norm: batch`, for the comparison in why_attnfd.md.
 
-`method: {name: "benchmarks.remedies:FlooredNorm"}` and the like, with the project's directory on
-PYTHONPATH.
+They are not part of the package. `method: {name: "benchmarks.remedies:FlooredNorm"}` and the like
+need the project's directory on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -23,9 +22,7 @@ _MOMENTUM = 0.1  # as BatchNorm's
 
 
 class FlooredNorm(AttnFD):
-    """A norm an image, but at least `floor` times the root mean square of the batch's image
-    norms.
-    """
+    """The norm of each image, but at least `floor` x the root mean square of the batch's norms."""
 
     class Settings(AttnFD.Settings):
         """`method: {name: "benchmarks.remedies:FlooredNorm", ...}`."""
@@ -42,15 +39,18 @@ class FlooredNorm(AttnFD):
 @in_full_precision
 def floored_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, floor: float) -> Tensor:
     """Return the mean over images of || S/max(|S|, floor * rms) - T/max(|T|, floor * rms) ||^2."""
+    difference_ND = _scaled(student_NCHW, floor) - _scaled(teacher_NCHW, floor)
+    return difference_ND.square().sum(dim=1).mean()
 
-    def scaled(side_NCHW: Tensor) -> Tensor:
-        flat_ND = side_NCHW.flatten(1)
-        norms_N = torch.linalg.vector_norm(flat_ND, dim=1)
-        energy = batch_sum(torch.stack([norms_N.square().sum(), norms_N.new_tensor(len(norms_N))]))
-        least = floor * (energy[0] / energy[1]).clamp(min=_TINY**2).sqrt()
-        return flat_ND / torch.maximum(norms_N, least)[:, None]
 
-    return (scaled(student_NCHW) - scaled(teacher_NCHW)).square().sum(dim=1).mean()
+def _scaled(features_NCHW: Tensor, floor: float) -> Tensor:
+    """Return the features of each image, flattened, over max(|F|, floor * rms)."""
+    flat_ND = features_NCHW.flatten(1)
+    norms_N = torch.linalg.vector_norm(flat_ND, dim=1)
+    num_images = norms_N.new_tensor(len(norms_N))
+    energy, num_images = batch_sum(torch.stack([norms_N.square().sum(), num_images]))
+    least = floor * (energy / num_images).clamp(min=_TINY**2).sqrt()
+    return flat_ND / torch.maximum(norms_N, least)[:, None]
 
 
 class RunningNorm(AttnFD):
@@ -87,18 +87,17 @@ class _RunningScales(torch.nn.Module):
 
     @torch.no_grad()
     def forward(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
-        sides = (student_NCHW.float(), teacher_NCHW.float())
-        sums = batch_sum(
-            torch.stack(
-                [*(side.square().sum() for side in sides), sides[0].new_tensor(len(sides[0]))]
-            )
-        )
-        now = (sums[:2] / sums[2]).clamp(min=_TINY)
+        student_2 = student_NCHW.float().square().sum()
+        teacher_2 = teacher_NCHW.float().square().sum()
+        num_images = student_2.new_tensor(len(student_NCHW))
+        sums = batch_sum(torch.stack([student_2, teacher_2, num_images]))
+        now_2 = (sums[:2] / sums[2]).clamp(min=_TINY)
         if self.training:
-            self.scales_2.copy_(
-                torch.where(self.scales_2 > 0, self.scales_2.lerp(now, _MOMENTUM), now)
-            )
-        return self.scales_2 if (self.scales_2 > 0).all() else now
+            averaged_2 = self.scales_2.lerp(now_2, _MOMENTUM)
+            self.scales_2.copy_(torch.where(self.scales_2 > 0, averaged_2, now_2))
+        if (self.scales_2 > 0).all():
+            return self.scales_2
+        return now_2
 
 
 @in_full_precision
@@ -109,9 +108,7 @@ def running_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, scales: Tensor)
 
 
 class DecayingWeight(AttnFD):
-    """AttnFD whose weight falls linearly, epoch by epoch, from `loss_weight` to 0 after
-    `decay_epochs`.
-    """
+    """AttnFD whose weight falls linearly from `loss_weight` to 0 after `decay_epochs`."""
 
     class Settings(AttnFD.Settings):
         """`method: {name: "benchmarks.remedies:DecayingWeight", ...}`."""
@@ -122,7 +119,7 @@ class DecayingWeight(AttnFD):
     factor = 1.0
 
     def frozen_prefixes(self, epoch: int) -> tuple[str, ...]:
-        """Set the weight of `epoch` (from 1), which the training loop announces here."""
+        """Set the weight of `epoch` (from 1): the training loop calls this before each epoch."""
         self.factor = max(0.0, 1 - (epoch - 1) / self.settings.decay_epochs)
         return super().frozen_prefixes(epoch)
 

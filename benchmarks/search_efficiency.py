@@ -1,11 +1,10 @@
-"""How many epochs of training a search needs to find one of the best 5 % of its space, by sampler
-and early stopping.
+"""Measures the epochs that a search needs to find one of the best 5 % of its space.
 
 python -m benchmarks.search_efficiency
 
-Nothing is trained: learning curves are made up, with noise from seed to seed. A search spends 50
-full trainings' worth of epochs. It has arrived when a trial of those 5 % has run to its end, since
-a trial stopped early is nobody's result.
+Samplers and kinds of early stopping are compared. Nothing is trained: learning curves are
+simulated, with noise that depends on the seed. A search may spend the epochs of 50 full trainings.
+It has arrived when a trial of those 5 % is complete; one that was stopped early does not count.
 """
 
 from __future__ import annotations
@@ -22,13 +21,15 @@ from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial, State, Suggestion
 from benchmarks.record import load, record
 
-EPOCHS, BUDGET, BEST = 27, 50 * 27, 0.05
+EPOCHS = 27
+BUDGET = 50 * EPOCHS
+BEST = 0.05  # share of the space
 NUM_SEARCHES = {
     "even": 300,
     "crossing": 300,
     "misled": 300,
-    "slow start": 20,
-}  # the last: all or none arrive
+    "slow start": 20,  # enough: all searches arrive, or none
+}
 NOISE = 0.005  # of an epoch's val_miou, standard deviation
 RATIO = 16  # the file's own
 LAYERS = ["stage3", "stage4", "aspp", "decoder"]
@@ -38,7 +39,8 @@ SEARCH: dict[str, Any] = {
     "method.loss_weight": {"float": [0.01, 1000], "log": True},
     "optim.lr": {"float": [1e-4, 1], "log": True},
 }
-# the same search some time ago: fewer layers, narrower ranges, and without the best learning rates
+# an earlier search for a warm start: fewer layers, and narrower ranges without the best learning
+# rates
 EARLIER: dict[str, Any] = {
     "method.layers": {"subset": ["aspp", "decoder"], "min": 1},
     "method.loss_weight": {"float": [0.1, 100], "log": True},
@@ -46,36 +48,38 @@ EARLIER: dict[str, Any] = {
 }
 
 Values = Mapping[str, Any]
-Landscape = Callable[
-    [Values], tuple[float, float]
-]  # -> (val_miou at the end of a long training, epochs to 63 % of it)
+# -> (val_miou at the end of a long training, epochs to 63 % of it)
+Landscape = Callable[[Values], tuple[float, float]]
 
 
 def even(values: Values) -> tuple[float, float]:
-    """Good and bad learn alike fast: curves hardly cross."""
+    """Good and bad configurations learn at the same pace: curves hardly cross."""
     return _top(values), 5.0
 
 
 def crossing(values: Values) -> tuple[float, float]:
-    """How fast one learns has little to do with how far one comes: curves cross."""
-    return _top(values), 3.0 + 6.0 * (len(values["method.layers"]) - 1) / 3
+    """The pace has little to do with the final score: curves cross."""
+    num_layers = len(values["method.layers"])
+    return _top(values), 3.0 + 6.0 * (num_layers - 1) / 3
 
 
 def slow_start(values: Values) -> tuple[float, float]:
-    """The unfriendly one: the better the end, the later it shows."""
+    """The hardest case: the higher the final score, the slower the pace."""
     top = _top(values)
     return top, 2.0 + 14.0 * max(0.0, top - 0.3) / 0.4
 
 
 def elsewhere(values: Values) -> tuple[float, float]:
-    """What an earlier search found on other data: the best learning rate is a hundredth, the best
-    weight 30 times.
-    """
-    lr, weight = values["optim.lr"] * 100, values["method.loss_weight"] / 30
-    return _top({**values, "optim.lr": lr, "method.loss_weight": weight}), 5.0
+    """Other data: the best learning rate is a hundredth of ours, the best weight 30 times ours."""
+    ours = {
+        **values,
+        "optim.lr": values["optim.lr"] * 100,
+        "method.loss_weight": values["method.loss_weight"] / 30,
+    }
+    return _top(ours), 5.0
 
 
-# name -> what is searched, and what the earlier search of a warm start was about
+# name -> landscapes of the search, and of the earlier search of a warm start
 LANDSCAPES: dict[str, tuple[Landscape, Landscape]] = {
     "even": (even, even),
     "crossing": (crossing, crossing),
@@ -85,8 +89,12 @@ LANDSCAPES: dict[str, tuple[Landscape, Landscape]] = {
 
 
 def _top(values: Values) -> float:
-    """Best at aspp + decoder, ratio 8, weight 3, lr 0.02; weight and lr depend on each other."""
-    weight, lr = math.log10(values["method.loss_weight"] / 3), math.log10(values["optim.lr"] / 0.02)
+    """Return the final score: best at aspp + decoder, ratio 8, weight 3, lr 0.02.
+
+    Weight and lr depend on each other.
+    """
+    weight = math.log10(values["method.loss_weight"] / 3)
+    lr = math.log10(values["optim.lr"] / 0.02)
     top = 0.7 - 0.04 * len(set(values["method.layers"]) ^ {"aspp", "decoder"})
     top -= 0.02 * abs(math.log2(values.get("method.reduction_ratio", RATIO) / 8))
     return max(0.02, top - 0.03 * abs(weight) - 0.06 * abs(lr) - 0.03 * abs(weight + lr))
@@ -99,15 +107,19 @@ def score(landscape: Landscape, values: Values, epoch: int) -> float:
 
 
 class Way(NamedTuple):
-    """A way to search."""
+    """A sampler with a kind of early stopping, with or without a warm start."""
 
     sampler: str
     early_stopping: str
     is_warm: bool = False
 
     def __str__(self) -> str:
-        stopping = "" if self.early_stopping == "none" else f" + {self.early_stopping}"
-        return f"{self.sampler}{stopping}{' + warm start' if self.is_warm else ''}"
+        words = [self.sampler]
+        if self.early_stopping != "none":
+            words.append(self.early_stopping)
+        if self.is_warm:
+            words.append("warm start")
+        return " + ".join(words)
 
 
 RANDOM = Way("random", "none")
@@ -125,7 +137,7 @@ WAYS = [
 def settings_of(
     way: Way, seed: int, search: Mapping[str, Any], trials: int = 1000
 ) -> ExperimentSettings:
-    """Return the search; `trials` is more than the budget of epochs allows."""
+    """Return the settings of a search; by default `trials` is more than the budget allows."""
     return ExperimentSettings.model_validate(
         {
             "experiment": "search-efficiency",
@@ -152,14 +164,14 @@ def settings_of(
 
 
 def threshold(landscape: Landscape, num: int = 20_000) -> float:
-    """Return the final val_miou that one in twenty of random configurations has."""
+    """Return the final val_miou that one in twenty random configurations reaches."""
     rng = random.Random(12345)
     finals = [score(landscape, _drawn(rng), EPOCHS) for _ in range(num)]
     return statistics.quantiles(finals, n=round(1 / BEST))[-1]
 
 
 def _drawn(rng: random.Random) -> Values:
-    """Return any point of SEARCH, each alike."""
+    """Return a uniformly random point of SEARCH."""
     layers = [layer for layer in LAYERS if rng.random() < 0.5]
     if not layers:
         return _drawn(rng)
@@ -174,15 +186,16 @@ def _drawn(rng: random.Random) -> Values:
 def run(
     plan: SearchPlan, suggestion: Suggestion, landscape: Landscape, noise: random.Random
 ) -> PastTrial:
-    """Report a trial to its end, and return what the store would hold of it."""
+    """Run a simulated trial to its end, and return it as the store would."""
     epochs: list[tuple[int, float]] = []
-    stop = False
-    while not stop and len(epochs) < EPOCHS:
-        epoch = len(epochs) + 1
-        epochs.append((epoch, score(landscape, suggestion.values, epoch) + noise.gauss(0, NOISE)))
-        stop = plan.report(suggestion.trial_id, *epochs[-1]).stop
-    state: State = "PRUNED" if stop else "COMPLETE"
-    plan.finish(suggestion.trial_id, state, epochs[-1][1])
+    state: State = "COMPLETE"
+    for epoch in range(1, EPOCHS + 1):
+        value = score(landscape, suggestion.values, epoch) + noise.gauss(0, NOISE)
+        epochs.append((epoch, value))
+        if plan.report(suggestion.trial_id, epoch, value).stop:
+            state = "PRUNED"
+            break
+    plan.finish(suggestion.trial_id, state, value)
     return PastTrial(
         trial_id=suggestion.trial_id,
         role=suggestion.role,
@@ -193,7 +206,7 @@ def run(
 
 
 def trials_of(plan: SearchPlan, landscape: Landscape, noise: random.Random) -> Iterator[PastTrial]:
-    """Run trials one after another; the baseline, the same for every way, costs nothing here."""
+    """Run trials one after another; the baseline, the same in every search, costs nothing here."""
     while (suggestion := plan.next()) is not None:
         if suggestion.role == "baseline":
             plan.finish(suggestion.trial_id, "COMPLETE", 0.3)
@@ -202,18 +215,16 @@ def trials_of(plan: SearchPlan, landscape: Landscape, noise: random.Random) -> I
 
 
 def epochs_to_best(name: str, way: Way, seed: int, needed: float) -> int:
-    """Return the epochs spent when the first trial of the best 5 % is complete; the budget if that
-    does not happen.
-    """
+    """Return the epochs spent when the first trial of the best 5 % is complete, or the budget."""
     landscape, before = LANDSCAPES[name]
     noise = random.Random(seed)
     earlier: list[PastTrial] = []
     if way.is_warm:
-        plan = SearchPlan(
-            settings_of(Way("tpe", "asha"), seed + 1000, EARLIER, trials=30), search_id="before"
-        )
-        earlier = list(trials_of(plan, before, noise))
-    plan, spent = SearchPlan(settings_of(way, seed, SEARCH), search_id="now", earlier=earlier), 0
+        settings = settings_of(Way("tpe", "asha"), seed + 1000, EARLIER, trials=30)
+        earlier_plan = SearchPlan(settings, search_id="before")
+        earlier = list(trials_of(earlier_plan, before, noise))
+    plan = SearchPlan(settings_of(way, seed, SEARCH), search_id="now", earlier=earlier)
+    spent = 0
     for past in trials_of(plan, landscape, noise):
         spent += len(past.epochs)
         if spent >= BUDGET:
@@ -228,16 +239,25 @@ def table() -> Iterator[str]:
     yield "| landscape | way | epochs: median (quartiles) | of random | did not arrive |"
     yield "| --- | --- | --- | --- | --- |"
     for name, (landscape, before) in LANDSCAPES.items():
-        needed, of_random, num = threshold(landscape), math.nan, NUM_SEARCHES[name]
-        # the others know nothing of the earlier search
-        for way in (
-            WAYS if landscape is before else [way for way in WAYS if way == RANDOM or way.is_warm]
-        ):
-            spent = [epochs_to_best(name, way, seed, needed) for seed in range(num)]
+        needed = threshold(landscape)
+        num_searches = NUM_SEARCHES[name]
+        ways = WAYS
+        if landscape is not before:  # only a warm start depends on the earlier search
+            ways = [way for way in WAYS if way == RANDOM or way.is_warm]
+        median_of_random = math.nan
+        for way in ways:
+            spent = [epochs_to_best(name, way, seed, needed) for seed in range(num_searches)]
             low, median, high = statistics.quantiles(spent, n=4)
-            of_random = median if way == RANDOM else of_random
-            figures = f"{median:.0f} ({low:.0f} to {high:.0f}) | {median / of_random:.2f} | {spent.count(BUDGET)} of {num}"
-            yield f"| {name} | {way} | {figures} |"
+            if way == RANDOM:
+                median_of_random = median
+            cells = [
+                name,
+                str(way),
+                f"{median:.0f} ({low:.0f} to {high:.0f})",
+                f"{median / median_of_random:.2f}",
+                f"{spent.count(BUDGET)} of {num_searches}",
+            ]
+            yield f"| {' | '.join(cells)} |"
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
-"""One optimiser step on noise, ours and as the released AttnFD code takes it: what the step
-benchmarks measure.
+"""One optimiser step on noise, ours and that of the released AttnFD code, for the step benchmarks.
 
-Same networks, method, loss, batch and optimiser on both sides. The released code runs the teacher
-in train mode under autograd and does not detach what it says, so that backward goes through it,
-into gradients that nobody uses or clears.
+Networks, method, loss, batch and optimiser are the same on both sides. The released code runs the
+teacher in train mode under autograd and does not detach its features. So backward goes through the
+teacher too, into gradients that are never used or cleared.
 """
 
 from __future__ import annotations
@@ -21,11 +20,15 @@ from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.models import SegmentationModel, TapRecorder, build_model
 from attnfd_ray.train.optim import build_optimizer
+from attnfd_ray.train.precision import memory_layout
 from attnfd_ray.train.step import StepRunner
 from attnfd_ray.train.task import DistillationTask
-from attnfd_ray.train.trainer import memory_layout
 
-NUM_CLASSES, SIDE, BATCH, THREADS = 21, 129, 4, 2
+NUM_CLASSES = 21
+SIDE = 129  # pixels
+BATCH = 4
+THREADS = 2
+CPU = torch.device("cpu")
 EXPERIMENT = {
     "experiment": "steps",
     "data": {"name": "voc", "root": "unused", "crop": [SIDE, SIDE]},
@@ -39,13 +42,18 @@ EXPERIMENT = {
     "train": {"batch_size": BATCH, "seed": 1},
 }
 
+CONFIG = {
+    "experiment": EXPERIMENT,
+    "num_classes": NUM_CLASSES,
+    "threads": THREADS,
+    "device": "cpu",
+}
+
 Step = Callable[[], dict[str, Tensor]]
 
 
 class ReleasedTeacher(nn.Module):
-    """The released code's teacher: BatchNorm and dropout in train mode, its features with their
-    graph.
-    """
+    """The released code's teacher: in train mode, and its features keep their graph."""
 
     def __init__(self, network: SegmentationModel) -> None:
         super().__init__()
@@ -62,19 +70,17 @@ class ReleasedTeacher(nn.Module):
 
 
 def build_step(*, released: bool = False, method: dict[str, Any] | None = None) -> Step:
-    """Return a step on a batch of noise that stays the same; `method` are other settings of a
-    method than AttnFD's.
-    """
+    """Return a step on a fixed batch of noise; `method` replaces the settings of AttnFD."""
     torch.set_num_threads(THREADS)
-    settings = ExperimentSettings.model_validate(
-        EXPERIMENT | ({"method": method} if method else {})
-    )
+    tree = dict(EXPERIMENT)
+    if method:
+        tree["method"] = method
+    settings = ExperimentSettings.model_validate(tree)
     torch.manual_seed(settings.train.seed)
     assert settings.teacher is not None
     network = build_model(settings.teacher, num_classes=NUM_CLASSES)
     student = build_model(settings.student, num_classes=NUM_CLASSES)
-    # what the method is built on does not matter to it, as long as it has the channels of the
-    # teacher
+    # the method only needs the teacher's numbers of channels, so it may be built on either teacher
     teacher: Any = FrozenTeacher(network)
     loss, taps = build_method(settings, student, teacher)
     task = DistillationTask(student, loss, taps).train()
@@ -83,34 +89,37 @@ def build_step(*, released: bool = False, method: dict[str, Any] | None = None) 
         for layer, frozen in loss.teacher_gates.items():
             loss.teacher_gates[layer] = frozen.gate
     else:
-        # as `Trainer` does
-        task.to(memory_format=memory_layout(settings.train, torch.device("cpu")))
+        # as a run does, see train/build.py
+        task.to(memory_format=memory_layout(settings.train, CPU))
         teacher.pack().set_mode(loss.teacher_mode)
     teacher.set_taps(taps)
-    optimizer = build_optimizer(task, settings.optim)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    listened = teacher if loss.needs_teacher else None
-    stepper = StepRunner(
-        task, listened, optimizer, scaler, settings, device=torch.device("cpu"), total=1
+    if not loss.needs_teacher:
+        teacher = None
+    runner = StepRunner(
+        task,
+        teacher,
+        build_optimizer(task, settings.optim),
+        torch.amp.GradScaler("cpu", enabled=False),
+        settings,
+        device=CPU,
+        total=1,
     )
     images_NCHW = torch.randn(BATCH, 3, SIDE, SIDE)
     labels_NHW = torch.randint(NUM_CLASSES, (BATCH, SIDE, SIDE))
-    return lambda: stepper.step(images_NCHW, labels_NHW)
+    return lambda: runner.step(images_NCHW, labels_NHW)
 
 
 def timed(step: Step) -> float:
-    """Return the seconds a step takes."""
+    """Return the seconds that a step takes."""
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
 
 
 def max_rss_mib() -> float:
-    """Return the most memory this process ever held."""
-    # not getrusage: its peak is inherited from the process that started this one
-    line = next(
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmHWM:")
-    )
-    return float(line.split()[1]) / 1024  # in KiB
+    """Return the peak memory of this process."""
+    # not getrusage: its peak includes that of the process that started this one
+    lines = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("VmHWM:"))
+    _, kib, _ = line.split()
+    return float(kib) / 1024

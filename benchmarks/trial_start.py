@@ -1,10 +1,9 @@
-"""How long a trial takes to start, beside a trial started as Ray's documentation shows.
+"""Measures how long a trial takes to start, against a trial started as in Ray's documentation.
 
     python -m benchmarks.trial_start
 
-The clock starts when Tune asks its searcher for the trial, which is before Tune starts it: nothing
-is left out, on either side. It stops in the training process, just before the first step, with the
-networks built.
+On both sides the clock starts when Tune asks its searcher for the trial, which is before Tune
+starts it. It stops in the training process just before the first step, when the networks are built.
 """
 
 from __future__ import annotations
@@ -47,34 +46,34 @@ store:   "${ROOT}/store"
 
 
 class Stopwatch:
-    """Notes when each trial was asked for and when it was ready; hears a search as its listener."""
+    """A callback that records when each trial was asked for and when it was ready."""
 
     def __init__(self) -> None:
         self.asked_utc_s: dict[str, float] = {}
         self.ready_utc_s: dict[str, float] = {}
 
-    def begins(self, counts: Counts) -> None:
+    def on_stage(self, text: str) -> None:
         """Nothing to time."""
 
-    def stage(self, text: str) -> None:
-        pass
+    def on_search_start(self, counts: Counts) -> None:
+        """Nothing to time."""
 
-    def started(self, job: Job) -> None:
+    def on_trial_start(self, job: Job) -> None:
         self.asked_utc_s[job.trial_id] = time.time()
 
-    def epoch(self, job: Job, metrics: dict[str, Any]) -> None:
+    def on_epoch_end(self, job: Job, metrics: dict[str, Any]) -> None:
         self.ready_utc_s.setdefault(job.trial_id, metrics["ready_utc_s"])
 
-    def finished(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
+    def on_trial_end(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
         assert state == "COMPLETE", f"{job.trial_id}: {state} {metrics}"
 
     def seconds(self) -> list[float]:
-        """Return how long each trial took to start, in order; a teacher's training is no trial."""
+        """Return how long each trial took to start, in order, without the teacher's training."""
         return [self.ready_utc_s[trial] - asked for trial, asked in self.asked_utc_s.items()]
 
 
 def ours(settings: ExperimentSettings) -> list[float]:
-    """Return the seconds each trial of a search takes to start."""
+    """Return the seconds that each trial of a search takes to start."""
     from attnfd_ray.runtime.commands import tune
 
     stopwatch = Stopwatch()
@@ -83,9 +82,7 @@ def ours(settings: ExperimentSettings) -> list[float]:
 
 
 def documented(settings: ExperimentSettings, root: Path) -> list[float]:
-    """Return the same for a Tune function that makes a TorchTrainer, which reports through
-    TuneReportCallback.
-    """
+    """Return the same for a Tune function with a TorchTrainer that uses TuneReportCallback."""
     import ray.train
     from ray import tune
     from ray.train.torch import TorchTrainer
@@ -147,9 +144,9 @@ def documented(settings: ExperimentSettings, root: Path) -> list[float]:
 
 
 def main() -> int:
-    """Measure, record, and return 1 if the limit is not kept."""
+    """Measure, record, and return 1 if the limit is exceeded."""
     load_before = load()
-    signal.alarm(TIMEOUT_S)  # ends this process, and Ray's end with it
+    signal.alarm(TIMEOUT_S)  # ends this process, and Ray's processes with it
     environment.prepare()
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
@@ -160,19 +157,19 @@ def main() -> int:
         ours_s = ours(settings)
         documented_s = documented(settings, root / "documented")
     signal.alarm(0)
-    ours_median_s, documented_median_s = (
-        statistics.median(side[1:]) for side in (ours_s, documented_s)
-    )
-    kept = ours_median_s <= SECONDS_LIMIT
+    ours_median_s = statistics.median(ours_s[1:])
+    documented_median_s = statistics.median(documented_s[1:])
+    is_within_limit = ours_median_s <= SECONDS_LIMIT
+    kept = {True: "yes", False: "NO"}[is_within_limit]
     lines = [
-        f"ours, s a trial:       {_shown(ours_s)}",
-        f"documented, s a trial: {_shown(documented_s)}",
+        f"ours, s a trial:       {_joined(ours_s)}",
+        f"documented, s a trial: {_joined(documented_s)}",
         (
-            f"median from the second trial on, s: ours {ours_median_s:.3f}, documented "
-            f"{documented_median_s:.2f}"
+            f"median from the second trial on, s: ours {ours_median_s:.3f}, "
+            f"documented {documented_median_s:.2f}"
         ),
         f"documented / ours: {documented_median_s / ours_median_s:.0f}",
-        f"limit {SECONDS_LIMIT} s kept: {'yes' if kept else 'NO'}",
+        f"limit {SECONDS_LIMIT} s kept: {kept}",
     ]
     record(
         "trial_start",
@@ -181,10 +178,10 @@ def main() -> int:
         seeds="1 to train, 0 to search",
         load_before=load_before,
     )
-    return 0 if kept else 1
+    return int(not is_within_limit)
 
 
-def _shown(seconds: list[float]) -> str:
+def _joined(seconds: list[float]) -> str:
     return ", ".join(f"{value:.3f}" for value in seconds)
 
 

@@ -34,7 +34,7 @@ _FILES = {"data"} | _BASE
 _READING = {"data.datasets", "data.storage"} | _FILES
 # room -> the rooms it may import from, at any level of a file; `attnfd_ray` alone is the version
 ARROWS = {
-    "__init__": set(),
+    "__init__": {"config", "data.datasets", "distill", "models", "store"},  # on first use
     "__main__": {"cli"},
     "errors": set(),
     "registry": {"errors"},
@@ -47,6 +47,7 @@ ARROWS = {
     "data.checker": {"data.loading"} | _READING,
     "data.generate": {"data.loading"} | _READING,
     "distill": {"models"} | _BASE,
+    "testing": {"models", "distill", "data.datasets"} | _BASE,
     "train": {"models", "distill", "data.datasets", "data.loading"} | _BASE,
     "search": _BASE,
     "store": _BASE,
@@ -67,7 +68,7 @@ ARROWS = {
 # library -> the rooms that may import it
 HOMES = {
     "ray": {"runtime"},
-    "torch": {"models", "data", "distill", "train", "runtime"},
+    "torch": {"models", "data", "distill", "testing", "train", "runtime"},
     "torchvision": {"models", "data", "distill", "train", "runtime"},
     "scipy": {"data", "analysis"},
     "pycocotools": {"data"},
@@ -83,8 +84,8 @@ HOMES = {
     "yaml": {"config", "report"},
     "rich": {"cli", "report"},
     "click": {"cli"},
-    "PIL": {"data"},
-    "numpy": {"data", "models", "train", "search", "store", "analysis", "report"},
+    "PIL": {"data", "testing"},
+    "numpy": {"data", "models", "testing", "train", "search", "store", "analysis", "report"},
 }
 # rooms that `cli` may only import inside a function, so that help comes at once
 LAZY_FOR_COMMANDS = {"runtime", "analysis", "report", "store", "data", "config", "models"}

@@ -1,4 +1,4 @@
-"""The table of exchangeable parts: short names, anyone's own, and what is said of neither."""
+"""The table of components: short names, a user's own, and the messages for unknown names."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def test_every_short_name_stands_for_something_that_can_be_called_or_is_a_preset
     assert callable(registry.load(kind, name)) == (kind != "preset")
 
 
-def test_there_is_a_table_for_each_kind_of_part():
+def test_there_is_a_table_for_each_kind_of_component():
     assert sorted(registry.TABLES) == [
         "arch",
         "backbone",
@@ -25,7 +25,7 @@ def test_there_is_a_table_for_each_kind_of_part():
     ]
 
 
-def test_a_part_of_someones_own_is_named_by_module_and_attribute():
+def test_a_users_own_component_is_named_by_module_and_attribute():
     assert registry.load("method", "collections:OrderedDict").__name__ == "OrderedDict"
     assert registry.check("sampler", "not.even.there:Yet") == "not.even.there:Yet"
 
@@ -44,7 +44,7 @@ def test_a_part_of_someones_own_is_named_by_module_and_attribute():
             "",
             f"unknown method ''; there is: {', '.join(sorted(registry.TABLES['method']))}",
         ),
-        ("method", "a:b:c", "method 'a:b:c': a part of your own is named package.module:Attribute"),
+        ("method", "a:b:c", "method 'a:b:c': your own is written package.module:Attribute"),
         (
             "method",
             "gone:X",
@@ -56,7 +56,7 @@ def test_a_part_of_someones_own_is_named_by_module_and_attribute():
         ("method", "json:Part", "method 'json:Part': module 'json' has no 'Part'"),
     ],
 )
-def test_what_is_not_there_is_told_with_the_way_out(kind, name, message):
+def test_the_error_for_an_unknown_component_has_the_way_out(kind, name, message):
     with pytest.raises(ConfigError) as raised:
         registry.load(kind, name)
     assert str(raised.value) == message

@@ -1,3 +1,4 @@
-"""From rows of the store to rankings, means over seeds and comparisons. Prints nothing. No torch,
-no ray.
+"""Turns rows of the store into rankings, means over seeds and comparisons.
+
+Prints nothing. No torch, no ray.
 """

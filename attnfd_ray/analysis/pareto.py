@@ -1,9 +1,9 @@
-"""The front of a search with several metrics: the configs that no other is at least as good as in
-all of them.
+"""Pareto fronts of searches with several metrics. No torch, no ray.
 
-A config with several seeds counts once, with its means: its luckiest seed alone does not bring it
-there. Only what was measured alike meets here: latencies of unlike sizes, precisions or devices are
-of fronts of their own.
+A config is on the front if no other dominates it: is at least as good in every metric and better in
+one. A config with several seeds counts once, with its means, so that its luckiest seed alone does
+not bring it onto the front. Only configs that were measured alike are compared: latencies of
+different image sizes, precisions or devices are put on separate fronts.
 """
 
 from __future__ import annotations
@@ -12,116 +12,98 @@ import dataclasses
 import json
 import operator
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from attnfd_ray.analysis.ranking import worths
-from attnfd_ray.analysis.records import Front, TrialLine
-from attnfd_ray.analysis.trials import Row, config_of_row, measured
+from attnfd_ray.analysis.ranking import config_means
+from attnfd_ray.analysis.records import Front, Lines, TrialLine
+from attnfd_ray.analysis.trials import Row, Rows, config_of_row, measured
 from attnfd_ray.config.metrics import LATENCY, METRICS, MIOU
 
 Metrics = tuple[str, ...]
+Costs = tuple[float, ...]  # one per metric, lower is better
 
 
-def fronts(ranked: Sequence[TrialLine], metrics: Mapping[str, Metrics]) -> list[Front]:
-    """Return the fronts of ranked trials, of most trials first; `metrics` says by trial id what its
-    search aimed at.
+def fronts(ranked: Lines, metrics: Mapping[str, Metrics]) -> list[Front]:
+    """Return the fronts of ranked trials, that of most trials first.
+
+    `metrics` are the metrics of each trial's search, by trial id.
     """
     groups: defaultdict[tuple[Metrics, str | None], list[TrialLine]] = defaultdict(list)
     for line in ranked:
-        aims = metrics.get(line.trial_id, ())
-        if len(aims) > 1 and costs(vars(line), aims):
-            groups[aims, line.latency_protocol if LATENCY in aims else None].append(line)
-    found, by_id = [], {line.trial_id: line for line in ranked}
-    for (aims, latency_protocol), lines in sorted(groups.items(), key=lambda group: -len(group[1])):
-        points = over_seeds([vars(line) for line in lines], aims)
-        front = on_front(points, aims)
-        found.append(
-            Front(
-                metrics=list(aims),
-                latency_protocol=latency_protocol,
-                num_dominated=len(points) - len(front),
-                lines=[
-                    dataclasses.replace(
-                        by_id[row["trial_id"]],
-                        best_val_miou=row["best_val_miou"],
-                        latency_ms=row["latency_ms"],
-                    )
-                    for row in front
-                ],
-                num_seeds=[row["num_seeds"] for row in front],
-            )
-        )
-    return found
+        row = vars(line)
+        of_search = metrics.get(line.trial_id, ())
+        if len(of_search) > 1 and costs(row, of_search):
+            groups[of_search, _timing(row, of_search)].append(line)
+    largest_first = sorted(groups, key=lambda group: -len(groups[group]))
+    return [_front(groups[group], *group) for group in largest_first]
 
 
-def over_seeds(rows: Sequence[Row], metrics: Metrics) -> list[dict[str, Any]]:
-    """Return the first trial of each config that has all that is measured, with means over the
-    config's `num_seeds`.
+def over_seeds(rows: Rows, metrics: Metrics) -> list[dict[str, Any]]:
+    """Return the first complete trial of each config, with means over its seeds.
 
-    Means are of mIoU and, of trials timed alike, of the latency.
+    Means are of mIoU, and of latency where it is a metric. `num_seeds` is added. Trials without all
+    metrics are left out, and those timed differently count as different configs.
     """
     configs: defaultdict[tuple[str, str | None], list[Row]] = defaultdict(list)
     for row in rows:
         if costs(row, metrics):
-            configs[
-                config_of_row(row), row["latency_protocol"] if LATENCY in metrics else None
-            ].append(row)
-    found = []
+            configs[config_of_row(row), _timing(row, metrics)].append(row)
+    points: list[dict[str, Any]] = []
     for (config, _), trials in configs.items():
-        point = dict(trials[0]) | {"best_val_miou": worths(trials)[config]}
+        point = dict(trials[0])
+        point["best_val_miou"] = config_means(trials)[config]
         if LATENCY in metrics:
             point[LATENCY] = fmean(row[LATENCY] for row in trials)
-        found.append(point | {"num_seeds": len({row["seed"] for row in trials})})
-    return found
+        point["num_seeds"] = len({row["seed"] for row in trials})
+        points.append(point)
+    return points
 
 
-def on_front(rows: Sequence[Row], metrics: Metrics) -> list[Row]:
-    """Return those that none dominates, in their order: no other is as good in every metric and
-    better in one.
+def on_front(rows: Rows, metrics: Metrics) -> list[Row]:
+    """Return the rows that no other dominates, in their order.
 
-    A trial timed another way dominates none, and one with anything not measured is on no front.
+    Rows that were timed differently do not dominate each other, and a row without all metrics is on
+    no front.
     """
-    timed = LATENCY in metrics
-    groups: defaultdict[str | None, list[tuple[float, ...]]] = defaultdict(list)
-    # whoever dominates sorts before whom it dominates, so a front that is complete so far decides
-    for row in sorted(
-        (row for row in rows if costs(row, metrics)), key=lambda row: costs(row, metrics)
-    ):
-        front, cost = groups[row["latency_protocol"] if timed else None], costs(row, metrics)
-        if cost not in front and not any(all(map(operator.le, other, cost)) for other in front):
+    points = [(costs(row, metrics), _timing(row, metrics)) for row in rows]
+    front_of: defaultdict[str | None, list[Costs]] = defaultdict(list)
+    # A row sorts after all rows that dominate it, so it is enough to compare with the front so far.
+    for cost, timing in sorted(points, key=lambda point: point[0]):
+        front = front_of[timing]
+        is_dominated = any(_is_no_worse(other, cost) for other in front)
+        if cost and not is_dominated:
             front.append(cost)
     return [
-        row
-        for row in rows
-        if costs(row, metrics) in groups[row["latency_protocol"] if timed else None]
+        row for row, (cost, timing) in zip(rows, points, strict=True) if cost in front_of[timing]
     ]
 
 
-def costs(row: Row, metrics: Metrics) -> tuple[float, ...]:
-    """Return a number for each metric, the less the better; nothing where one was not measured."""
+def costs(row: Row, metrics: Metrics) -> Costs:
+    """Return a number per metric, lower is better; empty where a metric was not measured."""
     known = {**row, MIOU: row["best_val_miou"]}
-    values = [value for name in metrics if (value := measured(known[name])) is not None]
-    if len(values) < len(metrics):
-        return ()
-    return tuple(
-        -value if METRICS[name] else value for name, value in zip(metrics, values, strict=True)
-    )
+    numbers: list[float] = []
+    for name in metrics:
+        value = measured(known[name])
+        if value is None:
+            return ()
+        if METRICS[name]:  # higher is better
+            value = -value
+        numbers.append(value)
+    return tuple(numbers)
 
 
-def metrics_of(rows: Sequence[Row]) -> dict[str, Metrics]:
-    """Return what each trial's search aimed at, by trial id; trials of no search, and those run
-    again, are left out.
+def metrics_of(rows: Rows) -> dict[str, Metrics]:
+    """Return the metrics of each trial's search, by trial id.
+
+    Trials of no search are left out, and so are leaders that were run again.
     """
     by_search: dict[str, Metrics] = {}
     for row in rows:
-        if (
-            row["search_id"] is not None
-            and row["search_id"] not in by_search
-            and row["config_json"]
-        ):
-            by_search[row["search_id"]] = _metrics(json.loads(row["config_json"]))
+        search_id = row["search_id"]
+        if search_id is not None and search_id not in by_search and row["config_json"]:
+            by_search[search_id] = _metrics(json.loads(row["config_json"]))
     return {
         row["trial_id"]: by_search[row["search_id"]]
         for row in rows
@@ -129,7 +111,43 @@ def metrics_of(rows: Sequence[Row]) -> dict[str, Metrics]:
     }
 
 
+def _front(lines: Lines, metrics: Metrics, latency_protocol: str | None) -> Front:
+    """Return the front of trials that were measured alike."""
+    by_id = {line.trial_id: line for line in lines}
+    points = over_seeds([vars(line) for line in lines], metrics)
+    front = on_front(points, metrics)
+    front_lines = [
+        dataclasses.replace(
+            by_id[point["trial_id"]],
+            best_val_miou=point["best_val_miou"],
+            latency_ms=point["latency_ms"],
+        )
+        for point in front
+    ]
+    return Front(
+        metrics=list(metrics),
+        latency_protocol=latency_protocol,
+        num_dominated=len(points) - len(front),
+        lines=front_lines,
+        num_seeds=[point["num_seeds"] for point in front],
+    )
+
+
+def _timing(row: Row, metrics: Metrics) -> str | None:
+    """Return how a trial was timed, or None where latency is not a metric."""
+    if LATENCY not in metrics:
+        return None
+    protocol: str | None = row["latency_protocol"]
+    return protocol
+
+
+def _is_no_worse(cost: Costs, other: Costs) -> bool:
+    return all(map(operator.le, cost, other))
+
+
 def _metrics(config: Mapping[str, Any]) -> Metrics:
-    """Return what settings of any version aim at."""
+    """Return the metrics in the settings of a search, of any version."""
     metric = config.get("tune", {}).get("metric", MIOU)
-    return (metric,) if isinstance(metric, str) else tuple(metric)
+    if isinstance(metric, str):
+        return (metric,)
+    return tuple(metric)

@@ -1,5 +1,6 @@
-"""Who did best, by one rule, and how far that is from the baseline. Only trials measured alike meet
-here.
+"""Ranks trials by one rule and compares the best config with the baseline. No torch, no ray.
+
+Only trials that were measured alike may be passed in together.
 """
 
 from __future__ import annotations
@@ -7,158 +8,148 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable
 from statistics import fmean
 
-from attnfd_ray.analysis.numbers import counted
-from attnfd_ray.analysis.records import Gain, ProtocolReport, TrialLine
-from attnfd_ray.analysis.seeds import by_seed, config_of, configs, lost_seeds, same_config
-from attnfd_ray.analysis.trials import Row, config_of_row, measured
-from attnfd_ray.store.rows import BASELINES, TrialState
+from attnfd_ray.analysis.notes import (
+    note_on_choice,
+    note_on_differences,
+    note_on_lost_seeds,
+    note_on_seeds,
+)
+from attnfd_ray.analysis.records import Gain, Lines, ProtocolReport, TrialLine
+from attnfd_ray.analysis.seeds import by_seed, config_of, configs, same_config
+from attnfd_ray.analysis.trials import Row, Rows, config_of_row, measured
+from attnfd_ray.store.rows import BASELINES
+
+Score = Callable[[TrialLine], float | None]
 
 
-def rank(lines: Sequence[TrialLine]) -> list[TrialLine]:
+def rank(lines: Lines) -> list[TrialLine]:
     """Return the trials that had their full budget, numbered in the order of `best_first`."""
-    full = {line.trial_id: line for line in lines if line.full}
+    full = {line.trial_id: line for line in lines if line.has_full_budget}
     ranked = best_first([vars(line) for line in full.values()])
     return [
-        dataclasses.replace(full[row["trial_id"]], rank=place)
-        for place, row in enumerate(ranked, start=1)
+        dataclasses.replace(full[row["trial_id"]], rank=rank)
+        for rank, row in enumerate(ranked, start=1)
     ]
 
 
-def best_first(rows: Sequence[Row]) -> list[Row]:
+def best_first(rows: Rows) -> list[Row]:
     """Return the trials that have a score, best first.
 
-    The rule: a config is worth the mean of best_val_miou over its seeds, with one seed that score
-    itself, so that it does not win by its luckiest of many. Of equals the trial with the higher
-    score of its own leads, then the one with fewer parameters, then the earlier trial id.
+    A config's value is the mean of best_val_miou over its seeds, so that a config with many seeds
+    does not win by its luckiest one. Ties: higher own score, then fewer parameters, then trial id.
     """
     scored = [row for row in rows if measured(row["best_val_miou"]) is not None]
-    worth = worths(scored)
-    scored.sort(key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"]))
-    return sorted(scored, key=lambda row: -worth[config_of_row(row)])
+    value_of = config_means(scored)
+    scored.sort(key=_own_order)
+    return sorted(scored, key=lambda row: -value_of[config_of_row(row)])
 
 
-def worths(scored: Sequence[Row]) -> dict[str, float]:
-    """Return config -> mean score over its seeds; of a seed that ran twice the best counts."""
+def config_means(scored: Rows) -> dict[str, float]:
+    """Return config -> mean best_val_miou over its seeds; of a seed that ran twice the best."""
     seeds: defaultdict[str, dict[int, float]] = defaultdict(dict)
     for row in scored:
-        of_config, score = seeds[config_of_row(row)], row["best_val_miou"]
-        of_config[row["seed"]] = max(score, of_config.get(row["seed"], score))
-    return {config: fmean(found.values()) for config, found in seeds.items()}
+        scores = seeds[config_of_row(row)]
+        seed = row["seed"]
+        score = row["best_val_miou"]
+        scores[seed] = max(score, scores.get(seed, score))
+    return {config: fmean(scores.values()) for config, scores in seeds.items()}
 
 
 def order(score: float | None, params: int | None, trial_id: str) -> tuple[float, float, str]:
-    """Return what sorts trials by their own scores; those without a finite one come last."""
-    lost = 1.0 if score is None or not math.isfinite(score) else -score
-    return (lost, math.inf if params is None else params, trial_id)
+    """Return a sort key: higher score, fewer parameters, trial id; unknown numbers come last."""
+    negative_score = 1.0
+    if score is not None and math.isfinite(score):
+        negative_score = -score
+    size = math.inf
+    if params is not None:
+        size = params
+    return (negative_score, size, trial_id)
 
 
-def _order(line: TrialLine) -> tuple[float, float, str]:
-    return order(line.best_val_miou, line.student_params, line.trial_id)
+def _own_order(row: Row) -> tuple[float, float, str]:
+    return order(row["best_val_miou"], row["student_params"], row["trial_id"])
 
 
-def compare(
-    protocol: str | None, teacher: TrialLine | None, lines: Sequence[TrialLine]
-) -> ProtocolReport:
-    """Return the ranking of students measured by one protocol, its best config and the gain over
-    the baseline.
+def compare(protocol: str | None, teacher: TrialLine | None, lines: Lines) -> ProtocolReport:
+    """Return the ranking of students measured by one protocol, and the gain over the baseline.
 
-    The baseline is the best of the student alone, as the file has it or tuned; the best config is
-    none of these.
+    The baseline is the best trial of the student without its teacher, as the file has it or tuned.
+    The best config is the best of the others.
     """
     tried = [line for line in lines if line.role != "confirm"]
+    confirming = [line for line in lines if line.role == "confirm"]
     ranked = rank(tried)
-    # leaders run again say more of a config, but are no further tries at being the best
-    pooled = [*ranked, *rank([line for line in lines if line.role == "confirm"])]
-    baseline = next((line for line in ranked if line.role in BASELINES), None)
-    alone = {config_of(line) for line in tried if line.role in BASELINES}
-    best = next((line for line in ranked if config_of(line) not in alone), None)
-    note = _note_on_choice(tried, alone)
-    for name, line in (("best config", best), ("baseline", baseline)):
-        note += lost_seeds(name, line, lines) if line else ""
+    # Leaders that were run again add seeds to a config, but are not candidates for the best.
+    pooled = [*ranked, *rank(confirming)]
+    baseline_configs = {config_of(line) for line in tried if line.role in BASELINES}
+    baselines = [line for line in ranked if line.role in BASELINES]
+    others = [line for line in ranked if config_of(line) not in baseline_configs]
+    baseline = _first(baselines)
+    best = _first(others)
+    gain = None
+    if best is not None and baseline is not None:
+        note = note_on_choice(tried, baseline_configs)
+        note += note_on_lost_seeds("best config", best, lines)
+        note += note_on_lost_seeds("baseline", baseline, lines)
+        gain = _gain(best, baseline, pooled, note)
+    unranked = [line for line in lines if not line.has_full_budget]
+    unranked.sort(key=lambda line: _own_order(vars(line)))
     return ProtocolReport(
         protocol=protocol,
         teacher=teacher,
         baseline=baseline,
         best=best,
-        gain=_gain(best, baseline, pooled, note) if best and baseline else None,
+        gain=gain,
         configs=configs(pooled),
         ranked=ranked,
-        others=sorted((line for line in lines if not line.full), key=_order),
+        others=unranked,
     )
 
 
-def _gain(best: TrialLine, baseline: TrialLine, pooled: Sequence[TrialLine], more: str) -> Gain:
-    """Compare means over seeds, those of the leaders run again among them."""
-    bests, baselines = (
-        list(by_seed(same_config(line, pooled)).values()) for line in (best, baseline)
-    )
+def _first(lines: Lines) -> TrialLine | None:
+    return next(iter(lines), None)
 
-    def difference(score: Callable[[TrialLine], float | None]) -> float | None:
-        ours, theirs = [score(line) for line in bests], [score(line) for line in baselines]
-        if None in ours or None in theirs:
-            return None
-        return fmean(value or 0.0 for value in ours) - fmean(value or 0.0 for value in theirs)
 
-    at_best = difference(lambda line: line.best_val_miou)
-    assert at_best is not None, "ranked trials have a score"
+def _gain(best: TrialLine, baseline: TrialLine, pooled: Lines, note: str) -> Gain:
+    """Compare means over seeds, including those of leaders that were run again."""
+    ours = _one_per_seed(best, pooled)
+    theirs = _one_per_seed(baseline, pooled)
+    best_epoch_miou = _difference(ours, theirs, lambda line: line.best_val_miou)
+    assert best_epoch_miou is not None, "ranked trials have a score"
+    notes = [
+        note_on_seeds(len(ours), len(theirs)),
+        note,
+        note_on_differences(best, baseline),
+    ]
     return Gain(
-        best_epoch_miou=at_best,
-        last_epoch_miou=difference(lambda line: line.last_val_miou),
-        num_seeds_best=len(bests),
-        num_seeds_baseline=len(baselines),
-        note=_note(best, baseline, len(bests), len(baselines), more),
+        best_epoch_miou=best_epoch_miou,
+        last_epoch_miou=_difference(ours, theirs, lambda line: line.last_val_miou),
+        num_seeds_best=len(ours),
+        num_seeds_baseline=len(theirs),
+        note="".join(notes),
     )
 
 
-def _note(best: TrialLine, baseline: TrialLine, num_best: int, num_baseline: int, more: str) -> str:
-    """Say what a difference is worth."""
-    if num_best == num_baseline == 1:
-        note = "1 seed each: not a measure of certainty."
-    else:
-        note = f"Means over {_seeds(num_best)} of the best config and {_seeds(num_baseline)} of the baseline."
-    note += more
-    if best.epochs_total != baseline.epochs_total:
-        note += f" Unlike budgets: {best.epochs_total} epochs against the baseline's {baseline.epochs_total}."
-    if (
-        best.student_params
-        and baseline.student_params
-        and best.student_params != baseline.student_params
-    ):
-        sizes = [
-            f"{line.student_params / 1e6:.3g} M" for line in (best, baseline) if line.student_params
-        ]
-        note += f" Unlike students: {sizes[0]} parameters against the baseline's {sizes[1]}, which is a gain of size too."
-    return note
+def _one_per_seed(one: TrialLine, pooled: Lines) -> Lines:
+    """Return the best trial of each seed with the config of `one`."""
+    return list(by_seed(same_config(one, pooled)).values())
 
 
-def _note_on_choice(tried: Sequence[TrialLine], alone: Set[str]) -> str:
-    """Say of how many each side is the best; the images that chose it also scored it."""
-    ended = [line for line in tried if line.state is not TrialState.RUNNING]
-    sides = (
-        [line for line in ended if config_of(line) not in alone],
-        [line for line in ended if config_of(line) in alone],
-    )
-    (num_ours, num_theirs), (full_ours, full_theirs) = (
-        map(len, sides),
-        (sum(line.full for line in side) for side in sides),
-    )
-    if any(line.role == "baseline_trial" for line in ended):
-        return (
-            " Both were chosen on the images they are scored on, which flatters them: the best of "
-            f"{counted(num_ours, 'trial')} ({full_ours} to their end), and the baseline tuned over "
-            f"{num_theirs} ({full_theirs})."
-        )
-    if full_ours > 1:
-        return (
-            f" The best of {full_ours} was chosen on the images it is scored on, which flatters "
-            "it; "
-            "the baseline is not tuned."
-        )
-    return ""
+def _difference(ours: Lines, theirs: Lines, score: Score) -> float | None:
+    """Return the difference of mean scores, or None where a trial has no score."""
+    our_mean = _mean(ours, score)
+    their_mean = _mean(theirs, score)
+    if our_mean is None or their_mean is None:
+        return None
+    return our_mean - their_mean
 
 
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
+def _mean(lines: Lines, score: Score) -> float | None:
+    scores = [score(line) for line in lines]
+    known = [value for value in scores if value is not None]
+    if len(known) < len(scores):
+        return None
+    return fmean(known)

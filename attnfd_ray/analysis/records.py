@@ -1,11 +1,11 @@
-"""What a report says, as plain records; `to_json` and `from_json` are each other's inverse. No
-pyarrow.
+"""The records of a report; `from_json` is the inverse of `to_json`. No pyarrow, no torch, no ray.
 
-mIoU are fractions 0..1 here too; only printed tables show percent.
+All mIoU are fractions in 0..1; only printed tables show per cent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -17,8 +17,9 @@ from attnfd_ray.store.rows import Role, TrialState
 
 @dataclass(frozen=True, kw_only=True)
 class TrialLine:
-    """One trial; `rank` counts from 1 within its protocol and is None for a trial that had not its
-    full budget.
+    """One trial.
+
+    `rank` counts from 1 within the protocol. It is None for a trial without its full budget.
     """
 
     trial_id: str
@@ -43,20 +44,21 @@ class TrialLine:
     rank: int | None = None
 
     @property
-    def full(self) -> bool:
-        """Whether the trial ended well after every epoch of its budget, and so may be ranked."""
-        return (
-            self.state is TrialState.COMPLETE
-            and self.best_val_miou is not None
-            and self.epochs_done is not None
-            and self.epochs_done == self.epochs_total
-        )
+    def has_full_budget(self) -> bool:
+        """Whether the trial completed every epoch of its budget with a score, and may be ranked."""
+        if self.best_val_miou is None or self.epochs_done is None:
+            return False
+        return self.state is TrialState.COMPLETE and self.epochs_done == self.epochs_total
+
+
+Lines = Sequence[TrialLine]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """Best config minus baseline, fractions, each a mean over its seeds; `note` says what that is
-    worth.
+    """Best config minus baseline, each a mean over its seeds, in fractions.
+
+    `note` has sentences on how far the difference can be trusted.
     """
 
     best_epoch_miou: float
@@ -68,9 +70,7 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over `num` values, fractions, with half the width of its 95 % interval; None for a
-    single value.
-    """
+    """A mean over `num` fractions, with half the width of its interval (None for one value)."""
 
     mean: float
     half_width: float | None
@@ -79,8 +79,9 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigLine:
-    """One config over its seeds. `gain` is the mean difference to the baseline over the seeds that
-    both have.
+    """One config over its seeds.
+
+    `gain` is the mean difference to the baseline over the seeds that both have.
     """
 
     method: str
@@ -92,11 +93,10 @@ class ConfigLine:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmedLine:
-    """A config over fresh seeds. `gain` is its mean difference to the baseline over the seeds that
-    both have.
+    """A config over fresh seeds.
 
-    The interval of `gain` has the confidence of the Confirmation; `verdict` is None for less than
-    two such seeds.
+    `gain` is the mean difference to the baseline over the seeds that both have. Its interval has
+    the confidence of the Confirmation. `verdict` is None for less than two such seeds.
     """
 
     method: str
@@ -109,11 +109,10 @@ class ConfirmedLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """The leaders of a search and its baseline, run again over seeds that the search never used;
-    best mean first.
+    """The leaders of a search and its baseline on seeds that the search never used.
 
-    `num_tried` counts the configs of the search, the baseline apart, `num_missing` runs that failed
-    or have not ended.
+    `lines` are sorted by mean, best first. `num_tried` counts the configs of the search without
+    baselines, and `num_missing` the runs that failed or have not ended.
     """
 
     search_id: str
@@ -127,9 +126,7 @@ class Confirmation:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassLine:
-    """One class by its name: its IoU, a fraction, at the best epoch of each; None where it was not
-    scored.
-    """
+    """The IoU of one class at each trial's best epoch, a fraction; None where not scored."""
 
     name: str
     teacher: float | None
@@ -139,13 +136,13 @@ class ClassLine:
 
 @dataclass(frozen=True, kw_only=True)
 class GradientLine:
-    """The gradients of one trial's loss terms with respect to the student, over the epochs that
-    measured them.
+    """The gradients of one trial's loss terms with respect to the student.
 
-    `first`, `median` and `last` are |distillation| / |cross-entropy| in `first_epoch`, over all
-    epochs and in `last_epoch`; None where the cross-entropy had no gradient. In the last epoch:
-    `shares` is loss term -> its norm / the sum of all terms' norms, `cosines` loss term
-    (`distillation`: all further ones together) -> cosine with the gradient of the cross-entropy.
+    `first`, `median` and `last` are |distillation| / |cross-entropy|: in `first_epoch`, over all
+    epochs that measured it, and in `last_epoch`. They are None where the cross-entropy had no
+    gradient. `shares` and `cosines` are those of the last epoch. `shares` is loss term -> its norm
+    / the sum of all terms' norms. `cosines` is loss term -> cosine with the gradient of the
+    cross-entropy, with `distillation` for all other terms together.
     """
 
     trial_id: str
@@ -160,11 +157,11 @@ class GradientLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Front:
-    """Configs that none dominates in the metrics that their search aimed at, best mIoU first.
+    """The configs that no other dominates in the metrics of their search, best mIoU first.
 
-    Each is the line of its best trial, with that one's rank, and with means over the config's
-    seeds: `num_seeds` of them. `latency_protocol` says how all of them were timed, None where
-    latency was no metric.
+    Each line is that of the config's best trial, with its rank, but with means over the config's
+    `num_seeds` seeds. `latency_protocol` is how all of them were timed, or None where latency was
+    not a metric.
     """
 
     metrics: list[str]
@@ -176,13 +173,12 @@ class Front:
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolReport:
-    """Trials measured alike: `ranked` ones had their full budget, `others` had not. None: no score
-    yet.
+    """The trials measured by one protocol; None as the protocol stands for trials without a score.
 
-    `configs` are the ranked ones over their seeds, best mean first; empty where no config has two.
-    `classes` are in the dataset's order; empty where their names are not known. `fronts` are there
-    where a search had several metrics. `gradients` are those of the leading configs and of the file
-    as written.
+    `ranked` trials had their full budget, `others` did not. `configs` are means over seeds, best
+    first; empty where no config has two seeds. `classes` are in the dataset's order; empty where
+    their names are unknown. `fronts` are those of searches with several metrics. `gradients` are
+    those of the leading configs and of the file as written.
     """
 
     protocol: str | None
@@ -200,7 +196,7 @@ class ProtocolReport:
 
 @dataclass(frozen=True, kw_only=True)
 class FailureGroup:
-    """Trials that failed in one way, with the words of the first."""
+    """Trials with the same kind of failure, and the error message of the first."""
 
     kind: str
     num_trials: int
@@ -210,9 +206,7 @@ class FailureGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What it took: seconds over all trials, median images per second over epochs, MiB at the
-    highest.
-    """
+    """Seconds over all trials, median images per second over epochs, highest memory in MiB."""
 
     wall_s: float
     images_per_s_median: float | None
@@ -221,9 +215,10 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentReport:
-    """One experiment in full. `best_trial_id` is of the first protocol that has a best config.
+    """One experiment in full.
 
-    `confirmations` are one for each search that has any, the latest first.
+    `best_trial_id` is that of the first protocol with a best config. `confirmations` has one entry
+    for each search whose leaders were run again, the latest first.
     """
 
     experiment: str
@@ -239,7 +234,7 @@ class ExperimentReport:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentLine:
-    """Another experiment of the same store; no score, since that would need its protocol."""
+    """Another experiment of the store; without a score, which would need its protocol."""
 
     experiment: str
     num_trials: dict[TrialState, int]
@@ -248,9 +243,7 @@ class ExperimentLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a store holds: the experiment asked for or the latest, None for an empty store, and the
-    others' names.
-    """
+    """A store: one experiment in full (None for an empty store), and a line for each other one."""
 
     store: str
     shown: ExperimentReport | None

@@ -1,98 +1,68 @@
-"""Configs over their seeds: mean, 95 % interval, and what they gain on the baseline, seed by
-seed.
+"""Configs over their seeds: mean, 95 % interval, and gain over the baseline with the same seed.
+
+No torch, no ray.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 from scipy.special import stdtrit
 
-from attnfd_ray.analysis.records import ConfigLine, Estimate, TrialLine
+from attnfd_ray.analysis.records import ConfigLine, Estimate, Lines, TrialLine
 from attnfd_ray.analysis.trials import config_of_row
 from attnfd_ray.config.types import SEED
-from attnfd_ray.store.rows import BASELINES, TrialState
+from attnfd_ray.store.rows import BASELINES
 
 
-def configs(ranked: Sequence[TrialLine]) -> list[ConfigLine]:
-    """Return one line per config, best mean first, or nothing where every config has a single seed.
+def configs(ranked: Lines) -> list[ConfigLine]:
+    """Return one line per config, best mean first; empty where every config has a single seed.
 
-    The baseline is the student alone, be it a search's own, of which the best counts, or the method
-    `none`; of several, which differ in more than that, the one with most seeds, and of equals the
-    search's own.
+    Gains are over the baseline that `_baseline_config` chooses.
     """
-    by_config: dict[str, list[TrialLine]] = {}
-    for line in ranked:
-        by_config.setdefault(config_of(line), []).append(line)
-    seeds_of = {config: by_seed(lines) for config, lines in by_config.items()}
-    if all(len(seeds) == 1 for seeds in seeds_of.values()):
+    by_config = _by_config(ranked)
+    num_seeds = [len(by_seed(lines)) for lines in by_config.values()]
+    if max(num_seeds, default=1) == 1:
         return []
-    alone = [config for config, lines in by_config.items() if any(map(_is_alone, lines))]
-    own = [
-        config for config in alone if any(map(_is_own, by_config[config]))
-    ]  # best first, as `ranked` is
-    candidates = [config for config in alone if config not in own[1:]]
-    baseline = max(candidates, key=lambda config: _weight(by_config[config]), default=None)
-    found = [
-        _line(
-            lines,
-            {} if baseline in (None, config) else seeds_of[baseline],
-            is_baseline=config in alone,
-        )
-        for config, lines in by_config.items()
-    ]
-    return sorted(found, key=lambda line: (-line.best_val_miou.mean, str(line.values)))
+    baseline = _baseline_config(by_config)
+    config_lines: list[ConfigLine] = []
+    for config, lines in by_config.items():
+        baseline_seeds: dict[int, TrialLine] = {}
+        if baseline is not None and baseline != config:
+            baseline_seeds = by_seed(by_config[baseline])
+        config_lines.append(_line(lines, baseline_seeds))
+    return sorted(config_lines, key=lambda line: (-line.best_val_miou.mean, str(line.values)))
 
 
-def same_config(one: TrialLine, ranked: Sequence[TrialLine]) -> list[TrialLine]:
-    """Return the trials of one's config, best first: those of its hash, whatever their seed and
-    role.
-    """
+def same_config(one: TrialLine, ranked: Lines) -> list[TrialLine]:
+    """Return the trials with the config of `one`, with any seed and role, in their order."""
     return [line for line in ranked if config_of(line) == config_of(one)]
 
 
-def lost_seeds(name: str, one: TrialLine, lines: Sequence[TrialLine]) -> str:
-    """Return a sentence on the seeds that one's config did not survive, or nothing: a mean is over
-    the others.
-    """
-    same = same_config(one, lines)
-    full = {line.seed for line in same if line.full}
-    lost = {
-        line.seed: line
-        for line in same
-        if line.seed not in full and line.state is not TrialState.RUNNING
-    }
-    stopped = [line for line in lost.values() if line.state is TrialState.PRUNED]
-    kinds = sorted(line.failure_kind or "unknown" for line in lost.values() if line not in stopped)
-    parts = [f"{len(kinds)} ended in {' and '.join(dict.fromkeys(kinds))}"] if kinds else []
-    parts += [f"{len(stopped)} stopped early"] if stopped else []
-    if not parts:
-        return ""
-    return f" Of the {name}'s {len(full) + len(lost)} seeds {', '.join(parts)}: its mean leaves them out."
-
-
-def repeated(lines: Sequence[TrialLine]) -> set[str]:
-    """Return the configs that have several seeds among these."""
-    runs = {(config_of(line), line.seed) for line in lines}
-    return {config for config, count in Counter(config for config, _ in runs).items() if count > 1}
+def repeated(lines: Lines) -> set[str]:
+    """Return the configs that have several seeds among these trials."""
+    seeds: defaultdict[str, set[int]] = defaultdict(set)
+    for line in lines:
+        seeds[config_of(line)].add(line.seed)
+    return {config for config in seeds if len(seeds[config]) > 1}
 
 
 def config_of(line: TrialLine) -> str:
-    """Return what the trials of one config share; without a hash a trial is a config of its own."""
+    """Return an id that the trials of one config share: the hash, else the trial's own id."""
     return config_of_row(vars(line))
 
 
-def by_seed(lines: Sequence[TrialLine]) -> dict[int, TrialLine]:
-    """Return one trial for each seed; of ranked ones with the same seed the best counts."""
-    return {line.seed: line for line in reversed(lines)}  # the best comes last and stays
+def by_seed(ranked: Lines) -> dict[int, TrialLine]:
+    """Return the best trial of each seed."""
+    return {line.seed: line for line in reversed(ranked)}  # the best comes last and replaces others
 
 
 def shown_values(values: Mapping[str, Any], *, as_written: bool) -> dict[str, Any]:
-    """Return what a config changes, without its seed; of the file's own method only the name."""
+    """Return the values of a config without its seed; of the file's own method only the name."""
     shown = {name: value for name, value in values.items() if name != SEED}
     if as_written and isinstance(shown.get("method"), Mapping):
         shown["method"] = {"name": shown["method"]["name"]}
@@ -100,50 +70,77 @@ def shown_values(values: Mapping[str, Any], *, as_written: bool) -> dict[str, An
 
 
 def estimate(values: Sequence[float], *, confidence: float = 0.95) -> Estimate:
-    """Return the mean of independent values with its interval, 95 % unless told otherwise, by
-    Student's t.
+    """Return the mean of independent values with its interval by Student's t.
+
+    A single value has no interval.
+
+    >>> estimate([0.5, 0.7]).mean
+    0.6
     """
     num = len(values)
-    half_width = (
-        float(stdtrit(num - 1, (1 + confidence) / 2)) * stdev(values) / math.sqrt(num)
-        if num > 1
-        else None
-    )
+    half_width = None
+    if num > 1:
+        quantile = float(stdtrit(num - 1, (1 + confidence) / 2))
+        half_width = quantile * stdev(values) / math.sqrt(num)
     return Estimate(mean=fmean(values), half_width=half_width, num=num)
 
 
-def _line(
-    lines: Sequence[TrialLine], baseline: Mapping[int, TrialLine], *, is_baseline: bool
-) -> ConfigLine:
-    # `none` says best what it is; a file's own method is written out whole, where a choice says
-    # only what differs
-    first = min(lines, key=lambda line: (line.method != "none", len(str(line.values))))
-    seeds = by_seed(lines)
-    gains = [
-        _score(seeds[seed]) - _score(baseline[seed])
-        for seed in sorted(seeds.keys() & baseline.keys())
+def _by_config(ranked: Lines) -> dict[str, list[TrialLine]]:
+    by_config: dict[str, list[TrialLine]] = {}
+    for line in ranked:
+        by_config.setdefault(config_of(line), []).append(line)
+    return by_config
+
+
+def _baseline_config(by_config: Mapping[str, Lines]) -> str | None:
+    """Return the config of the baseline: of several candidates the one with most seeds.
+
+    Candidates are the best of a search's own baselines, and configs with method `none`. Ties: the
+    search's own baseline.
+    """
+    own = [config for config, lines in by_config.items() if _has_own_baseline(lines)]
+    # best first, as `ranked` is, so only the first of `own` is a candidate
+    candidates = [
+        config
+        for config, lines in by_config.items()
+        if _is_baseline(lines) and config not in own[1:]
     ]
+
+    def weight(config: str) -> tuple[int, bool]:
+        num_seeds = len(by_seed(by_config[config]))
+        return num_seeds, config in own
+
+    return max(candidates, key=weight, default=None)
+
+
+def _line(lines: Lines, baseline: Mapping[int, TrialLine]) -> ConfigLine:
+    # The trial whose values are the shortest stands for the config. The file's own method is
+    # written out in full; a choice only has what differs. `none` names a baseline best.
+    shortest = min(lines, key=lambda line: (line.method != "none", len(str(line.values))))
+    as_written = any(line.role == "as_written" for line in lines)
+    seeds = by_seed(lines)
+    gain = None
+    common_seeds = sorted(seeds.keys() & baseline.keys())
+    if common_seeds:
+        gains = [_score(seeds[seed]) - _score(baseline[seed]) for seed in common_seeds]
+        gain = estimate(gains)
     return ConfigLine(
-        method=first.method,
-        values=shown_values(
-            first.values, as_written=any(line.role == "as_written" for line in lines)
-        ),
-        is_baseline=is_baseline,
+        method=shortest.method,
+        values=shown_values(shortest.values, as_written=as_written),
+        is_baseline=_is_baseline(lines),
         best_val_miou=estimate([_score(line) for line in seeds.values()]),
-        gain=estimate(gains) if gains else None,
+        gain=gain,
     )
 
 
-def _weight(lines: Sequence[TrialLine]) -> tuple[int, bool]:
-    return len(by_seed(lines)), any(map(_is_own, lines))
+def _is_baseline(lines: Lines) -> bool:
+    """Return whether a config trains the student without a teacher."""
+    return _has_own_baseline(lines) or any(line.method == "none" for line in lines)
 
 
-def _is_alone(line: TrialLine) -> bool:
-    return _is_own(line) or line.method == "none"
-
-
-def _is_own(line: TrialLine) -> bool:
-    return line.role in BASELINES
+def _has_own_baseline(lines: Lines) -> bool:
+    """Return whether a config has a baseline that a search itself ran."""
+    return any(line.role in BASELINES for line in lines)
 
 
 def _score(line: TrialLine) -> float:

@@ -1,5 +1,6 @@
-"""From rows of the store to lines of a report: what a trial that never ended leaves out is taken
-from its epochs.
+"""Converts rows of the store to lines of a report. No torch, no ray.
+
+What a row lacks because the trial never ended is taken from its epochs.
 """
 
 from __future__ import annotations
@@ -13,52 +14,90 @@ from attnfd_ray.analysis.records import TrialLine
 from attnfd_ray.store.rows import TrialState
 
 Row = Mapping[str, Any]
+Rows = Sequence[Row]
 
 TRIAL_COLUMNS = (
-    "experiment", "search_id", "trial_id", "role", "method", "seed", "state", "stop_reason", "failure_kind",
-    "failure_text", "config_hash", "searched_json", "best_val_miou", "best_epoch", "last_val_miou", "epochs_done",
-    "epochs_total", "protocol", "test_miou", "student_params", "teacher_hash", "wall_s", "peak_mem_mib", "time_utc",
-    "config_json", "latency_ms", "latency_protocol",
-)  # fmt: skip
+    "experiment",
+    "search_id",
+    "trial_id",
+    "role",
+    "method",
+    "seed",
+    "state",
+    "stop_reason",
+    "failure_kind",
+    "failure_text",
+    "config_hash",
+    "searched_json",
+    "best_val_miou",
+    "best_epoch",
+    "last_val_miou",
+    "epochs_done",
+    "epochs_total",
+    "protocol",
+    "test_miou",
+    "student_params",
+    "teacher_hash",
+    "wall_s",
+    "peak_mem_mib",
+    "time_utc",
+    "config_json",
+    "latency_ms",
+    "latency_protocol",
+)
 EPOCH_COLUMNS = (
-    "experiment", "trial_id", "epoch", "epochs_total", "val_miou", "protocol", "images_per_s", "wall_s",
-)  # fmt: skip
+    "experiment",
+    "trial_id",
+    "epoch",
+    "epochs_total",
+    "val_miou",
+    "protocol",
+    "images_per_s",
+    "wall_s",
+)
 
 
 def measured(value: float | None) -> float | None:
-    """Return the number, or None for what was not measured or came out NaN or infinite."""
-    return value if value is not None and math.isfinite(value) else None
+    """Return the number, or None where it is missing, NaN or infinite."""
+    if value is None or not math.isfinite(value):
+        return None
+    return value
 
 
 def config_of_row(row: Row) -> str:
-    """Return what the trials of one config share; without a hash a trial is a config of its own."""
+    """Return an id that the trials of one config share: the hash, else the trial's own id."""
     return str(row["config_hash"] or row["trial_id"])
 
 
-def with_epochs(trial: Row, epochs: Sequence[Row]) -> dict[str, Any]:
-    """Return a trial's row with its blanks filled from its epochs, which are in order."""
+def with_epochs(trial: Row, epochs: Rows) -> dict[str, Any]:
+    """Return a trial's row with missing values filled from its epochs, which are in order."""
     row = dict(trial)
     for name in ("best_val_miou", "last_val_miou", "test_miou", "wall_s", "peak_mem_mib"):
         row[name] = measured(row[name])
     if not epochs:
         return row
+    if row["best_val_miou"] is None:
+        scored = [epoch for epoch in epochs if measured(epoch["val_miou"]) is not None]
+        if scored:
+            best = max(scored, key=lambda epoch: float(epoch["val_miou"]))  # ties: the first
+            row["best_val_miou"] = best["val_miou"]
+            row["best_epoch"] = best["epoch"]
     last = epochs[-1]
-    scored = [epoch for epoch in epochs if measured(epoch["val_miou"]) is not None]
-    found = {
+    from_epochs = {
         "last_val_miou": measured(last["val_miou"]),
         "epochs_done": last["epoch"],
         "epochs_total": last["epochs_total"],
         "protocol": last["protocol"],
         "wall_s": sum(measured(epoch["wall_s"]) or 0.0 for epoch in epochs),
     }
-    if scored and row["best_val_miou"] is None:
-        best = max(scored, key=lambda epoch: float(epoch["val_miou"]))  # the first of equals
-        row |= {"best_val_miou": best["val_miou"], "best_epoch": best["epoch"]}
-    return row | {name: value for name, value in found.items() if row[name] is None}
+    for name, value in from_epochs.items():
+        if row[name] is None:
+            row[name] = value
+    return row
 
 
 def line(row: Row) -> TrialLine:
-    """Return one line of a report."""
+    """Return the line of a report for a trial's row."""
     return TrialLine(
         trial_id=row["trial_id"],
         role=row["role"],

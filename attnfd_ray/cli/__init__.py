@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. One file per command; no torch and no ray at import."""
+"""The command line: one file per command. No torch and no ray at import."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from attnfd_ray.errors import AttnFDError, Interrupted, UserErrors, one_line
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="attnfd-ray")
 def cli() -> None:
-    """Distil a large segmentation network into a small one, and search for how to do it best.
+    """Distil a large segmentation network into a small one, and search for the best settings.
 
-    One YAML file describes an experiment: `train` runs it as it stands, `tune` varies it as its
-    `search:` section says, `confirm` runs the best again over fresh seeds, `report` tells what came
-    out, `picture` draws it.
+    One YAML file describes an experiment. `train` runs it once, `tune` searches the space in its
+    `search:` section, `confirm` runs the best again with fresh seeds, `report` prints the results,
+    and `picture` draws predictions.
     """
 
 
@@ -43,15 +43,15 @@ for command in (check, train, tune, confirm, report, picture, explain, data, tea
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's is one line on stderr and exit code 2, never a
-    traceback.
+    """Run the command line.
+
+    An error that the user can fix is printed to stderr without a traceback, with exit code 2.
     """
-    # a user's own `module:Class` lies beside the file that names it, and comes after all that is
-    # installed
+    # for a user's own `module:Class` beside the experiment file; installed packages come first
     sys.path.append(str(Path.cwd()))
     install_signal_handlers()
     try:
-        # click's own handling would turn Ctrl-C into exit code 1
+        # click's standalone mode would turn Ctrl-C into exit code 1
         code = cli.main(prog_name="attnfd-ray", standalone_mode=False)
     except click.ClickException as error:
         error.show()

@@ -1,4 +1,4 @@
-"""`attnfd-ray confirm FILE`: whether the leaders of a search hold over fresh seeds."""
+"""`attnfd-ray confirm FILE`: whether the leaders of a search also win with fresh seeds."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from attnfd_ray.cli.options import patience_options
+from attnfd_ray.cli.options import file_argument, progress_options, set_option, wait_options
 
 
 @click.command("confirm")
-@click.argument("file", type=click.Path(path_type=Path))
+@file_argument
 @click.option(
     "--top",
     type=click.IntRange(min=1),
@@ -25,18 +25,11 @@ from attnfd_ray.cli.options import patience_options
     type=click.IntRange(2, 1000),
     default=5,
     show_default=True,
-    help="Over how many fresh seeds.",
+    help="How many fresh seeds for each.",
 )
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="PATH=VALUE",
-    help="Change a setting: --set store=./results",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON line for everything that happens.")
-@click.option("-v", "--verbose", is_flag=True, help="Print what Ray and the workers say too.")
-@patience_options
+@set_option("store=./results")
+@progress_options
+@wait_options
 def confirm(
     file: Path,
     top: int,
@@ -47,13 +40,12 @@ def confirm(
     wait_timeout: float,
     expect_nodes: int,
 ) -> None:
-    """Run the leaders of FILE's latest search, and its baseline, again over fresh seeds, and say
-    what holds.
+    """Run the leaders of FILE's latest search, and its baseline, again with fresh seeds.
 
-    A search crowns lucky seeds, so none that it used counts here. Leaders are those with the
-    highest val_miou, also where the search had several metrics. The same command again goes on
-    where it stopped; more --top or --seeds add to what is there. Decide them beforehand: adding
-    seeds until something wins is luck again.
+    The best trial of a search may owe its score to a lucky seed, so no seed of the search is used
+    here. Leaders are the configs with the highest val_miou, also if the search had several metrics.
+    The same command resumes; more --top or --seeds add runs to those that are there. Decide on the
+    number beforehand: adding seeds until something wins is luck again.
     """
     from rich.console import Console
 
@@ -69,11 +61,15 @@ def confirm(
     from attnfd_ray.runtime.cluster.preflight import WaitPolicy
     from attnfd_ray.runtime.confirm import confirm as run
 
-    patience = WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes)
-    with progress(settings, as_json=as_json, searching=True) as listener:
-        result = run(settings, listener, top=top, seeds=seeds, verbose=verbose, patience=patience)
+    wait_policy = WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes)
+    with progress(settings, as_json=as_json, searching=True) as callback:
+        result = run(
+            settings, callback, top=top, seeds=seeds, verbose=verbose, wait_policy=wait_policy
+        )
     shown = summarise(Store.open(result.store, create=False), experiment=settings.experiment).shown
-    for confirmation in shown.confirmations if shown else ():
+    if shown is None:
+        return
+    for confirmation in shown.confirmations:
         if confirmation.search_id != result.id:
             continue
         if as_json:

@@ -1,4 +1,4 @@
-"""`attnfd-ray data`: make a dataset, check one, look at one."""
+"""`attnfd-ray data`: generates a dataset, checks one, or shows one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attnfd_ray.cli.data_voc_aug import voc_aug
 
 @click.group("data")
 def data() -> None:
-    """Make a dataset, check one, look at one."""
+    """Generate a dataset, check one, or show one."""
 
 
 data.add_command(check)
@@ -28,39 +28,43 @@ data.add_command(voc_aug)
     type=click.IntRange(32, 1024),
     default=64,
     show_default=True,
-    help="Side of an image, pixels.",
+    help="Side of an image in pixels.",
 )
 @click.option(
     "--train",
     type=click.IntRange(1, 99_999),
     default=400,
     show_default=True,
-    help="Images to learn from.",
+    help="Number of training images.",
 )
 @click.option(
-    "--val", type=click.IntRange(1, 99_999), default=100, show_default=True, help="Images to score."
+    "--val",
+    type=click.IntRange(1, 99_999),
+    default=100,
+    show_default=True,
+    help="Number of validation images.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Another seed, another set.",
+    help="Another seed gives other images.",
 )
 @click.option(
     "--noise",
     type=click.FloatRange(0, 1),
     default=0.1,
     show_default=True,
-    help="Share of train objects labelled as the class they are easily taken for.",
+    help="Fraction of training objects that are labelled as a similar class.",
 )
 @click.option(
     "--patterns",
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Share of objects that wear the pattern typical of their class, which makes them easier "
-    "to tell.",
+    help="Fraction of objects with the pattern of their class, which makes them easier to "
+    "recognise.",
 )
 @click.option(
     "--objects",
@@ -68,7 +72,7 @@ data.add_command(voc_aug)
     nargs=2,
     default=(3, 6),
     show_default=True,
-    help="Objects in an image.",
+    help="Range of the number of objects in an image.",
 )
 @click.option(
     "--radius",
@@ -76,7 +80,7 @@ data.add_command(voc_aug)
     nargs=2,
     default=(10, 21),
     show_default=True,
-    help="Of objects, % of a side.",
+    help="Range of the radius of objects, in % of the image side.",
 )
 def toyscenes(
     root: Path,
@@ -89,10 +93,10 @@ def toyscenes(
     objects: tuple[int, int],
     radius: tuple[int, int],
 ) -> None:
-    """Write the made-up set toyscenes to ROOT: 12 classes, laid out as Pascal VOC."""
+    """Write the synthetic dataset toyscenes to ROOT: 12 classes, in the layout of Pascal VOC."""
     from attnfd_ray.data.generate.toyscenes import write_toyscenes
 
-    start = time.monotonic()
+    start_s = time.monotonic()
     written = write_toyscenes(
         root,
         size=size,
@@ -104,9 +108,7 @@ def toyscenes(
         objects=objects,
         radius=radius,
     )
-    did = (
-        f"written in {time.monotonic() - start:.1f} s"
-        if written
-        else "already there, nothing to do"
-    )
-    click.echo(f"{root}: {train} train and {val} val images of {size}x{size} pixels, {did}")
+    result = "already there, nothing to do"
+    if written:
+        result = f"written in {time.monotonic() - start_s:.1f} s"
+    click.echo(f"{root}: {train} train and {val} val images of {size}x{size} pixels, {result}")

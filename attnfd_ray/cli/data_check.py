@@ -1,6 +1,4 @@
-"""`attnfd-ray data check FILE` and `attnfd-ray data show FILE`: what an experiment's images and
-masks are like.
-"""
+"""`attnfd-ray data check FILE` and `data show FILE`: checks or shows an experiment's dataset."""
 
 from __future__ import annotations
 
@@ -13,63 +11,59 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from attnfd_ray.cli.files import check_png, write_file
+from attnfd_ray.cli.options import file_argument, set_option
 from attnfd_ray.errors import DataError, one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from attnfd_ray.data.checker.records import DataReport
+    from attnfd_ray.data.checker.report import DataReport
 
-_file = click.argument("file", type=click.Path(path_type=Path))
-_set = click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="PATH=VALUE",
-    help="Change a setting: --set data.val_split=test",
-)
+_set_option = set_option("data.val_split=test")
 
 
 @click.command()
-@_file
-@_set
+@file_argument
+@_set_option
 @click.option(
     "--full",
     is_flag=True,
-    help="Read every file, and compare the images; else a few of each split.",
+    help="Read every file, and compare the images; by default, a few files of each split.",
 )
 @click.option(
     "--html",
     "page",
     metavar="PAGE",
     type=click.Path(path_type=Path),
-    help="Also write it as a page to PAGE.",
+    help="Also write the report as a web page to PAGE.",
 )
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Print one JSON object; shares are fractions 0..1 there.",
+    help="Print one JSON object, in which shares are fractions 0..1.",
 )
 def check(file: Path, sets: tuple[str, ...], full: bool, page: Path | None, as_json: bool) -> None:
-    """Tell what the dataset of the experiment in FILE holds, and all that is wrong with it.
+    """Check the dataset of the experiment in FILE, and print its content and problems.
 
-    Errors are a line each on stderr and end with exit code 2; warnings and notes do not.
+    Errors are printed to stderr, one line each, and the exit code is then 2. Warnings and notes do
+    not change the exit code.
     """
-    from attnfd_ray.cli.data_page import write_page
+    from attnfd_ray.cli.data_page import page_html
     from attnfd_ray.config.loader import load_experiment
-    from attnfd_ray.data.checker.check import look_at
+    from attnfd_ray.data.checker.check import check_splits
 
     data = load_experiment(file, sets=sets).data
     with _progress() as on_read:
-        report, splits = look_at(data, full=full, on_read=on_read)
+        report, splits = check_splits(data, full=full, on_read=on_read)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report)))
     else:
         _print(report)
     if page:
         try:
-            write_page(page, report, splits)
+            write_file(page, page_html(report, splits).encode())
         except DataError as error:
             raise DataError([*report.errors, *error.problems]) from None
         click.echo(f"{one_line(str(page))}: written", err=True)
@@ -78,8 +72,8 @@ def check(file: Path, sets: tuple[str, ...], full: bool, page: Path | None, as_j
 
 
 @click.command()
-@_file
-@_set
+@file_argument
+@_set_option
 @click.option(
     "-o",
     "--out",
@@ -92,27 +86,22 @@ def check(file: Path, sets: tuple[str, ...], full: bool, page: Path | None, as_j
     "--count", type=click.IntRange(1, 400), default=16, show_default=True, help="How many views."
 )
 def show(file: Path, sets: tuple[str, ...], out: Path, count: int) -> None:
-    """Draw what the network of the experiment in FILE will see: the first training views of epoch
-    1, with their masks.
+    """Draw the first training views of epoch 1, with masks, as the network in FILE gets them.
 
-    Pixels that do not count are hatched in grey.
+    Ignored pixels are hatched in grey.
     """
-    from attnfd_ray.cli.data_page import write
     from attnfd_ray.config.loader import load_experiment
     from attnfd_ray.data.checker.contact_sheet import contact_sheet
 
-    if out.suffix.lower() != ".png":
-        raise click.BadParameter(
-            f"{one_line(str(out))}: needs a name that ends in .png", param_hint="--out"
-        )
+    check_png(out)
     sheet, shown = contact_sheet(load_experiment(file, sets=sets), count=count)
-    write(out, sheet)
+    write_file(out, sheet)
     click.echo(f"{one_line(str(out))}: {shown} views")
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Yield what hears how many files are read: a bar on a terminal, nothing elsewhere."""
+    """Yield a callback (files read, all files), shown as a bar on a terminal only."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
@@ -133,9 +122,10 @@ def _print(report: DataReport) -> None:
 
     console = Console()
     console.print(Text(f"{report.dataset}: {one_line(report.root)}"), soft_wrap=True)
-    for table in (_splits(report), _classes(report)) if report.splits else ():
-        console.print()
-        console.print(table)
+    if report.splits:
+        for table in (_splits_table(report), _classes_table(report)):
+            console.print()
+            console.print(table)
     console.print()
     for kind, lines in (("warning", report.warnings), ("note", report.notes)):
         for line in lines:
@@ -143,34 +133,41 @@ def _print(report: DataReport) -> None:
     console.print(Text(f"data_hash: {report.data_hash or 'none while files are missing'}"))
 
 
-def _splits(report: DataReport) -> Table:
+def _splits_table(report: DataReport) -> Table:
     table = _table("Split", "Images", "Expected", "Read", "Classes seen", "Ignored %")
     for split in report.splits:
-        name = split.role if split.role == split.split else f"{split.role} ({split.split})"
-        expected = "-" if split.num_published is None else str(split.num_published)
-        seen = f"{split.num_classes_seen} of {len(split.classes)}"
-        _row(
+        name = split.role
+        if split.split != split.role:
+            name += f" ({split.split})"
+        expected = "-"
+        if split.num_published is not None:
+            expected = str(split.num_published)
+        _add_row(
             table,
             name,
             split.num_images,
             expected,
             split.num_read,
-            seen,
-            f"{split.ignored_share:.2%}"[:-1],
+            f"{split.num_classes_seen} of {len(split.classes)}",
+            _percent(split.ignored_share),
         )
     return table
 
 
-def _classes(report: DataReport) -> Table:
+def _classes_table(report: DataReport) -> Table:
     heads = [head for split in report.splits for head in (f"{split.role} %", "images")]
     table = _table("Class", *heads)
     for number, name in enumerate(report.class_names):
-        shares = [split.classes[number] for split in report.splits]
-        cells = [
-            cell for share in shares for cell in (f"{share.pixel_share:.2%}"[:-1], share.num_images)
-        ]
-        _row(table, name, *cells)
+        cells: list[Any] = []
+        for split in report.splits:
+            share = split.classes[number]
+            cells += [_percent(share.pixel_share), share.num_images]
+        _add_row(table, name, *cells)
     return table
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
 
 
 def _table(first: str, *numbers: str) -> Table:
@@ -184,7 +181,7 @@ def _table(first: str, *numbers: str) -> Table:
     return table
 
 
-def _row(table: Table, *cells: Any) -> None:
-    from rich.text import Text  # since a name such as [road] would pass for markup
+def _add_row(table: Table, *cells: Any) -> None:
+    from rich.text import Text  # a plain string such as [road] would be read as markup
 
     table.add_row(*(Text(one_line(str(cell))) for cell in cells))

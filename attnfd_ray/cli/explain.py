@@ -1,4 +1,4 @@
-"""`attnfd-ray explain PRESET`: what a preset sets, and why."""
+"""`attnfd-ray explain PRESET`: the settings of a preset, with the reason for each."""
 
 from __future__ import annotations
 
@@ -12,53 +12,55 @@ import click
 @click.argument("name", metavar="PRESET")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def explain(name: str, as_json: bool) -> None:
-    """Say what PRESET sets, and why.
+    """Print the settings of PRESET, and the reason for each.
 
-    PRESET is attnfd, attnfd_release or attnfd_paper. A file takes it up by `preset: PRESET`, and
-    what the file says itself wins. The method of the same name has the preset's `method` settings
-    for its own defaults.
+    PRESET is attnfd, attnfd_release or attnfd_paper. A file uses it with `preset: PRESET`; settings
+    in the file itself override those of the preset. The method of the same name has the preset's
+    `method` settings as defaults.
     """
     from attnfd_ray.config.preset import load
 
     preset = load(name)
     rows = list(preset.rows())
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "preset": name,
-                    "summary": preset.summary,
-                    "settings": rows,
-                    "unlike": preset.unlike,
-                }
-            )
-        )
-    else:
+    if not as_json:
         _show(preset.summary, rows, preset.unlike)
+        return
+    document = {
+        "preset": name,
+        "summary": preset.summary,
+        "settings": rows,
+        "unlike": preset.unlike,
+    }
+    click.echo(json.dumps(document))
 
 
-def _show(summary: str, rows: list[dict[str, Any]], unlike: tuple[str, ...]) -> None:
-    """Print a table, each reason on lines of its own below its row: 80 columns hold no fourth
-    one.
-    """
+def _show(summary: str, rows: list[dict[str, Any]], differences: tuple[str, ...]) -> None:
+    """Print a table; reasons are on lines of their own, since 80 columns are too few for them."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
     console = Console()
     table = [("setting", "default", "preset")]
-    table += [(row["setting"], _written(row["default"]), _written(row["value"])) for row in rows]
+    table += [(row["setting"], _as_text(row["default"]), _as_text(row["value"])) for row in rows]
+    reasons = ["why", *(row["why"] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     console.print(Text(summary))
-    for cells, row in zip(table, [{"why": "why"}, *rows], strict=True):
-        line = "  ".join(
-            cell.ljust(width) for cell, width in zip(cells, widths, strict=True)
-        ).rstrip()
-        console.print(Text(line, style="" if cells[1] == cells[2] else "bold"), soft_wrap=True)
-        console.print(Padding(Text(row["why"]), (0, 0, 0, 4), expand=False))
-    for text in unlike:
-        console.print(Text(f"unlike what it stands for: {text}"))
+    for cells, reason in zip(table, reasons, strict=True):
+        _, default, value = cells
+        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        text = Text(line.rstrip())
+        if default != value:
+            text.stylize("bold")
+        console.print(text, soft_wrap=True)
+        console.print(Padding(Text(reason), (0, 0, 0, 4), expand=False))
+    for difference in differences:
+        console.print(Text(f"differs from its source: {difference}"))
 
 
-def _written(value: Any) -> str:
-    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+def _as_text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value)

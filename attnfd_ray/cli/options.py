@@ -1,4 +1,4 @@
-"""Options and steps that `train` and `tune` share."""
+"""Options and steps that several commands share."""
 
 from __future__ import annotations
 
@@ -12,62 +12,72 @@ import click
 if TYPE_CHECKING:
     from attnfd_ray.config.schema import ExperimentSettings
 
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
 
-def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add FILE and the options of a command that runs an experiment."""
+file_argument = click.argument("file", type=click.Path(path_type=Path))
+store_argument = click.argument("store", envvar="ATTNFD_STORE", default="./results")
+
+
+def set_option(example: str = "train.epochs=3") -> Decorator:
+    """Return the option --set, with an example for its help."""
+    return click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="PATH=VALUE",
+        help=f"Change a setting: --set {example}. May be given several times.",
+    )
+
+
+def progress_options(command: Command) -> Command:
+    """Add the options that choose what a running command prints."""
     decorators = [
-        click.argument("file", type=click.Path(path_type=Path)),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event."),
         click.option(
-            "--set",
-            "sets",
-            multiple=True,
-            metavar="PATH=VALUE",
-            help="Change a setting: --set train.epochs=3",
-        ),
-        click.option(
-            "--show", is_flag=True, help="Print the settings as they will be used, and run nothing."
-        ),
-        click.option(
-            "--fresh",
-            is_flag=True,
-            help="Start over instead of going on where the same command stopped.",
-        ),
-        click.option(
-            "--json", "as_json", is_flag=True, help="One JSON line for everything that happens."
-        ),
-        click.option(
-            "-v", "--verbose", is_flag=True, help="Print what Ray and the workers say too."
+            "-v", "--verbose", is_flag=True, help="Also print the output of Ray and of the workers."
         ),
     ]
     return _decorated(command, decorators)
 
 
-def patience_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how long to wait for a cluster that scales up."""
+def experiment_options(command: Command) -> Command:
+    """Add FILE and the options of a command that runs an experiment."""
+    decorators: list[Decorator] = [
+        file_argument,
+        set_option(),
+        click.option(
+            "--show", is_flag=True, help="Print the settings with all defaults, and run nothing."
+        ),
+        click.option("--fresh", is_flag=True, help="Start over instead of resuming."),
+        progress_options,
+    ]
+    return _decorated(command, decorators)
+
+
+def wait_options(command: Command) -> Command:
+    """Add the options for waiting until a cluster has scaled up."""
     decorators = [
         click.option(
             "--wait-timeout",
             type=click.FloatRange(min=0),
             default=0.0,
             metavar="S",
-            help="Wait up to S seconds for room, where a cluster scales up; without it, too "
-            "little room is an error.",
+            help="Wait up to S seconds for capacity, on a cluster that scales up. By default, too "
+            "little capacity is an error at once.",
         ),
         click.option(
             "--expect-nodes",
             type=click.IntRange(min=1),
             default=1,
             metavar="N",
-            help="Go only with N nodes or more; with --wait-timeout, wait for them.",
+            help="Start only with N nodes or more; with --wait-timeout, wait for them.",
         ),
     ]
     return _decorated(command, decorators)
 
 
-def _decorated(
-    command: Callable[..., Any],
-    decorators: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]],
-) -> Callable[..., Any]:
+def _decorated(command: Command, decorators: Sequence[Decorator]) -> Command:
     for decorator in reversed(decorators):
         command = decorator(command)
     return command
@@ -76,13 +86,14 @@ def _decorated(
 def read_settings(
     file: Path, sets: tuple[str, ...], *, show: bool, as_json: bool
 ) -> ExperimentSettings | None:
-    """Read the experiment; with `show`, print it and return None."""
+    """Return the settings of the experiment; with `show`, print them and return None."""
     from attnfd_ray.config.loader import dump_yaml, load_experiment
 
     settings = load_experiment(file, sets=sets)
     if not show:
         return settings
-    click.echo(
-        json.dumps(settings.model_dump(mode="json")) if as_json else dump_yaml(settings), nl=as_json
-    )
+    if as_json:
+        click.echo(json.dumps(settings.model_dump(mode="json")))
+    else:
+        click.echo(dump_yaml(settings), nl=False)
     return None

@@ -1,6 +1,4 @@
-"""`attnfd-ray picture`: images, labels, and what baseline, best config and teacher predict, side by
-side.
-"""
+"""`attnfd-ray picture`: draws the predictions of the networks in a store beside the labels."""
 
 from __future__ import annotations
 
@@ -8,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from attnfd_ray.cli.files import check_png, write_file
+from attnfd_ray.cli.options import store_argument
 from attnfd_ray.errors import one_line
 
 
 @click.command("picture")
-@click.argument("store", envvar="ATTNFD_STORE", default="./results")
+@store_argument
 @click.option(
     "-o",
     "--out",
@@ -24,30 +24,30 @@ from attnfd_ray.errors import one_line
 @click.option(
     "--experiment",
     metavar="NAME",
-    help="Draw this experiment; without it, the one that wrote last.",
+    help="Draw this experiment; by default, the one that wrote last.",
 )
 @click.option(
     "--images",
     type=click.IntRange(1, 50),
     default=4,
     show_default=True,
-    help="How many images of val.",
+    help="How many images of the val split.",
 )
 @click.option(
     "--teacher",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The teacher's weights, where it was not trained in STORE.",
+    help="The teacher's weights, if it was not trained in STORE.",
 )
 @click.option(
     "--data-root",
     metavar="DIR",
-    help="Where the dataset is, if no longer where the trials found it.",
+    help="The directory of the dataset, if it was moved since.",
 )
 @click.option(
     "--own-code",
     is_flag=True,
-    help="Import a dataset or network of someone's own (module:Class) that STORE names.",
+    help="Import a user's own dataset or network (module:Class) that STORE names.",
 )
 def picture(
     store: str,
@@ -58,19 +58,15 @@ def picture(
     data_root: str | None,
     own_code: bool,
 ) -> None:
-    """Draw what the networks in STORE predict: a row for each image, and columns for image, label,
-    baseline, best config and teacher.
+    """Draw the predictions of the networks in STORE.
 
-    The images are chosen by their labels alone: those that hold most classes. STORE defaults to
+    Each row has an image, its label, and the predictions of baseline, best config and teacher. The
+    images are chosen by their labels alone: those with the most classes. STORE defaults to
     $ATTNFD_STORE, else ./results.
     """
-    from attnfd_ray.cli.data_page import write
     from attnfd_ray.store.store import Store
 
-    if out.suffix.lower() != ".png":
-        raise click.BadParameter(
-            f"{one_line(str(out))}: needs a name that ends in .png", param_hint="--out"
-        )
+    check_png(out)
     from attnfd_ray.runtime.picture import draw
 
     drawn = draw(
@@ -81,7 +77,7 @@ def picture(
         data_root=data_root,
         own_code=own_code,
     )
-    write(out, drawn.png)
+    write_file(out, drawn.png)
     for line in drawn.missing:
         click.echo(f"not drawn: {one_line(line)}", err=True)
     click.echo(f"{one_line(str(out))}: {drawn.num_images} images; {', '.join(drawn.shown)}")

@@ -1,6 +1,4 @@
-"""How a running command shows itself: a live table on a terminal, a line a trial elsewhere, JSON
-lines on demand.
-"""
+"""The callback that shows the progress of a command: a table, text lines or JSON lines."""
 
 from __future__ import annotations
 
@@ -20,20 +18,19 @@ from attnfd_ray.runtime.jobs.callback import Callback
 
 @contextmanager
 def progress(settings: ExperimentSettings, *, as_json: bool, searching: bool) -> Iterator[Callback]:
-    """Yield the listener that suits where the output goes."""
+    """Yield a callback: JSON lines on demand, a live table on a terminal, text lines elsewhere."""
     console = Console()
     if as_json:
         yield JsonProgress(click.echo)
     elif console.is_terminal:
 
         def write(text: str) -> None:
-            # above the table, which is drawn below it again; Text, since settings are no markup
+            # above the table; as Text, since settings may contain what looks like markup
             console.print(Text(text, style="yellow"), soft_wrap=True)
 
-        board = ProgressTable(settings, searching=searching, write=write)
-        # twice a second is enough to be alive; a table that redraws itself all the time is noise
-        # over ssh
-        with Live(board, console=console, refresh_per_second=2, transient=False):
-            yield board
+        table = ProgressTable(settings, searching=searching, write=write)
+        # a higher rate makes a slow ssh connection flicker
+        with Live(table, console=console, refresh_per_second=2, transient=False):
+            yield table
     else:
         yield TextProgress(click.echo, every_epoch=not searching, seed=settings.train.seed)

@@ -12,17 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from attnfd_ray.cli.gradients import GradientWarnings
-from attnfd_ray.cli.progress_text import duration, measured, percent, searched
+from attnfd_ray.cli.progress_text import duration, measured_text, percent, searched_text
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.jobs.callback import Counts
 from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.store.rows import BASELINES
 
-_ROWS_SHOWN = 12
+_MAX_ROWS = 12
 
 
 @dataclass
 class _Line:
+    """A trial of this session, and its last metrics."""
+
     job: Job
     state: str = "RUNNING"
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -33,15 +35,23 @@ class _Line:
 
     @property
     def score(self) -> float | None:
-        """The best mIoU; what failed has none that counts."""
-        return None if self.failed else self.metrics.get("best_miou")
+        """The best mIoU; None if there is none, and for a failed trial."""
+        if self.failed:
+            return None
+        return self.metrics.get("best_miou")
+
+    @property
+    def rank(self) -> float:
+        """The score for sorting; trials without one come last."""
+        if self.score is None:
+            return -1.0
+        return self.score
 
 
 class ProgressTable:
-    """The live table: searched values, best so far, baseline, how many run, finished and failed,
-    and how long yet.
+    """The table: searched values and scores of the trials, and a headline with the progress.
 
-    `write` prints a line that stays, such as a warning.
+    `write` prints a line that stays on the screen, such as a warning.
     """
 
     def __init__(
@@ -52,15 +62,13 @@ class ProgressTable:
         write: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._searching, self._write, self._clock = (
-            settings,
-            searching,
-            write,
-            clock,
-        )
+        self._settings = settings
+        self._searching = searching
+        self._write = write
+        self._clock = clock
+        self._start_s = clock()
         self._warnings = GradientWarnings()
-        self._begin = clock()
-        self._earlier = Counts()
+        self._earlier = Counts()  # of earlier sessions
         self._stage = ""
         self._lines: dict[str, _Line] = {}
 
@@ -75,75 +83,81 @@ class ProgressTable:
         self._lines[job.trial_id] = _Line(job)
 
     def on_epoch_end(self, job: Job, metrics: dict[str, Any]) -> None:
-        self._lines.setdefault(job.trial_id, _Line(job)).metrics = metrics
+        self._line_of(job).metrics = metrics
         if warning := self._warnings.of(job, metrics):
             self._write(warning)
 
     def on_trial_end(self, job: Job, state: str, metrics: dict[str, Any]) -> None:
-        line = self._lines.setdefault(job.trial_id, _Line(job))
-        line.state, line.metrics = state, line.metrics | metrics
+        line = self._line_of(job)
+        line.state = state
+        line.metrics = line.metrics | metrics
+
+    def _line_of(self, job: Job) -> _Line:
+        return self._lines.setdefault(job.trial_id, _Line(job))
 
     def __rich__(self) -> Group:
         table = Table(expand=False, pad_edge=False, box=None, header_style="bold")
-        for title, justify in (
-            ("trial", "left"),
-            ("state", "left"),
-            ("epoch", "right"),
-            ("mIoU", "right"),
-        ):
-            table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column("trial", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        table.add_column("epoch", no_wrap=True, justify="right")
+        table.add_column("mIoU", no_wrap=True, justify="right")
         table.add_column("searched", overflow="fold")
         for line in self._shown():
             metrics = line.metrics
-            epoch = f"{metrics.get('epoch', 0)}/{line.job.settings.train.epochs}"
-            what = (
+            description = (
                 metrics.get("failure_kind")
-                or searched(line.job, self._settings.train.seed)
+                or searched_text(line.job, self._settings.train.seed)
                 or line.job.role
             )
-            score = percent(metrics.get("best_miou")) + measured(metrics)
-            table.add_row(line.job.trial_id, line.state, epoch, score, Text(what))
+            table.add_row(
+                line.job.trial_id,
+                line.state,
+                f"{metrics.get('epoch', 0)}/{line.job.settings.train.epochs}",
+                percent(metrics.get("best_miou")) + measured_text(metrics),
+                Text(description),
+            )
         return Group(Text(self._headline(), style="bold"), table)
 
+    def _snapshot(self) -> list[_Line]:
+        """Return all lines at once: the thread that draws reads while the driver adds lines."""
+        return list(self._lines.values())
+
     def _shown(self) -> list[_Line]:
-        """Return the running trials, then the best of the rest."""
-        lines = list(
-            self._lines.values()
-        )  # at once: the drawing thread reads while the driver adds
+        """Return the running trials, then the best of the others."""
+        lines = self._snapshot()
         running = [line for line in lines if line.state == "RUNNING"]
-        rest = [line for line in lines if line.state != "RUNNING"]
-        rest.sort(key=lambda line: -1.0 if line.score is None else line.score, reverse=True)
-        return (running + rest)[:_ROWS_SHOWN]
+        others = [line for line in lines if line.state != "RUNNING"]
+        others.sort(key=lambda line: line.rank, reverse=True)
+        return (running + others)[:_MAX_ROWS]
 
     def _headline(self) -> str:
-        elapsed = self._clock() - self._begin
-        parts = [
-            self._settings.experiment,
-            *(self._search(elapsed) if self._searching else ()),
-            duration(elapsed),
-        ]
-        return "  ".join(parts) + (f"\n{self._stage}" if self._stage else "")
+        elapsed_s = self._clock() - self._start_s
+        parts = [self._settings.experiment]
+        if self._searching:
+            parts += self._search_parts(elapsed_s)
+        headline = "  ".join([*parts, duration(elapsed_s)])
+        if self._stage:
+            headline += f"\n{self._stage}"
+        return headline
 
-    def _search(self, elapsed: float) -> Iterator[str]:
-        """Yield where the search stands."""
-        trials = [line for line in list(self._lines.values()) if line.job.role != "teacher"]
-        # what Ctrl-C stopped neither runs nor is done
+    def _search_parts(self, elapsed_s: float) -> Iterator[str]:
+        """Yield the parts of a search's headline."""
+        earlier = self._earlier
+        trials = [line for line in self._snapshot() if line.job.role != "teacher"]
         num_running = sum(line.state == "RUNNING" for line in trials)
+        # UNFINISHED trials, which Ctrl-C has stopped, neither run nor have ended
         num_ended = sum(line.state not in ("RUNNING", "UNFINISHED") for line in trials)
-        earlier, planned = self._earlier, self._earlier.planned
-        yield f"{earlier.finished + num_ended}/{planned} done"
+        num_failed = earlier.failed + sum(line.failed for line in trials)
+        best = [line.score for line in trials if line.job.role not in BASELINES]
+        baseline = [line.score for line in trials if line.job.role in BASELINES]
+        yield f"{earlier.finished + num_ended}/{earlier.planned} done"
         yield f"{num_running} running"
-        yield f"{earlier.failed + sum(line.failed for line in trials)} failed"
-        scores = [line.score for line in trials if line.job.role not in BASELINES] + [
-            earlier.best_value
-        ]
-        yield f"best {percent(_highest(scores))}"
-        baselines = [line.score for line in trials if line.job.role in BASELINES] + [
-            earlier.baseline_value
-        ]
-        yield f"baseline {percent(_highest(baselines))}"
+        yield f"{num_failed} failed"
+        yield f"best {percent(_highest([*best, earlier.best_value]))}"
+        yield f"baseline {percent(_highest([*baseline, earlier.baseline_value]))}"
         if num_ended:
-            yield f"about {duration(elapsed / num_ended * max(0, planned - earlier.finished - num_ended))} left"
+            num_left = max(0, earlier.planned - earlier.finished - num_ended)
+            yield f"about {duration(elapsed_s / num_ended * num_left)} left"
 
 
 def _highest(scores: Iterable[float | None]) -> float | None:

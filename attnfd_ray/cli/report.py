@@ -1,4 +1,4 @@
-"""`attnfd-ray report`: what a results store says."""
+"""`attnfd-ray report`: prints the results in a store."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
+from attnfd_ray.cli.options import store_argument
+
 
 @click.command("report")
-@click.argument("store", envvar="ATTNFD_STORE", default="./results")
+@store_argument
 @click.option(
     "--experiment",
     metavar="NAME",
-    help="Show this experiment; without it, the one that wrote last.",
+    help="Show this experiment; by default, the one that wrote last.",
 )
 @click.option(
     "--best-config",
@@ -25,12 +27,12 @@ import click
     "--json",
     "as_json",
     is_flag=True,
-    help="Print one JSON document; mIoU are fractions 0..1 there.",
+    help="Print one JSON document, in which mIoU is a fraction 0..1.",
 )
 def report(
     store: str, experiment: str | None, best_config: Path | None, trial: str | None, as_json: bool
 ) -> None:
-    """Say what STORE holds: teacher, baseline, best config, front, ranking, failures and cost.
+    """Print the results in STORE: teacher, baseline, best config, front, ranking, failures, cost.
 
     STORE defaults to $ATTNFD_STORE, else ./results.
     """

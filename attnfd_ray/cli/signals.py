@@ -1,6 +1,4 @@
-"""How a command ends before its time: Ctrl-C once, Ctrl-C again, SIGTERM. What is on the disk is
-whole in any case.
-"""
+"""How Ctrl-C and SIGTERM end a command. Every file on the disk stays complete in any case."""
 
 from __future__ import annotations
 
@@ -11,43 +9,43 @@ import sys
 import threading
 from typing import NoReturn
 
-_GOES_ON = ("train", "tune", "confirm")  # when started again
-_ORDERLY_END_S = 10.0
+_RESUMABLE_COMMANDS = ("train", "tune", "confirm")
+_CLEANUP_S = 10.0
 
-_signals: list[int] = []  # those heeded so far
+_received: list[int] = []  # the signals so far
 
 
 def install_signal_handlers() -> None:
-    """Heed Ctrl-C, and SIGTERM as its second time.
+    """Install handlers for Ctrl-C and SIGTERM.
 
-    The first Ctrl-C lets the epochs that run come to their end, where trials run. Else, and at the
-    second one, the command ends in good order, soon in any case; at another one at once.
+    While trials run, the first Ctrl-C stops after the running epochs; SIGTERM or a second Ctrl-C
+    ends in order, within ten seconds. Otherwise the first signal does that. One more signal ends
+    the process at once.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _interrupted)
-        signal.signal(signal.SIGTERM, _interrupted)
+        signal.signal(signal.SIGINT, _on_signal)
+        signal.signal(signal.SIGTERM, _on_signal)
 
 
 def ended_by_signal() -> int:
-    """Return the exit code of a command that a signal ended, as shells count: 130 for Ctrl-C."""
-    return 128 + (_signals[-1] if _signals else signal.SIGINT)
+    """Return the exit code of a command that a signal ended: 128 + signal, 130 for Ctrl-C."""
+    last_signal = [signal.SIGINT, *_received][-1]
+    return 128 + last_signal
 
 
 def resume_hint() -> str:
-    """Return what to do after an interruption: the command that goes on, for those that do."""
-    from attnfd_ray.runtime.jobs.interrupt import has_begun
+    """Return what the user can do after an interruption: the command that resumes, if any."""
+    from attnfd_ray.runtime.jobs.interrupt import is_resumable
 
     words = sys.argv[1:]
-    if has_begun() and words and words[0] in _GOES_ON:
-        again = [word for word in words if word != "--fresh"]
-        return f"go on from the last finished epoch: {shlex.join(['attnfd-ray', *again])}"
-    return "nothing had begun; start it again"
+    if not is_resumable() or not words or words[0] not in _RESUMABLE_COMMANDS:
+        return "nothing was started; run the command again"
+    again = [word for word in words if word != "--fresh"]
+    return f"resume from the last finished epoch: {shlex.join(['attnfd-ray', *again])}"
 
 
 def exit_process(code: int) -> NoReturn:
-    """End the process, without waiting for a Ray that is still busy: what was started goes when
-    this is gone.
-    """
+    """End the process. Does not wait for a Ray that is still busy: it ends with this process."""
     from attnfd_ray.runtime.cluster.environment import ray_in_use
 
     if ray_in_use():
@@ -57,31 +55,30 @@ def exit_process(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _interrupted(number: int, frame: object) -> None:
-    """Take a signal. An exception alone is not enough: raised inside a callback of a library it may
-    get lost.
-    """
-    from attnfd_ray.runtime.jobs.interrupt import ask_to_stop
+def _on_signal(number: int, frame: object) -> None:
+    """Handle a signal.
 
-    _signals.append(number)
-    if len(_signals) == 1 and number == signal.SIGINT and ask_to_stop():
-        _say("stopping when the epochs that run are over and saved; Ctrl-C again ends at once")
+    An exception alone is not enough: raised inside a callback of a library, it may be swallowed.
+    """
+    from attnfd_ray.runtime.jobs.interrupt import request_stop
+
+    _received.append(number)
+    if len(_received) == 1 and number == signal.SIGINT and request_stop():
+        _write("stopping after the running epochs; Ctrl-C again ends at once")
         return
-    for again in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(again, lambda *_: _end())
-    timer = threading.Timer(_ORDERLY_END_S, _end)
+    for next_signal in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(next_signal, lambda *_: _end())
+    timer = threading.Timer(_CLEANUP_S, _end)
     timer.daemon = True
     timer.start()
     raise KeyboardInterrupt
 
 
 def _end() -> None:
-    _say(f"interrupted; {resume_hint()}")
+    _write(f"interrupted; {resume_hint()}")
     os._exit(ended_by_signal())
 
 
-def _say(text: str) -> None:
-    """Write a line to stderr from a signal handler: whatever it broke into may be in the middle of
-    one.
-    """
+def _write(text: str) -> None:
+    """Write a line to stderr from a signal handler, which may have interrupted another write."""
     os.write(2, f"\n{text}\n".encode())

@@ -1,4 +1,4 @@
-"""`attnfd-ray teacher`: make a file of weights from outside a teacher of ours."""
+"""`attnfd-ray teacher`: imports a teacher's weights from a file of another project."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from attnfd_ray.models.gate_probe import GateReport
     from attnfd_ray.models.importing import Imported
 
+_STRIDES: dict[str | None, Literal[8, 16] | None] = {None: None, "8": 8, "16": 16}
+
 
 @click.group("teacher")
 def teacher() -> None:
-    """Take a teacher from elsewhere."""
+    """Import a teacher from elsewhere."""
 
 
 @teacher.command("import")
@@ -31,26 +33,32 @@ def teacher() -> None:
     type=click.Path(path_type=Path),
     help="The safetensors file to write.",
 )
-@click.option("--backbone", metavar="NAME", help="Told from the names of the weights if not given.")
+@click.option(
+    "--backbone",
+    metavar="NAME",
+    help="The backbone. By default, it is recognised by the names of the weights.",
+)
 @click.option(
     "--output-stride",
     type=click.Choice(["8", "16"]),
-    help="Weights do not tell it; 16 if not given, torchvision's 8.",
+    help="The output stride, which the weights do not show. By default 16; 8 for torchvision's.",
 )
 @click.option(
     "--classes",
     type=click.IntRange(1, 65_535),
     metavar="N",
-    help="Told from the classifier if not given.",
+    help="The number of classes. By default, that of the classifier.",
 )
 @click.option(
     "--class-names",
     metavar="NAMES",
     type=click.Path(path_type=Path),
-    help="A file with the name of a class a line.",
+    help="A file with the name of one class per line.",
 )
 @click.option(
-    "--dataset", metavar="NAME", help="Take the class names of this dataset, as in --dataset voc."
+    "--dataset",
+    metavar="NAME",
+    help="Take the class names of this dataset, as in --dataset voc.",
 )
 @click.option(
     "--json",
@@ -70,35 +78,35 @@ def import_(
 ) -> None:
     """Write the network in FILE to OUT, for `teacher: {checkpoint: OUT}`.
 
-    FILE is a checkpoint of AttnFD's authors or another DeepLabV3+ with the same names,
-    torchvision's DeepLabV3, or one of our own. No code in it is run. Attention gates are kept, and
-    it is told whether they look trained.
+    FILE is a checkpoint of AttnFD's authors or of another DeepLabV3+ with the same names,
+    torchvision's DeepLabV3, or a file of attnfd-ray. No code in it is run. Attention gates are
+    kept, and it is printed whether they look trained.
     """
     if sum(given is not None for given in (classes, class_names, dataset)) > 1:
         raise click.UsageError(
-            "--classes, --class-names and --dataset say the same: give one of them"
+            "--classes, --class-names and --dataset exclude each other: give one of them"
         )
     from attnfd_ray.models.importing import import_network
     from attnfd_ray.models.tensors import Misfit
 
-    strides: dict[str, Literal[8, 16]] = {"8": 8, "16": 16}
     try:
         imported = import_network(
             file,
             out,
             backbone=backbone,
-            output_stride=strides[output_stride] if output_stride else None,
+            output_stride=_STRIDES[output_stride],
             num_classes=classes,
-            class_names=_names_of(class_names, dataset),
+            class_names=_class_names(class_names, dataset),
         )
     except Misfit as error:
         if as_json:
-            lists = {
+            document = {
+                "error": str(error),
                 "missing": error.missing,
                 "unexpected": error.unexpected,
                 "reshaped": error.reshaped,
             }
-            click.echo(json.dumps({"error": str(error)} | lists))
+            click.echo(json.dumps(document))
         raise
     if as_json:
         click.echo(json.dumps(_document(file, out, imported)))
@@ -107,30 +115,35 @@ def import_(
             click.echo(one_line(line))
 
 
-def _names_of(file: Path | None, dataset: str | None) -> list[str] | None:
-    """Return the class names of a file or of a dataset."""
+def _class_names(file: Path | None, dataset: str | None) -> list[str] | None:
+    """Return the class names of a file or of a dataset, None if neither is given."""
     if dataset is not None:
-        from attnfd_ray import registry
+        return _names_of_dataset(dataset)
+    if file is not None:
+        return _names_in_file(file)
+    return None
 
-        known = getattr(registry.load("dataset", dataset), "class_names", None)
-        if known is None:
-            raise ConfigError(f"dataset '{dataset}' has no class_names; give --class-names")
-        return list(known)
-    if file is None:
-        return None
+
+def _names_of_dataset(dataset: str) -> list[str]:
+    from attnfd_ray import registry
+
+    names = getattr(registry.load("dataset", dataset), "class_names", None)
+    if names is None:
+        raise ConfigError(f"dataset '{dataset}' has no class_names; give --class-names")
+    return list(names)
+
+
+def _names_in_file(file: Path) -> list[str]:
+    needed = "needed is the name of one class per line"
     try:
         names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise CheckpointError(
-            f"{file}: is not text in UTF-8; needed is the name of a class a line"
-        ) from None
-    if not names or "" in names:
-        raise CheckpointError(
-            f"{file}:{names.index('') + 1 if names else 1}: is empty; needed is the name of a "
-            "class a line"
-        )
+        raise CheckpointError(f"{file}: is not text in UTF-8; {needed}") from None
+    names = names or [""]  # an empty file is an empty first line
+    if "" in names:
+        raise CheckpointError(f"{file}:{names.index('') + 1}: is empty; {needed}")
     return names
 
 
@@ -163,10 +176,8 @@ def _lines(file: Path, out: Path, imported: Imported) -> list[str]:
     ]
     if imported.num_counters_added:
         lines.append(f"added:    {imported.num_counters_added} counters num_batches_tracked, at 0")
-    lines += [
-        f"left out: {reason}: {len(names)} ({few(names)})"
-        for reason, names in imported.left_out.items()
-    ]
+    for reason, names in imported.left_out.items():
+        lines.append(f"left out: {reason}: {len(names)} ({few(names)})")
     lines += [_gate_line(gate) for gate in imported.gates]
     return [*lines, f"written:  {out}"]
 
@@ -174,17 +185,19 @@ def _lines(file: Path, out: Path, imported: Imported) -> list[str]:
 def _gate_line(gate: GateReport) -> str:
     from attnfd_ray.models.gate_probe import BORN_SPATIAL_STDS, FLATNESS_LIMIT
 
-    born = " or ".join(f"{std:.3f}" for std in BORN_SPATIAL_STDS)
-    seen = "unknown" if gate.batches_seen is None else gate.batches_seen
-    ratios, flatness = (
-        " and ".join(f"{value:.3g}" for value in pair)
-        for pair in (gate.bound_ratios, gate.flatness)
-    )
+    initial_stds = " or ".join(f"{std:.3f}" for std in BORN_SPATIAL_STDS)
+    batches_seen: object = gate.batches_seen
+    if batches_seen is None:
+        batches_seen = "unknown"
     return (
-        f"gate:     {gate.location} kept, looks {gate.verdict}: max|w| {ratios} of the initial "
-        "bound, "
-        f"distance from flat {flatness} (initial: below {FLATNESS_LIMIT:g}), spatial std "
-        f"{gate.spatial_std:.3g} "
-        f"(initial: {born}), BatchNorm weight {gate.norm_weight:g}, bias {gate.norm_bias:g}, "
-        f"batches seen {seen}"
+        f"gate:     {gate.location} kept, looks {gate.verdict}: "
+        f"max|w| {_pair(gate.bound_ratios)} of the initial bound, "
+        f"distance from flat {_pair(gate.flatness)} (initial: below {FLATNESS_LIMIT:g}), "
+        f"spatial std {gate.spatial_std:.3g} (initial: {initial_stds}), "
+        f"BatchNorm weight {gate.norm_weight:g}, bias {gate.norm_bias:g}, "
+        f"batches seen {batches_seen}"
     )
+
+
+def _pair(values: tuple[float, float]) -> str:
+    return " and ".join(f"{value:.3g}" for value in values)

@@ -1,4 +1,4 @@
-"""`attnfd-ray train FILE`."""
+"""`attnfd-ray train FILE`: trains the student once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from attnfd_ray.cli.options import experiment_options, patience_options, read_settings
+from attnfd_ray.cli.options import experiment_options, read_settings, wait_options
 
 
 @click.command("train")
 @experiment_options
-@patience_options
+@wait_options
 def train(
     file: Path,
     sets: tuple[str, ...],
@@ -22,10 +22,10 @@ def train(
     wait_timeout: float,
     expect_nodes: int,
 ) -> None:
-    """Train the student of FILE once, as its settings stand.
+    """Train the student of FILE once, with the settings of the file.
 
-    The same command again goes on where it stopped. On a cluster: `ray job submit --working-dir .
-    -- attnfd-ray train FILE`.
+    The same command resumes. On a cluster: `ray job submit --working-dir . -- attnfd-ray train
+    FILE`.
     """
     settings = read_settings(file, sets, show=show, as_json=as_json)
     if settings is None:
@@ -37,13 +37,13 @@ def train(
     from attnfd_ray.runtime.cluster.preflight import WaitPolicy
     from attnfd_ray.runtime.commands import train as run
 
-    with progress(settings, as_json=as_json, searching=False) as listener:
+    with progress(settings, as_json=as_json, searching=False) as callback:
         result = run(
             settings,
-            listener,
+            callback,
             fresh=fresh,
             verbose=verbose,
-            patience=WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes),
+            wait_policy=WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes),
         )
     if not as_json:
         click.echo(f"weights: {result.store}/runs/{result.id}/best.safetensors")

@@ -1,4 +1,4 @@
-"""`attnfd-ray tune FILE`."""
+"""`attnfd-ray tune FILE`: searches the settings of the experiment."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ from pathlib import Path
 
 import click
 
-from attnfd_ray.cli.options import experiment_options, patience_options, read_settings
+from attnfd_ray.cli.options import experiment_options, read_settings, wait_options
 
 
 @click.command("tune")
 @experiment_options
-@patience_options
+@wait_options
 @click.option(
     "--warm-start",
     metavar="SOURCE",
-    help="Begin with what an earlier search has found: SOURCE is an experiment of the same store, "
+    help="Start with the trials of an earlier search. SOURCE is an experiment of the same store, "
     "the directory of another store, or STORE:EXPERIMENT.",
 )
 @click.option(
     "--tune-baseline",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Give the student alone N trials of its own over learning rate, weight decay and what "
-    "else it shares with the "
-    "search, so that the gain is over a tuned student: short for --set tune.baseline_trials=N.",
+    help="Give the student alone N trials of its own, over learning rate, weight decay and the "
+    "other settings that it shares with the search, so that the gain is over a tuned student. "
+    "Short for --set tune.baseline_trials=N.",
 )
 @click.option(
     "--retry",
     type=click.Choice(["failed"]),
-    help="Also run again, from their last epoch, the trials that failed; not those whose settings "
-    "made the loss "
-    "diverge or memory run out.",
+    help="Also resume the trials that failed, from their last epoch; but not those whose settings "
+    "made the loss diverge or memory run out.",
 )
 def tune(
     file: Path,
@@ -46,11 +45,10 @@ def tune(
     tune_baseline: int | None,
     retry: str | None,
 ) -> None:
-    """Search the settings of FILE as its `search:` section says.
+    """Search the settings of FILE, over the space in its `search:` section.
 
-    The first trial is the student without a teacher, the second the file as written; then come
-    those of
-    --tune-baseline. The same command again goes on where it stopped, without repeating what is finished.
+    The first trial is the student without a teacher, the second is the file as written, and those
+    of --tune-baseline follow. The same command resumes; finished trials are not repeated.
     """
     if tune_baseline is not None:
         sets = (*sets, f"tune.baseline_trials={tune_baseline}")
@@ -64,15 +62,15 @@ def tune(
     from attnfd_ray.runtime.cluster.preflight import WaitPolicy
     from attnfd_ray.runtime.commands import tune as run
 
-    with progress(settings, as_json=as_json, searching=True) as listener:
+    with progress(settings, as_json=as_json, searching=True) as callback:
         result = run(
             settings,
-            listener,
+            callback,
             fresh=fresh,
             warm_start=warm_start,
             retry_failed=retry == "failed",
             verbose=verbose,
-            patience=WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes),
+            wait_policy=WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes),
         )
     if not as_json:
         click.echo(f"report: attnfd-ray report {result.store} --experiment {settings.experiment}")

@@ -1,3 +1,1 @@
-"""The records of a run and of a search, and reading them from YAML. Imports registry and errors
-only.
-"""
+"""The records of a run and of a search, and reading them from YAML."""

@@ -1,8 +1,7 @@
-"""What the settings of a network may be where that depends on its `arch`: other libraries' networks
-take few values.
+"""Settings of a network whose allowed values depend on its `arch`. No torch, no ray.
 
-An arch of a family (`smp/Unet`) tells by its `choices`: setting -> the values it can take, its
-default first.
+An arch of another library (`smp/Unet`) lists them in its `choices`: setting -> the values that it
+can take, the default first.
 """
 
 from __future__ import annotations
@@ -14,50 +13,55 @@ from pydantic import AfterValidator, ValidationInfo
 
 from attnfd_ray import registry
 from attnfd_ray.config.base import value_error
-from attnfd_ray.config.types import check_part
+from attnfd_ray.config.types import check_registered
 from attnfd_ray.errors import ConfigError
 
-# of our own networks; those of someone's own read what they like
+# for our own networks, and for those of users that read this setting
 _OURS: Mapping[str, Collection[Any]] = {"output_stride": (16, 8)}
 
 
 def allowed_by_arch(setting: str) -> AfterValidator:
-    """Return the check that a setting's value is one that the record's `arch` can take."""
+    """Return the validator of a setting whose allowed values depend on the record's `arch`."""
 
     def check(value: Any, info: ValidationInfo) -> Any:
         arch = info.data.get("arch")
-        if arch is None:  # it was refused, so nobody knows what would fit
+        if arch is None:  # it was refused, so the allowed values are not known
             return value
-        known = _choices(arch).get(setting)
-        if known is None:
-            return check_part(setting, value) if setting in registry.TABLES else value
-        if value in known:
-            return value
-        if isinstance(value, str):
-            raise ValueError(
-                f"{arch} has no {setting} '{value}'{registry.suggestion(value, known)}"
-            )
-        needed = " or ".join(f"{each:g}" for each in sorted(known))
-        raise value_error(
-            f"needs {needed}{f' with {arch}' if registry.family_of('arch', arch) else ''}"
-        )
+        allowed = _choices(arch).get(setting)
+        if allowed is not None:
+            _check_allowed(value, allowed, arch=arch, setting=setting)
+        elif setting in registry.TABLES:
+            check_registered(setting, value)
+        return value
 
     return AfterValidator(check)
 
 
+def _check_allowed(value: Any, allowed: Collection[Any], *, arch: str, setting: str) -> None:
+    if value in allowed:
+        return
+    if isinstance(value, str):
+        hint = registry.suggestion(value, allowed)
+        raise ValueError(f"{arch} has no {setting} '{value}'{hint}")
+    needed = "needs " + " or ".join(f"{each:g}" for each in sorted(allowed))
+    if registry.family_of("arch", arch):
+        needed += f" with {arch}"
+    raise value_error(needed)
+
+
 def with_defaults(settings: Any) -> Any:
-    """Return a mapping of settings with the defaults of its `arch`, where they are not those of
-    ours.
-    """
-    arch = settings.get("arch") if isinstance(settings, Mapping) else None
+    """Return the settings of a network, filled up with the defaults of another library's `arch`."""
+    if not isinstance(settings, Mapping):
+        return settings
+    arch = settings.get("arch")
     if not isinstance(arch, str) or registry.family_of("arch", arch) is None:
         return settings
     try:
-        return {setting: next(iter(values)) for setting, values in _choices(arch).items()} | dict(
-            settings
-        )
+        choices = _choices(arch)
     except ConfigError:
-        return settings  # the check of `arch` tells
+        return settings  # the validator of `arch` reports it
+    defaults = {setting: next(iter(values)) for setting, values in choices.items()}
+    return defaults | dict(settings)
 
 
 def _choices(arch: str) -> Mapping[str, Collection[Any]]:

@@ -1,14 +1,12 @@
-"""What training, report and command line share about the gradients of the loss terms: names, ratio,
-limit.
-"""
+"""How gradients of loss terms are compared: names, ratio and warning limit. No torch, no ray."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 CROSS_ENTROPY = "cross_entropy"  # the name of this loss term
-DISTILLATION = "distillation"  # stands for all further loss terms together
-MAX_RATIO = 3.0  # |distillation| / |cross-entropy| above this can take over the training
+DISTILLATION = "distillation"  # stands for all other loss terms together
+MAX_RATIO = 3.0  # |distillation| / |cross-entropy| above this can dominate the training
 
 
 def gradient_ratio(norms: Mapping[str, float]) -> float | None:
@@ -16,5 +14,8 @@ def gradient_ratio(norms: Mapping[str, float]) -> float | None:
 
     None where nothing was measured, and where the gradient of the cross-entropy is zero.
     """
-    distillation, cross_entropy = norms.get(DISTILLATION), norms.get(CROSS_ENTROPY)
-    return distillation / cross_entropy if distillation is not None and cross_entropy else None
+    distillation = norms.get(DISTILLATION)
+    cross_entropy = norms.get(CROSS_ENTROPY)
+    if distillation is None or not cross_entropy:
+        return None
+    return distillation / cross_entropy

@@ -1,6 +1,4 @@
-"""A settings file read, checked and made absolute; every mistake in it is one line with its file
-and line number.
-"""
+"""Reads and checks a settings file; each mistake is one line with its file and line number."""
 
 from __future__ import annotations
 
@@ -20,39 +18,40 @@ from attnfd_ray.errors import ConfigError
 def load_experiment(
     path: Path, *, sets: Sequence[str] = (), environ: Mapping[str, str] = os.environ
 ) -> ExperimentSettings:
-    """Read an experiment. Raises ConfigError with every problem found, one line each."""
-    read = yaml_source.read(path, sets=sets, environ=environ)
-    preset.fill_in(read)
-    problems = _problems(read)
-    if problems or read.refused:
-        keys = sorted(problems, key=read.location)
-        raise ConfigError(
-            [f"{read.location(key)}: {dotted(key)}: {problems[key]}" for key in keys] + read.refused
-        )
-    return _absolute(ExperimentSettings.model_validate(read.tree))
+    """Read an experiment; its paths become absolute.
+
+    `sets` are assignments such as `train.epochs=3`, which override the file; `environ` holds the
+    values of `${VARIABLES}`. Raises ConfigError with every mistake, one line each.
+    """
+    source = yaml_source.read(path, sets=sets, environ=environ)
+    preset.fill_in(source)
+    problems = _problems(source)
+    if problems or source.refused:
+        keys = sorted(problems, key=source.location)
+        lines = [f"{source.location(key)}: {dotted(key)}: {problems[key]}" for key in keys]
+        raise ConfigError(lines + source.refused)
+    return _absolute(ExperimentSettings.model_validate(source.tree))
 
 
 def dump_yaml(settings: ExperimentSettings) -> str:
-    """Return the settings as the YAML of a file that `load_experiment` reads back to the same
-    settings.
-    """
+    """Return the settings as YAML, which `load_experiment` reads back to the same settings."""
     return yaml_io.dump(settings.model_dump(mode="json"))
 
 
-def _problems(read: Source) -> dict[Key, str]:
-    """Return what is wrong, by key."""
-    problems = dict(read.problems)
-    for error in errors_in(read.tree):
-        if error["type"] == "missing" and (preset.KEY,) in read.problems:
-            continue  # it may be what the preset was to bring
+def _problems(source: Source) -> dict[Key, str]:
+    """Return the message of every mistake, by key."""
+    problems = dict(source.problems)
+    for error in errors_in(source.tree):
+        if error["type"] == "missing" and (preset.KEY,) in source.problems:
+            continue  # the preset, which cannot be used, may set it
         # a value that could not be read has its own line already
-        if not any(error["loc"][: len(known)] == known for known in read.problems):
-            problems.setdefault(error["loc"], message(error, read.tree))
-    return problems | dict(search_problems(read.tree, problems))
+        if not any(error["loc"][: len(known)] == known for known in source.problems):
+            problems.setdefault(error["loc"], message(error, source.tree))
+    return problems | dict(search_problems(source.tree, problems))
 
 
 def _absolute(settings: ExperimentSettings) -> ExperimentSettings:
-    """Make every path absolute, since workers run in directories of their own."""
+    """Make every path absolute: workers run in directories of their own."""
     tree = settings.model_dump(mode="json")
     tree["store"] = _full(settings.store)
     tree["data"]["root"] = _full(settings.data.root)
@@ -71,13 +70,15 @@ def _absolute(settings: ExperimentSettings) -> ExperimentSettings:
 
 
 def _full_weights(text: str) -> str:
-    return text if text in ("none", "imagenet") else _full(text)
+    if text in ("none", "imagenet"):
+        return text
+    return _full(text)
 
 
 def _full(text: str) -> str:
     if "://" in text:
-        return text  # no path; whoever opens it says so
+        return text  # not a path; the code that opens it reports a scheme it cannot open
     path = Path(text)
-    with suppress(RuntimeError):  # ~someone who is not known here
+    with suppress(RuntimeError):  # `~name` of a user that does not exist
         path = path.expanduser()
     return str(path.absolute())

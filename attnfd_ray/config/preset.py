@@ -1,4 +1,4 @@
-"""`preset: NAME` in a settings file: a recipe that fills in what the file and `--set` leave out."""
+"""`preset: NAME` in a settings file: a recipe for the settings that the file and `--set` omit."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ KEY = "preset"
 
 
 def load(name: str) -> Any:
-    """Return the preset called `name`, an `attnfd_ray.distill.presets.Preset`. Raises ConfigError
-    if there is none.
+    """Return the preset called `name`, an `attnfd_ray.distill.presets.Preset`.
+
+    Raises ConfigError where there is no such preset.
     """
     found = registry.load("preset", name)
     if not hasattr(found, "fillings"):
-        raise ConfigError(f"preset '{name}' is none: needs an attnfd_ray.distill.presets.Preset")
+        raise ConfigError(
+            f"preset '{name}' is not a preset: needs an attnfd_ray.distill.presets.Preset"
+        )
     return found
 
 
 def fill_in(source: Source) -> None:
-    """Take `preset:` out of what was read and put its values wherever there is none; note what is
-    wrong with it.
+    """Replace `preset:` in a source by the preset's values, where the source has none.
+
+    A problem with the preset is noted in the source.
     """
     if KEY not in source.tree:
         return
@@ -45,12 +49,12 @@ def fill_in(source: Source) -> None:
 
 
 def _fill(source: Source, path: str, value: object) -> None:
-    """Put `value` at `section.name`, which then stands where the preset does."""
+    """Put `value` at `section.name` unless there is one; its line is that of the preset."""
     section, _, name = path.partition(".")
     if source.tree.get(section) is None:
         source.tree[section] = {}
     values = source.tree[section]
     if isinstance(values, dict) and name not in values:
         values[name] = copy.deepcopy(value)
-        source.places.setdefault((section,), source.location((KEY,)))
-        source.places.setdefault((section, name), source.location((KEY,)))
+        source.locations.setdefault((section,), source.location((KEY,)))
+        source.locations.setdefault((section, name), source.location((KEY,)))

@@ -1,4 +1,4 @@
-"""The kinds of values that settings hold, each with its range."""
+"""The kinds of values that settings hold, each with its range. No torch, no ray."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from attnfd_ray import registry
 from attnfd_ray.config.base import value_error
 from attnfd_ray.errors import ConfigError
 
-_MANY = 2**31  # no count reaches this: the store keeps them in 32 bits
-NUM_SEEDS = _MANY
-SEED = "train.seed"  # the setting that tells two runs of one config apart
+_COUNT_LIMIT = 2**31  # every count is below it: the store keeps counts in 32 bits
+NUM_SEEDS = _COUNT_LIMIT
+SEED = "train.seed"  # the setting in which two runs of one config differ
 
 
 def _name(text: str) -> str:
@@ -26,15 +26,15 @@ def _name(text: str) -> str:
 
 
 def _number_in(value: Any) -> Any:
-    """Return the whole number that a text says, as a quoted `${VARIABLE}` does; anything else as it
-    is.
-    """
-    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value) else value
+    """Return a text of digits, as a quoted `${VARIABLE}` gives, as a number; other values as is."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
+        return int(value)
+    return value
 
 
 def _count_or_auto(value: Any) -> Any:
     value = _number_in(value)
-    if value == "auto" or (type(value) is int and 1 <= value < _MANY):
+    if value == "auto" or (type(value) is int and 1 <= value < _COUNT_LIMIT):
         return value
     raise value_error("needs auto or a whole number from 1 up")
 
@@ -46,15 +46,17 @@ def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
-def _once(layers: list[str]) -> list[str]:
+def _distinct(layers: list[str]) -> list[str]:
     if len(set(layers)) != len(layers):
-        raise ValueError(f"a layer stands there twice in {layers}")
+        raise ValueError(f"a layer is listed twice in {layers}")
     return layers
 
 
-def check_part(kind: str, name: str) -> str:
-    """Return a name in the registry; what is not in its table is loaded, to know that it is there.
-    Else ValueError.
+def check_registered(kind: str, name: str) -> str:
+    """Return `name` if it is a registered component; raise ValueError otherwise.
+
+    A name outside the registry's table (`library/name`, `package.module:Attribute`) is loaded, to
+    know that it exists.
     """
     try:
         registry.check(kind, name)
@@ -66,7 +68,7 @@ def check_part(kind: str, name: str) -> str:
 
 
 def _first_weights(text: str) -> str:
-    """Return `none`, `imagenet` or a path; a bare word is a typing error."""
+    """Return `none`, `imagenet` or a path; any other bare word is taken for a typing error."""
     if text in ("none", "imagenet") or any(mark in text for mark in "/\\.~"):
         return text
     raise value_error("needs none, imagenet or a path, as in weights/net.pth")
@@ -79,24 +81,32 @@ def _digits(text: str) -> str:
 
 
 def registered(kind: str) -> AfterValidator:
-    """Return the check of a name in the registry."""
-    return AfterValidator(partial(check_part, kind))
+    """Return the validator of a component's name."""
+    return AfterValidator(partial(check_registered, kind))
 
 
 FirstWeights = Annotated[str, AfterValidator(_first_weights)]
 Sha256 = Annotated[str, AfterValidator(_digits)]
 Name = Annotated[str, AfterValidator(_name)]
-Positive = Annotated[int, Field(ge=1, lt=_MANY)]
+Positive = Annotated[int, Field(ge=1, lt=_COUNT_LIMIT)]
 UpTo4096 = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, lt=NUM_SEEDS)]
-CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
+CountOrAuto = Annotated[Positive | Literal["auto"], BeforeValidator(_count_or_auto)]
 NumberInText = BeforeValidator(_number_in)
-# the label of pixels that are neither learned nor scored, in every dataset
+# in every dataset the label of pixels that are neither learned nor scored
 IGNORED = 255
 Probability = Annotated[float, Field(ge=0, le=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 Range = Annotated[tuple[AboveZero, AboveZero], AfterValidator(_ordered)]
 LossWeight = Annotated[
-    float, Field(ge=0, description="factor on a method's terms; 0 is the plain student")
+    float,
+    Field(
+        ge=0,
+        description="Factor on the method's loss terms; 0 trains the student without distillation.",
+    ),
 ]
-Layers = Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
+Layers = Annotated[
+    list[str],
+    Field(min_length=1, description="Taps at which the features of both networks are compared."),
+    AfterValidator(_distinct),
+]

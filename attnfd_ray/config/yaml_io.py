@@ -1,6 +1,4 @@
-"""The YAML of settings files: YAML 1.1 as PyYAML has it, but `1e-3` is a number and a date is
-text.
-"""
+"""The YAML of settings files: YAML 1.1 as PyYAML has it, but `1e-3` is a number, a date is text."""
 
 from __future__ import annotations
 
@@ -9,12 +7,14 @@ from typing import Any
 
 import yaml
 
-_FLOAT, _TIMESTAMP = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
+_FLOAT = "tag:yaml.org,2002:float"
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_STRING = "tag:yaml.org,2002:str"
 _EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 
 
 class _Dialect(yaml.resolver.Resolver):
-    """What a word without quotes means."""
+    """Decides the type of a word without quotes."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
@@ -26,27 +26,27 @@ _Dialect.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+.0123456789"))
 
 
 class Loader(_Dialect, yaml.SafeLoader):
-    """Reads it."""
+    """Reads the dialect."""
 
 
 class _Dumper(_Dialect, yaml.SafeDumper):
-    """Writes it: quotes what would be read as something else."""
+    """Writes the dialect: quotes a text that would be read as something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        # PyYAML would write a next-line character as it is, and read a blank
-        return self.represent_scalar(
-            "tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"'
-        )
+        if data.isprintable():
+            return self.represent_scalar(_STRING, data)
+        # without quotes PyYAML writes a next-line character that it reads back as a blank
+        return self.represent_scalar(_STRING, data, style='"')
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 class NotYAML(Exception):
-    """Text that is no YAML, from this line on."""
+    """A text that is not YAML; `line` is where reading failed."""
 
     def __init__(self, line: int, why: str) -> None:
         super().__init__(why)
@@ -54,31 +54,31 @@ class NotYAML(Exception):
 
 
 def compose(text: str) -> yaml.Node | None:
-    """Return the nodes of a text, None where it holds nothing. Raises NotYAML."""
+    """Return the root node of a text, None where it is empty. Raises NotYAML."""
     try:
         return yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        why = ": ".join(part for part in (error.context, error.problem) if part)
-        quotes = (
-            '; inside {} and [] put "${NAME}" in quotes'
-            if "${" in "".join(text.splitlines()[line - 1 : line])
-            else ""
-        )
-        raise NotYAML(line, why + quotes) from None
+        raise _not_yaml(error, text) from None
     except yaml.reader.ReaderError as error:
-        raise NotYAML(
-            text.count("\n", 0, error.position) + 1, f"{error.reason}: {chr(error.character)!r}"
-        ) from None
+        line = text.count("\n", 0, error.position) + 1
+        raise NotYAML(line, f"{error.reason}: {chr(error.character)!r}") from None
     except RecursionError:
         raise NotYAML(1, "nested too deeply") from None
 
 
+def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> NotYAML:
+    line = 1
+    mark = error.problem_mark or error.context_mark
+    if mark:
+        line = mark.line + 1
+    why = ": ".join(part for part in (error.context, error.problem) if part)
+    if "${" in "".join(text.splitlines()[line - 1 : line]):
+        why += '; inside {} and [] put "${NAME}" in quotes'
+    return NotYAML(line, why)
+
+
 def dump(tree: Any) -> str:
-    """Return data as YAML that is read back the same: sections as blocks, short lists in one
-    line.
-    """
+    """Return data as YAML that reads back the same: sections as blocks, short lists in a line."""
     return yaml.dump(
         _escaped(tree),
         Dumper=_Dumper,
@@ -90,9 +90,11 @@ def dump(tree: Any) -> str:
 
 
 def _escaped(value: Any) -> Any:
-    """Return data in which no text is taken for a variable."""
+    """Return data in which every `${` is escaped, so that it is not read as a variable."""
     if isinstance(value, dict):
         return {name: _escaped(child) for name, child in value.items()}
     if isinstance(value, list):
         return [_escaped(child) for child in value]
-    return value.replace("${", "$${") if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    return value

@@ -1,6 +1,6 @@
-"""What goes in: datasets, the joint transforms of image and mask, the loaders, the checker, and a
-generated set.
+"""Datasets, the joint transforms of image and mask, loaders, the dataset check, generated sets.
 
-May import config, registry, errors and models. What others need: `dataset.open_dataset`,
-`check.quick_check`, `loader.TrainLoader`, `loader.val_batches`, `toyscenes.write_toyscenes`.
+May import config, registry and errors. Entry points: `datasets.base.open_dataset`,
+`checker.check.quick_check`, `loading.loader.TrainLoader`, `loading.loader.val_batches` and
+`generate.toyscenes.write_toyscenes`.
 """

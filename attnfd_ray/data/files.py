@@ -1,12 +1,14 @@
-"""Reads single files: images, masks, lists. An unusable file is a DataError that names it. No
-torch.
+"""Reads single files: images, masks and lists. No torch.
+
+A file that cannot be used is a DataError that names it.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,10 @@ from attnfd_ray.errors import DataError
 
 Bytes = NDArray[np.uint8]
 
+# Pillow detects the format from the content. Some formats, such as PostScript, would start another
+# program to draw the image.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+
 _DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -27,65 +33,58 @@ _DECODING_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
-
-# Pillow goes by a file's content, and other formats, such as PostScript, would start a program to
-# draw them.
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-
-_PLACES = np.array([1 << 16, 1 << 8, 1], dtype=np.int32)  # red, green and blue as one number
+_CODE_WEIGHTS = np.array([1 << 16, 1 << 8, 1], dtype=np.int32)  # (red, green, blue) as one number
 
 
 def read_image(path: Path) -> Bytes:
-    """Return image_HWC, RGB."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DataError(
-                    f"{path}: the image has mode {image.mode}; needed are 8 bits a channel: "
-                    "convert it first"
-                )
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    except _DECODING_ERRORS as error:
-        raise _unreadable(path, error) from None
+    """Return image_HWC, RGB. DataError if the file is not an image with 8 bits a channel."""
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise DataError(
+                f"{path}: the image has mode {image.mode}; needed are 8 bits a channel: convert "
+                "it first"
+            )
+        if image.mode != "RGB":
+            return np.array(image.convert("RGB"))
+        return np.array(image)
 
 
 def read_mask(path: Path) -> Bytes:
-    """Return the values_HW of a mask with a palette or in grey, as they are in the file."""
-    try:
-        with Image.open(path, formats=FORMATS) as mask:
-            if mask.mode not in ("P", "L"):
-                raise DataError(
-                    f"{path}: the mask has mode {mask.mode}; needed is one class id a pixel, an "
-                    "8-bit PNG with a "
-                    "palette (P) or grey (L): convert it first"
-                )
-            return np.array(mask)  # never convert(): a palette would become colours
-    except _DECODING_ERRORS as error:
-        raise _unreadable(path, error) from None
+    """Return values_HW of a grey or palette mask, unchanged. DataError if it has another mode."""
+    with _opened(path) as mask:
+        if mask.mode not in ("P", "L"):
+            raise DataError(
+                f"{path}: the mask has mode {mask.mode}; needed is one class id a pixel, an 8-bit "
+                "PNG with a palette (P) or grey (L): convert it first"
+            )
+        return np.array(mask)  # convert() would turn palette indices into colours
 
 
-def read_colours(path: Path, meanings: Mapping[Colour, int], *, remedy: str) -> Bytes:
-    """Return values_HW: what the colour of each pixel of a mask means, 0..255.
+def read_colours(
+    path: Path,
+    meanings: Mapping[Colour, int],
+    *,
+    remedy: str,
+) -> Bytes:
+    """Return values_HW of a colour mask: each pixel's colour is looked up in `meanings` (0..255).
 
-    DataError names the colours that mean nothing; `remedy` is the way out that it tells.
+    DataError names the colours that are not in `meanings` and ends with `remedy`.
     """
-    try:
-        with Image.open(path, formats=FORMATS) as mask:
-            if mask.mode not in ("RGB", "RGBA", "P"):
-                raise DataError(
-                    f"{path}: the mask has mode {mask.mode}; needed is one colour a pixel, an RGB "
-                    "PNG: convert it first"
-                )
-            colours_HWC = np.asarray(mask.convert("RGB"), dtype=np.int32)
-    except _DECODING_ERRORS as error:
-        raise _unreadable(path, error) from None
-    codes_HW = colours_HWC @ _PLACES
-    known = {int(np.dot(colour, _PLACES)): meaning for colour, meaning in meanings.items()}
+    with _opened(path) as mask:
+        if mask.mode not in ("RGB", "RGBA", "P"):
+            raise DataError(
+                f"{path}: the mask has mode {mask.mode}; needed is one colour a pixel, an RGB "
+                "PNG: convert it first"
+            )
+        colours_HWC = np.asarray(mask.convert("RGB"), dtype=np.int32)
+    codes_HW = colours_HWC @ _CODE_WEIGHTS
+    known = {int(np.dot(colour, _CODE_WEIGHTS)): meaning for colour, meaning in meanings.items()}
     codes = np.array(sorted(known), dtype=np.int32)
-    nearest_HW = np.searchsorted(codes[:-1], codes_HW)  # without the last, no place is past the end
-    wrong = np.unique(codes_HW[codes[nearest_HW] != codes_HW])
-    if len(wrong):
-        colours = [(code >> 16, code >> 8 & 255, code & 255) for code in wrong.tolist()]
+    # Searching all codes but the last keeps every index inside `codes`.
+    nearest_HW = np.searchsorted(codes[:-1], codes_HW)
+    unknown = np.unique(codes_HW[codes[nearest_HW] != codes_HW])
+    if len(unknown):
+        colours = [(code >> 16, code >> 8 & 255, code & 255) for code in unknown.tolist()]
         raise DataError(
             f"{path}: mask colours {few(colours)} are no class; needed are the {len(known)} of "
             f"the dataset: {remedy}"
@@ -94,15 +93,15 @@ def read_colours(path: Path, meanings: Mapping[Colour, int], *, remedy: str) -> 
 
 
 def read_list(path: Path, *, root: Path) -> list[str]:
-    """Return the lines of a split's list, blank ones left out; DataError names the lists there
-    are.
+    """Return the lines of a split's list, without blank lines.
+
+    DataError if there is no such list under `root`; it names the lists that exist.
     """
     if not path.is_file():
-        there = sorted(found.stem for found in path.parent.glob("*.txt") if found.is_file())
+        lists = sorted(found.stem for found in path.parent.glob("*.txt") if found.is_file())
         raise DataError(
             f"{root}: there is no list {path.relative_to(root)}; there is: "
-            f"{', '.join(there) or 'none'}; "
-            "set data.train_split and data.val_split"
+            f"{', '.join(lists) or 'none'}; set data.train_split and data.val_split"
         )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -114,12 +113,25 @@ def read_list(path: Path, *, root: Path) -> list[str]:
 
 
 def few(things: Sequence[object], shown: int = 5) -> str:
-    """Return the first of the things as words for a message."""
-    return ", ".join(map(str, things[:shown])) + (", ..." if len(things) > shown else "")
+    """Return the first things, separated by commas, for a message.
+
+    >>> few([1, 2, 3], shown=2)
+    '1, 2, ...'
+    """
+    text = ", ".join(map(str, things[:shown]))
+    if len(things) > shown:
+        text += ", ..."
+    return text
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split()).replace(f" {str(path)!r}", "")
-    return DataError(
-        f"{path}: cannot be read ({reason}); needed is a whole image file: copy it again"
-    )
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file. An error while it is decoded becomes a DataError that names the file."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except _DECODING_ERRORS as error:
+        reason = " ".join(str(error).split()).replace(f" {str(path)!r}", "")
+        raise DataError(
+            f"{path}: cannot be read ({reason}); needed is a whole image file: copy it again"
+        ) from None

@@ -6,11 +6,28 @@ Colour = tuple[int, int, int]
 
 
 def voc_colormap(num_colours: int = 256) -> tuple[Colour, ...]:
-    """Return the Pascal VOC colours, RGB 0..255: the bits of an id dealt to R, G, B in turn,
-    highest place first.
+    """Return the first Pascal VOC colours, RGB 0..255, at most 256.
+
+    The bits of a class id are dealt to red, green and blue in turn. A channel takes its bits from
+    the highest down.
+
+    >>> voc_colormap(4)
+    ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
     """
 
-    def channel(colour_id: int, first_bit: int) -> int:
-        return sum((colour_id >> (3 * place + first_bit) & 1) << (7 - place) for place in range(3))
+    return tuple(map(_colour, range(num_colours)))
 
-    return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(num_colours))
+
+def _colour(class_id: int) -> Colour:
+    red = _channel(class_id)
+    green = _channel(class_id >> 1)
+    blue = _channel(class_id >> 2)
+    return red, green, blue
+
+
+def _channel(bits: int) -> int:
+    """Return bits 0, 3 and 6 as the highest three bits of a byte, in this order."""
+    first = bits & 1
+    second = bits >> 3 & 1
+    third = bits >> 6 & 1
+    return first << 7 | second << 6 | third << 5

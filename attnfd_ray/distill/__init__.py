@@ -1,5 +1,4 @@
-"""What the student is asked to copy: one file per method, the attention gates, and the frozen
-teacher.
+"""What the student is asked to copy: one file per method, attention gates, the frozen teacher.
 
-Imports models, data, config, registry and errors; never train, search, store, report or runtime.
+Imports models, config, registry and errors; never data, train, search, store, report or runtime.
 """

@@ -1,5 +1,4 @@
-"""LAD, PAD, CAD: the direction of the student's features follows the teacher's; and naive, their
-length included.
+"""LAD, PAD and CAD compare the directions of features; naive also compares their lengths.
 
 With S = connector(student) and T = teacher at each layer, and |.| a norm over
 
@@ -8,9 +7,9 @@ With S = connector(student) and T = teacher at each layer, and |.| a norm over
     CAD  the positions of a channel mean over channels and images of || s/|s| - t/|t| ||^2
     naive                           mean of (S - T)^2
 
-the loss added to the cross-entropy is loss_weight * the sum over layers ("Rethinking Knowledge
-Distillation with Raw Features for Semantic Segmentation", WACV 2024, as the authors of AttnFD state
-it). AttnFD with identity gates and `norm: batch` is LAD.
+the loss added to the cross-entropy is loss_weight * the sum over layers. Source: "Rethinking
+Knowledge Distillation with Raw Features for Semantic Segmentation", WACV 2024, as the authors of
+AttnFD re-implemented it. AttnFD with identity gates and `norm: batch` is LAD.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from torch import Tensor, nn
 
 from attnfd_ray.config.types import Layers, LossWeight
 from attnfd_ray.distill import features
-from attnfd_ray.distill.attnfd import normalised_distance
 from attnfd_ray.distill.fitnet import squared_error
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
+from attnfd_ray.distill.normalised import normalised_distance
 
 _NOT_PUBLISHED = Field(description="none was published; with 10 it has the range of LAD")
 
@@ -78,7 +77,9 @@ class CAD(_Connected):
         loss_weight: Annotated[LossWeight, _NOT_PUBLISHED] = 10.0
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
-        return normalised_distance(_swapped(student_NCHW), _swapped(teacher_NCHW), norm="pixel")
+        student_NPC = _pixels_by_channels(student_NCHW)
+        teacher_NPC = _pixels_by_channels(teacher_NCHW)
+        return normalised_distance(student_NPC, teacher_NPC, norm="pixel")
 
 
 class Naive(_Connected):
@@ -96,6 +97,6 @@ class Naive(_Connected):
         return squared_error(student_NCHW, teacher_NCHW)
 
 
-def _swapped(features_NCHW: Tensor) -> Tensor:
-    """Return channels as pixels and pixels as channels."""
+def _pixels_by_channels(features_NCHW: Tensor) -> Tensor:
+    """Return features_NPC: positions take the axis of channels, so that `norm: pixel` is CAD's."""
     return features_NCHW.flatten(2).transpose(1, 2)

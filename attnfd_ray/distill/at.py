@@ -1,9 +1,8 @@
-"""AT: the student's activity is where the teacher's is (Zagoruyko & Komodakis, ICLR 2017, arXiv
-1612.03928).
+"""AT: the student is active at the same positions as the teacher.
 
-With a = mean over channels of F^2, one number a position, made a unit vector for each image, the
-loss added to the cross-entropy is loss_weight * mean over positions and images of (a_student -
-a_teacher)^2. Channels may differ.
+Source: Zagoruyko & Komodakis, ICLR 2017, arXiv 1612.03928. Let a be the mean over channels of F^2,
+one number a position, scaled to a unit vector for each image. The loss added to the cross-entropy
+is loss_weight * mean over positions and images of (a_student - a_teacher)^2. Channels may differ.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ class AttentionTransfer(LayerwiseMethod):
             LossWeight,
             Field(
                 description="10000 in CIRKD's Cityscapes experiments (CVPR 2022), which add KD of "
-                "weight 1; "
-                "goes with the number of positions, of which the term is a mean of unit vectors"
+                "weight 1; goes with the number of positions, of which the term is a mean of unit "
+                "vectors"
             ),
         ] = 10_000.0
 
@@ -42,11 +41,14 @@ class AttentionTransfer(LayerwiseMethod):
 
 @in_full_precision
 def attention_distance(student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
-    """Return the mean of (a_student - a_teacher)^2, in [0, 2 / positions]; scaling either side
-    changes nothing.
+    """Return the mean over positions and images of (a_student - a_teacher)^2.
+
+    It is in [0, 2 / positions] and invariant to scaling either side.
     """
-    student_NP, teacher_NP = (
-        F.normalize(side.square().mean(dim=1).flatten(1), dim=1)
-        for side in (student_NCHW, teacher_NCHW)
-    )
-    return F.mse_loss(student_NP, teacher_NP)
+    return F.mse_loss(_activity(student_NCHW), _activity(teacher_NCHW))
+
+
+def _activity(features_NCHW: Tensor) -> Tensor:
+    """Return a, [N, positions], a unit vector for each image."""
+    squares_NHW = features_NCHW.square().mean(dim=1)
+    return F.normalize(squares_NHW.flatten(1), dim=1)

@@ -1,8 +1,7 @@
-"""Attention gates: the Convolutional Block Attention Module (Woo et al., ECCV 2018, Eq. 1-3) and
-its simpler kin.
+"""Attention gates: the Convolutional Block Attention Module (CBAM) and simpler variants.
 
-A gate maps features_NCHW to features_NCHW: it multiplies them by masks in (0, 1), of channels, of
-pixels or of both.
+Source: Woo et al., ECCV 2018, Eq. 1-3. A gate maps features_NCHW to features_NCHW: it multiplies
+them by masks in (0, 1), one for channels, one for pixels, or both.
 """
 
 from __future__ import annotations
@@ -19,8 +18,11 @@ Pooling = Literal["both", "avg", "max"]
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """How a gate is built: parts in order, channels / hidden channels, side of the convolution,
-    what it looks at.
+    """How a gate is built.
+
+    `parts` are applied in their order. `reduction_ratio`, 1 or more, is channels / hidden channels
+    of a channel gate. `kernel`, odd, is the side of a spatial gate's convolution in pixels.
+    `pooling` is what both parts look at: maximum, mean, or both.
     """
 
     parts: tuple[Part, ...] = ("channel", "spatial")
@@ -30,8 +32,17 @@ class Form:
 
 
 class ChannelGate(nn.Module):
-    """M_c(F) = sigmoid(MLP(maxpool F) + MLP(avgpool F)), one MLP C -> C/r -> C with ReLU for both,
-    or one pooling.
+    """Multiplies each channel by one number in (0, 1); features_NCHW to features_NCHW.
+
+    M_c(F) = sigmoid(MLP(maxpool F) + MLP(avgpool F)), Eq. 2, with one MLP C -> C/r -> C with ReLU
+    for both poolings. With `form.pooling` avg or max there is only that term. The hidden layer has
+    at least one channel.
+
+    >>> gate = ChannelGate(64, Form(reduction_ratio=16))
+    >>> gate.mlp[0].out_features
+    4
+    >>> gate(torch.ones(2, 64, 5, 6)).shape
+    torch.Size([2, 64, 5, 6])
     """
 
     def __init__(self, channels: int, form: Form) -> None:
@@ -43,27 +54,32 @@ class ChannelGate(nn.Module):
         )
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
-        pooled = [
-            self.mlp(pooled_NC11.flatten(1))
-            for pooled_NC11 in _pooled(features_NCHW, "channel", self.pooling)
-        ]
-        return features_NCHW * torch.sigmoid(sum(pooled[1:], pooled[0]))[:, :, None, None]
+        pooled = _pooled(features_NCHW, "channel", self.pooling)
+        scores = [self.mlp(pooled_NC11.flatten(1)) for pooled_NC11 in pooled]
+        mask_NC = torch.sigmoid(_added(scores))
+        return features_NCHW * mask_NC[:, :, None, None]
 
 
 class SpatialGate(nn.Module):
-    """M_s(F) = sigmoid(BN(conv([max_c F; mean_c F]))), 2 -> 1 channel without bias; of one map, 1
-    -> 1.
+    """Multiplies each pixel by one number in (0, 1); features_NCHW to features_NCHW.
 
-    With `frozen_statistics` BatchNorm normalises by the batch but keeps no running statistics: a
-    gate that must not move has nothing to move.
+    M_s(F) = sigmoid(BN(conv([max_c F; mean_c F]))), Eq. 3, with a convolution 2 -> 1 without bias.
+    With `form.pooling` avg or max it is 1 -> 1.
+
+    With `frozen_statistics` BatchNorm normalises by the batch and keeps no running statistics. Then
+    the gate has no buffer that could change.
+
+    >>> gate = SpatialGate(Form(kernel=3, pooling="max"))
+    >>> gate.conv.weight.shape
+    torch.Size([1, 1, 3, 3])
     """
 
     def __init__(self, form: Form, frozen_statistics: bool = False) -> None:
         super().__init__()
         self.pooling: Pooling = form.pooling
-        maps = 2 if form.pooling == "both" else 1
+        num_maps = {"both": 2, "avg": 1, "max": 1}[form.pooling]
         self.conv = nn.Conv2d(
-            maps, 1, kernel_size=form.kernel, padding=form.kernel // 2, bias=False
+            num_maps, 1, kernel_size=form.kernel, padding=form.kernel // 2, bias=False
         )
         self.bn = nn.BatchNorm2d(1, momentum=0.01, track_running_stats=not frozen_statistics)
 
@@ -73,24 +89,42 @@ class SpatialGate(nn.Module):
 
 
 class CBAM(nn.Sequential):
-    """F' = M_c(F) F, then F'' = M_s(F') F'; with `form.parts` in the other order, or only one of
-    them.
+    """The learned gate: F' = M_c(F) F, then F'' = M_s(F') F' (Eq. 1).
+
+    Takes features_NCHW with C = `channels` and returns the same shape. `form.parts` gives the order
+    of the two parts, only one of them, or none. The parts are the submodules `channel` and
+    `spatial`, see `ChannelGate` and `SpatialGate`.
+
+    >>> _ = torch.manual_seed(0)
+    >>> gate = CBAM(8, Form(reduction_ratio=4))
+    >>> [name for name, _ in gate.named_children()]
+    ['channel', 'spatial']
+    >>> features_NCHW = torch.randn(2, 8, 5, 6)
+    >>> bool((gate(features_NCHW).abs() < features_NCHW.abs()).all())
+    True
     """
 
     def __init__(self, channels: int, form: Form, *, frozen_statistics: bool = False) -> None:
         super().__init__()
         for part in form.parts:
-            gate = (
-                ChannelGate(channels, form)
-                if part == "channel"
-                else SpatialGate(form, frozen_statistics)
-            )
-            self.add_module(part, gate)
+            if part == "channel":
+                self.add_module(part, ChannelGate(channels, form))
+            else:
+                self.add_module(part, SpatialGate(form, frozen_statistics))
 
 
 class ParameterFreeGate(nn.Module):
-    """CBAM with nothing to learn: M_c = sigmoid(maxpool + avgpool), M_s = sigmoid(max_c +
-    mean_c).
+    """CBAM without parameters: M_c = sigmoid(maxpool + avgpool), M_s = sigmoid(max_c + mean_c).
+
+    Takes features_NCHW of any number of channels and returns the same shape. Parts and pooling are
+    those of `form`; its other values have no effect.
+
+    >>> features_NCHW = torch.zeros(1, 2, 3, 3)
+    >>> ParameterFreeGate(Form())(features_NCHW).shape
+    torch.Size([1, 2, 3, 3])
+    >>> gate = ParameterFreeGate(Form(parts=("channel",), pooling="max"))
+    >>> gate(torch.ones(1, 1, 1, 1)).item() == torch.sigmoid(torch.ones(())).item()
+    True
     """
 
     def __init__(self, form: Form) -> None:
@@ -100,13 +134,19 @@ class ParameterFreeGate(nn.Module):
     def forward(self, features_NCHW: Tensor) -> Tensor:
         for part in self.form.parts:
             pooled = _pooled(features_NCHW, part, self.form.pooling)
-            features_NCHW = features_NCHW * torch.sigmoid(sum(pooled[1:], pooled[0]))
+            features_NCHW = features_NCHW * torch.sigmoid(_added(pooled))
         return features_NCHW
 
 
 class FrozenGate(nn.Module):
-    """A gate of the teacher: it answers, carries no gradient and never moves, whatever mode its
-    parent is put in.
+    """A gate of the teacher: its output has no gradient and nothing in it ever changes.
+
+    `gate` maps features_NCHW to features_NCHW. It stays in eval mode whatever mode its parent is
+    put in. None of its parameters requires a gradient.
+
+    >>> frozen = FrozenGate(CBAM(8, Form())).train()
+    >>> frozen.training, frozen(torch.ones(2, 8, 5, 6)).requires_grad
+    (False, False)
     """
 
     def __init__(self, gate: nn.Module) -> None:
@@ -119,16 +159,21 @@ class FrozenGate(nn.Module):
 
     @torch.no_grad()
     def forward(self, features_NCHW: Tensor) -> Tensor:
-        refined: Tensor = self.gate(
-            features_NCHW.detach()
-        )  # a gate that does nothing hands back what it got
+        # detached, because an identity gate returns its input
+        refined: Tensor = self.gate(features_NCHW.detach())
         return refined
 
 
 def _pooled(features_NCHW: Tensor, part: Part, pooling: Pooling) -> list[Tensor]:
-    """Return the largest and the mean value, or one of them, of each channel as NC11 or of each
-    pixel as N1HW.
-    """
-    dims = (2, 3) if part == "channel" else (1,)
-    largest = [features_NCHW.amax(dim=dims, keepdim=True)] if pooling != "avg" else []
-    return largest + ([features_NCHW.mean(dim=dims, keepdim=True)] if pooling != "max" else [])
+    """Return maximum and mean, or one of them: NC11 of each channel, or N1HW of each pixel."""
+    dims = {"channel": (2, 3), "spatial": (1,)}[part]
+    pooled = []
+    if pooling != "avg":
+        pooled.append(features_NCHW.amax(dim=dims, keepdim=True))
+    if pooling != "max":
+        pooled.append(features_NCHW.mean(dim=dims, keepdim=True))
+    return pooled
+
+
+def _added(tensors: list[Tensor]) -> Tensor:
+    return sum(tensors[1:], tensors[0])

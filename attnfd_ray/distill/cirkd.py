@@ -1,8 +1,9 @@
-"""Cross-image relational knowledge distillation (Yang et al., CVPR 2022).
+"""CIRKD: pixels of different images relate to one another as in the teacher.
 
-How the pixels of one image relate to those of another should be as in the teacher (mini-batch);
-with `memory: true` also how they relate to pixels and regions that the teacher saw before (memory).
-The paper adds the method `kd` at temperature 1.
+Source: cross-image relational knowledge distillation, Yang et al., CVPR 2022. The mini-batch term
+compares the pixels of one image with those of every image of the batch. With `memory: true` two
+more terms compare them with pixels and regions that the teacher saw before. The paper adds the
+method `kd` at temperature 1.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from attnfd_ray.distill.labels import class_means, labels_at
 from attnfd_ray.distill.layerwise import LayerSettings
 from attnfd_ray.distill.method import Method, Networks
 
-_TINY = 1e-8  # keeps a feature that is all zero from dividing by zero
-_NEVER = -1e9  # similarity to what is not there: its probability is 0
+_TINY = 1e-8  # avoids a division by zero for a feature that is all zero
+_NEVER = -1e9  # similarity to an entry that was never filled: its probability is 0
 
 MemoryWeight = Annotated[
     float,
@@ -33,16 +34,16 @@ MemoryWeight = Annotated[
 class CIRKD(Method):
     """Cross-image relational distillation.
 
-    Images are compared with one another, so pairs that a cut of the batch separates are lost, and a
-    memory depends on the order in which images came: `depends_on_batch`. With several workers,
-    images are paired within a worker, while the memory takes in what all of them see and is the
-    same on each, so that rank 0's checkpoint holds it for all.
+    Images are compared with one another, so cutting the batch loses the pairs that it separates.
+    A memory also depends on the order in which images came. Therefore it sets `depends_on_batch`.
+    With several workers, images are paired within a worker. The memory takes in the images of all
+    workers and is the same on each, so rank 0's checkpoint is valid for all.
     """
 
     depends_on_batch = True
 
     class Settings(LayerSettings):
-        """`method: {name: cirkd, ...}`; defaults are the paper's where nothing else is said."""
+        """`method: {name: cirkd, ...}`; defaults are the paper's unless a description differs."""
 
         name: Literal["cirkd"] = "cirkd"
         layers: Layers = ["decoder"]
@@ -53,8 +54,8 @@ class CIRKD(Method):
             Positive,
             Field(
                 description="maps are average-pooled to this height and width at most, pixels; "
-                "memory for the "
-                "comparison: images^2 x pixels^2. The original pools 256 and above to 64"
+                "memory for the comparison: images^2 x pixels^2. The original pools 256 and above "
+                "to 64"
             ),
         ] = 32
         loss_weight: Annotated[
@@ -88,13 +89,14 @@ class CIRKD(Method):
         super().__init__()
         self.settings = settings
         self.memories = TapModuleDict()
-        for layer in settings.layers if settings.memory else []:
-            self.memories[layer] = TeacherMemory(
-                settings,
-                networks.student_channels[layer],
-                networks.teacher_channels[layer],
-                networks.num_classes,
-            )
+        if settings.memory:
+            for layer in settings.layers:
+                self.memories[layer] = TeacherMemory(
+                    settings,
+                    networks.student_channels[layer],
+                    networks.teacher_channels[layer],
+                    networks.num_classes,
+                )
 
     @classmethod
     def taps(cls, settings: Settings) -> tuple[str, ...]:
@@ -104,70 +106,80 @@ class CIRKD(Method):
     def forward(
         self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor
     ) -> dict[str, Tensor]:
-        settings, terms = self.settings, {}
+        settings = self.settings
+        weight = settings.loss_weight
+        terms = {}
         for layer in settings.layers:
             target = pooled(teacher[layer].detach(), settings.max_size)
             guess = pooled(resized(student[layer], teacher[layer]), settings.max_size)
             distance = cross_image_distance(guess, target, temperature=settings.temperature)
-            terms[f"cirkd/{layer}"] = settings.loss_weight * distance
+            terms[f"cirkd/{layer}"] = weight * distance
             if settings.memory:
                 pixels, regions = self.memories[layer](guess, target, labels_at(labels_NHW, target))
-                terms[f"cirkd/{layer}/pixels"] = (
-                    settings.loss_weight * settings.pixel_weight * pixels
-                )
-                terms[f"cirkd/{layer}/regions"] = (
-                    settings.loss_weight * settings.region_weight * regions
-                )
+                terms[f"cirkd/{layer}/pixels"] = weight * settings.pixel_weight * pixels
+                terms[f"cirkd/{layer}/regions"] = weight * settings.region_weight * regions
         return terms
 
 
 class TeacherMemory(nn.Module):
-    """What the teacher saw of each class at one layer, and the head that brings the student's
-    features there.
+    """The teacher's features of each class at one layer, and the head of the student.
 
-    It takes in a batch in training mode only, and before it is drawn from, as in the released code.
-    Unlike there, the pixels kept of a class are pixels of that class (there the indices go astray),
-    and nothing is drawn from a place that was not filled yet (there it holds a random vector).
+    The head maps the student's features to the teacher's channels. The memory takes in a batch in
+    training mode only, before entries are drawn from it, as in the released code. Two things differ
+    from that code. The pixels kept of a class are pixels of that class; there the indices are
+    wrong. Only filled entries are drawn; there an empty entry holds a random vector.
     """
 
-    def __init__(self, settings: CIRKD.Settings, narrow: int, wide: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        settings: CIRKD.Settings,
+        student_channels: int,
+        teacher_channels: int,
+        num_classes: int,
+    ) -> None:
         super().__init__()
-        self.settings, self.num_classes = settings, num_classes
+        self.settings = settings
+        self.num_classes = num_classes
         self.head = nn.Sequential(
-            *connector(narrow, wide), nn.ReLU(), nn.Conv2d(wide, wide, kernel_size=1, bias=False)
+            *connector(student_channels, teacher_channels),
+            nn.ReLU(),
+            nn.Conv2d(teacher_channels, teacher_channels, kernel_size=1, bias=False),
         )
-        self.pixels = ClassQueue(num_classes, settings.pixel_queue, wide)
-        self.regions = ClassQueue(num_classes, settings.region_queue, wide)
+        self.pixels = ClassQueue(num_classes, settings.pixel_queue, teacher_channels)
+        self.regions = ClassQueue(num_classes, settings.region_queue, teacher_channels)
 
     def forward(
         self, student_NCHW: Tensor, teacher_NCHW: Tensor, labels_NHW: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the distances with respect to pixels and to regions."""
+        """Return the distances with respect to pixels and to regions, two scalars."""
         if self.training:
             self.remember(teacher_NCHW, labels_NHW)
-        guess, settings = self.head(student_NCHW), self.settings
-        pixels, regions = (
-            memory_distance(
-                guess,
+        guess_NCHW = self.head(student_NCHW)
+        labelled_NHW = labels_NHW != IGNORED
+
+        def distance(queue: ClassQueue, samples: int) -> Tensor:
+            entries_EC, known_E = queue.draw(samples // self.num_classes + 1)
+            return memory_distance(
+                guess_NCHW,
                 teacher_NCHW,
-                *queue.draw(samples // self.num_classes + 1),
-                labelled_NHW=labels_NHW != IGNORED,
-                temperature=settings.memory_temperature,
+                entries_EC,
+                known_E,
+                labelled_NHW=labelled_NHW,
+                temperature=self.settings.memory_temperature,
             )
-            for queue, samples in (
-                (self.pixels, settings.pixel_samples),
-                (self.regions, settings.region_samples),
-            )
-        )
+
+        pixels = distance(self.pixels, self.settings.pixel_samples)
+        regions = distance(self.regions, self.settings.region_samples)
         return pixels, regions
 
     @torch.no_grad()
     def remember(self, teacher_NCHW: Tensor, labels_NHW: Tensor) -> None:
-        """Take in, of each image and class, some pixels at random and the mean of all."""
+        """Take in, of each image and class, some pixels at random and the mean of all pixels."""
         units_NCHW = F.normalize(teacher_NCHW.to(self.pixels.entries.dtype), dim=1, eps=_TINY)
-        self.pixels.push(
-            *some_pixels(units_NCHW, labels_NHW, self.num_classes, self.settings.pixels_per_image)
+        entries_MKC, present_MK = some_pixels(
+            units_NCHW, labels_NHW, self.num_classes, self.settings.pixels_per_image
         )
+        self.pixels.push(entries_MKC, present_MK)
         means_NKC, counts_NK = class_means(units_NCHW, labels_NHW, self.num_classes)
         self.regions.push(F.normalize(means_NKC, dim=2, eps=_TINY), counts_NK > 0)
 
@@ -184,11 +196,11 @@ def pooled(features_NCHW: Tensor, max_size: int) -> Tensor:
 def cross_image_distance(
     student_NCHW: Tensor, teacher_NCHW: Tensor, *, temperature: float
 ) -> Tensor:
-    """Return KL(teacher || student) of a pixel's similarities to all pixels of an image, a mean
-    over pixels and images.
+    """Return KL(teacher || student) of a pixel's similarities to all pixels of an image.
 
-    Over all pairs of images, each with itself included. Scaling either side by a positive number
-    changes nothing.
+    It is a mean over pixels and over all pairs of images, each image with itself included; >= 0.
+    Similarities are cosines / `temperature`. It is invariant to scaling either side by a positive
+    number.
     """
     num_images = len(student_NCHW)
 
@@ -209,10 +221,9 @@ def memory_distance(
     labelled_NHW: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Return KL(teacher || student) of a pixel's similarities to the known entries, a mean over
-    labelled pixels.
+    """Return KL(teacher || student) of a pixel's similarities to the known entries.
 
-    Zero where nothing is labelled.
+    It is a mean over labelled pixels, and zero where no pixel is labelled.
     """
 
     def similarities(features_NCHW: Tensor) -> Tensor:
@@ -226,25 +237,27 @@ def memory_distance(
 
 def _divergence(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Return KL(teacher || student) over the last axis."""
-    student_log, teacher_log = (
-        student_logits.log_softmax(dim=-1),
-        teacher_logits.log_softmax(dim=-1),
-    )
+    student_log = student_logits.log_softmax(dim=-1)
+    teacher_log = teacher_logits.log_softmax(dim=-1)
     return F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(dim=-1)
 
 
 def some_pixels(
     features_NCHW: Tensor, labels_NHW: Tensor, num_classes: int, most: int
 ) -> tuple[Tensor, Tensor]:
-    """Return, as entries_MKC and present_MK, up to `most` pixels of each class of each image, drawn
-    at random.
+    """Return up to `most` pixels of each class of each image as entries_MKC and present_MK.
+
+    They are drawn from torch's global generator without replacement.
     """
+    labels_NP = labels_NHW.flatten(1)
+    num_images, num_pixels = labels_NP.shape
     classes_K1 = torch.arange(num_classes, device=labels_NHW.device)[:, None]
-    mine_NKP = labels_NHW.flatten(1)[:, None] == classes_K1
-    lots_NP = torch.rand_like(labels_NHW.flatten(1), dtype=torch.float32)
-    best = torch.where(mine_NKP, lots_NP[:, None], -1.0).topk(min(most, lots_NP.shape[1]), dim=2)
-    image = torch.arange(len(labels_NHW), device=labels_NHW.device)[:, None, None]
-    entries_NKSC = features_NCHW.flatten(2).mT[image, best.indices]
-    return entries_NKSC.transpose(1, 2).flatten(0, 1), (best.values >= 0).transpose(1, 2).flatten(
-        0, 1
-    )
+    is_class_NKP = labels_NP[:, None] == classes_K1
+    lots_NP = torch.rand_like(labels_NP, dtype=torch.float32)
+    lots_NKP = torch.where(is_class_NKP, lots_NP[:, None], -1.0)
+    best = lots_NKP.topk(min(most, num_pixels), dim=2)
+    image_N11 = torch.arange(num_images, device=labels_NHW.device)[:, None, None]
+    entries_NKSC = features_NCHW.flatten(2).mT[image_N11, best.indices]
+    entries_MKC = entries_NKSC.transpose(1, 2).flatten(0, 1)
+    present_MK = (best.values >= 0).transpose(1, 2).flatten(0, 1)
+    return entries_MKC, present_MK

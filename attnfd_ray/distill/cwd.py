@@ -1,8 +1,7 @@
-"""CWD: in every channel the student looks at the places the teacher looks at (Shu et al., ICCV
-2021).
+"""CWD: in every channel the student looks at the positions that the teacher looks at.
 
-With p = softmax(channel / T) over the positions of one channel of one image, the loss added to the
-cross-entropy is
+Source: Shu et al., ICCV 2021. With p = softmax(channel / T) over the positions of one channel of
+one image, the loss added to the cross-entropy is
 
     loss_weight * T^2 * mean over channels and images of KL(p_teacher || p_student)
 """
@@ -47,8 +46,9 @@ class FeatureCWD(LayerwiseMethod):
         )
 
     def connector(self, student_channels: int, teacher_channels: int) -> nn.Module:
-        """Return a 1x1 convolution where channels differ, without a bias: the softmax would take it
-        out again.
+        """Return a 1x1 convolution where channels differ.
+
+        It has no bias, because the softmax over positions is invariant to one.
         """
         if student_channels == teacher_channels:
             return nn.Identity()
@@ -59,9 +59,7 @@ class FeatureCWD(LayerwiseMethod):
 
 
 def channel_divergence(student_NCHW: Tensor, teacher_NCHW: Tensor, *, temperature: float) -> Tensor:
-    """Return T^2 * KL over the positions of a channel, a mean over channels and images; 0 or
-    more.
-    """
+    """Return T^2 * KL over the positions of a channel, a mean over channels and images, >= 0."""
     return softened_divergence(
         student_NCHW.flatten(2), teacher_NCHW.flatten(2), dim=2, temperature=temperature
     )

@@ -1,10 +1,14 @@
-"""DIST: the student's predictions correlate with the teacher's (Huang et al., NeurIPS 2022, arXiv
-2205.10536).
+"""DIST: the student's predictions correlate with the teacher's.
 
-With Y = softmax(logits / T), one row a pixel and one column a class, and r Pearson's correlation,
+Source: Huang et al., NeurIPS 2022, arXiv 2205.10536. Let Y = softmax(logits / T), with one row a
+pixel and one column a class, and let r be Pearson's correlation. With
+
+    inter = mean over rows of (1 - r)
+    intra = mean over columns of (1 - r)
+
 the loss added to the cross-entropy is
 
-    loss_weight * T^2 * (inter_weight * mean over rows of (1 - r) + intra_weight * mean over columns of (1 - r))
+    loss_weight * T^2 * (inter_weight * inter + intra_weight * intra)
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ _EPS = 1e-8  # added to the product of two norms, as published
 class DIST(LogitMethod):
     """Distillation of relations between classes (rows) and within classes (columns).
 
-    A column runs over all pixels of the batch, so its correlation is no mean over images and the
-    cut matters.
+    A column runs over all pixels of the batch. Its correlation is no mean over images, so the
+    method sets `depends_on_batch`.
     """
 
     depends_on_batch = True
@@ -64,24 +68,29 @@ def relation_distance(
     inter_weight: float,
     intra_weight: float,
 ) -> Tensor:
-    """Return T^2 * (inter_weight * mean of 1 - r over pixels + intra_weight * mean of 1 - r over
-    classes).
-    """
-    student_PC, teacher_PC = (
-        torch.softmax(side / temperature, dim=1).movedim(1, -1).flatten(0, -2)
-        for side in (student_NCHW, teacher_NCHW)
-    )
-    inter, intra = (decorrelation(student_PC, teacher_PC, dim=dim) for dim in (1, 0))
+    """Return T^2 * (inter_weight * inter + intra_weight * intra) for logits, a scalar >= 0."""
+    student_PC = _probabilities(student_NCHW, temperature)
+    teacher_PC = _probabilities(teacher_NCHW, temperature)
+    inter = decorrelation(student_PC, teacher_PC, dim=1)
+    intra = decorrelation(student_PC, teacher_PC, dim=0)
     return temperature**2 * (inter_weight * inter + intra_weight * intra)
 
 
+def _probabilities(logits_NCHW: Tensor, temperature: float) -> Tensor:
+    """Return Y, [pixels of all images, classes]."""
+    probabilities_NCHW = torch.softmax(logits_NCHW / temperature, dim=1)
+    return probabilities_NCHW.movedim(1, -1).flatten(0, -2)
+
+
 def decorrelation(student: Tensor, teacher: Tensor, *, dim: int) -> Tensor:
-    """Return the mean of 1 - r along `dim`, in [0, 2]; a positive affine map of either side changes
-    nothing.
+    """Return the mean of 1 - r along `dim`, in [0, 2].
+
+    It is invariant to a positive affine map of either side.
     """
-    student, teacher = (side - side.mean(dim=dim, keepdim=True) for side in (student, teacher))
+    student = student - student.mean(dim=dim, keepdim=True)
+    teacher = teacher - teacher.mean(dim=dim, keepdim=True)
     covariance = (student * teacher).sum(dim)
-    norms: Tensor = torch.linalg.vector_norm(student, dim=dim) * torch.linalg.vector_norm(
-        teacher, dim=dim
-    )
-    return (1 - covariance / (norms + _EPS)).mean()
+    student_norm = torch.linalg.vector_norm(student, dim=dim)
+    teacher_norm = torch.linalg.vector_norm(teacher, dim=dim)
+    correlation: Tensor = covariance / (student_norm * teacher_norm + _EPS)
+    return (1 - correlation).mean()

@@ -1,6 +1,4 @@
-"""What most methods do to a pair of features before they compare them: same channels, same size,
-full precision.
-"""
+"""What most methods do to a pair of features first: same channels, same size, full precision."""
 
 from __future__ import annotations
 
@@ -17,8 +15,14 @@ Distance = Callable[Concatenate[Tensor, Tensor, Options], Tensor]
 
 
 class TapModuleDict(nn.ModuleDict):
-    """A module for each tap. A tap may be a module's path, and torch forbids dots in names, so they
-    are kept as `/`.
+    """An `nn.ModuleDict` with one module for each tap.
+
+    A tap may be a module's path (`encoder.layer2`). torch forbids dots in the names of submodules,
+    so they are stored as `/`.
+
+    >>> modules = TapModuleDict({"encoder.layer2": nn.Identity()})
+    >>> [tap for tap, _ in modules.items()], list(modules.keys())
+    (['encoder.layer2'], ['encoder/layer2'])
     """
 
     def __setitem__(self, tap: str, module: nn.Module) -> None:
@@ -33,8 +37,13 @@ class TapModuleDict(nn.ModuleDict):
 
 
 def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
-    """Return a 1x1 convolution with BatchNorm that brings the student's channels to the
-    teacher's.
+    """Return a 1x1 convolution with BatchNorm from the student's to the teacher's channels.
+
+    It maps features_NCHW to the same height and width. The convolution has no bias; its first
+    weights are N(0, 2 / teacher_channels), from torch's global generator.
+
+    >>> connector(8, 16)(torch.ones(2, 8, 5, 6)).shape
+    torch.Size([2, 16, 5, 6])
     """
     conv = nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False)
     nn.init.normal_(conv.weight, std=(2.0 / teacher_channels) ** 0.5)
@@ -42,7 +51,11 @@ def connector(student_channels: int, teacher_channels: int) -> nn.Sequential:
 
 
 def resized(student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
-    """Return the student's features at the teacher's height and width."""
+    """Return the student's features at the teacher's height and width, bilinearly interpolated.
+
+    >>> resized(torch.ones(2, 8, 5, 6), torch.ones(2, 16, 10, 12)).shape
+    torch.Size([2, 8, 10, 12])
+    """
     size = teacher_NCHW.shape[-2:]
     if student_NCHW.shape[-2:] == size:
         return student_NCHW
@@ -50,8 +63,16 @@ def resized(student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
 
 
 def in_full_precision(distance: Distance[Options]) -> Distance[Options]:
-    """Let a distance of two features compute in fp32 at least: squares and exponentials of half
-    precision overflow.
+    """Decorate a distance of two features so that it computes in fp32 at least.
+
+    Squares and exponentials overflow in half precision. Autocast is off inside; float64 stays.
+
+    >>> @in_full_precision
+    ... def squared(student_NCHW, teacher_NCHW):
+    ...     return (student_NCHW - teacher_NCHW).square().sum()
+    >>> half = torch.full((1, 1, 1, 1), 1e4, dtype=torch.float16)
+    >>> squared(half, 0 * half)
+    tensor(100000000.)
     """
 
     @wraps(distance)
@@ -65,4 +86,6 @@ def in_full_precision(distance: Distance[Options]) -> Distance[Options]:
 
 
 def _at_least_fp32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        return tensor.float()
+    return tensor

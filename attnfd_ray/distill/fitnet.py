@@ -1,6 +1,7 @@
-"""FitNet: the student's features regress the teacher's (Romero et al., ICLR 2015, arXiv 1412.6550).
+"""FitNet: the student's features regress the teacher's.
 
-The loss added to the cross-entropy is loss_weight * mean((W S - T)^2), with W a 1x1 convolution.
+Source: Romero et al., ICLR 2015, arXiv 1412.6550. The loss added to the cross-entropy is
+loss_weight * mean((W S - T)^2), with W a 1x1 convolution.
 """
 
 from __future__ import annotations
@@ -39,5 +40,5 @@ class FitNet(LayerwiseMethod):
 
 @in_full_precision
 def squared_error(student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
-    """Return the mean of (S - T)^2 over everything; 0 or more."""
+    """Return the mean of (S - T)^2 over all elements, a scalar >= 0."""
     return F.mse_loss(student_NCHW, teacher_NCHW)

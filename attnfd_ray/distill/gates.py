@@ -1,4 +1,4 @@
-"""Which gate refines which side's features, by the names the settings use."""
+"""The gates that settings can name, for the student's and for the teacher's features."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch import nn
 from attnfd_ray.distill.cbam import CBAM, Form, FrozenGate, ParameterFreeGate
 from attnfd_ray.errors import CheckpointError
 from attnfd_ray.models.files import cbam_state
+from attnfd_ray.models.tensors import Tensors
 
 StudentGate = Literal["learned", "parameter_free", "identity"]
 TeacherGate = Literal["parameter_free", "random_frozen", "from_checkpoint", "identity"]
 
-# Where the released networks keep the gate of a layer.
-_RELEASED_PLACES = {"stage4": "backbone", "aspp": "aspp", "decoder": "decoder"}
+# layer -> the module of the released networks that holds its gate
+_RELEASED_LOCATIONS = {"stage4": "backbone", "aspp": "aspp", "decoder": "decoder"}
 _RELEASED_NAMES = {
     "ChannelGate.mlp.1.": "channel.mlp.0.",
     "ChannelGate.mlp.3.": "channel.mlp.2.",
@@ -29,7 +30,10 @@ _RELEASED_NAMES = {
 def student_gate(
     kind: StudentGate, channels: int, form: Form, *, train_channel_mlp: bool = True
 ) -> nn.Module:
-    """Return a gate for the student's features of `channels` channels."""
+    """Return a gate for the student's features_NCHW with C = `channels`.
+
+    Without `train_channel_mlp` the MLP of a learned channel gate keeps its first weights.
+    """
     if kind != "learned":
         return _weightless(kind, form)
     gate = CBAM(channels, form)
@@ -48,10 +52,11 @@ def teacher_gate(
     teacher_file: Path | None,
     batch_statistics: bool,
 ) -> FrozenGate:
-    """Return a gate for the teacher's features that never learns.
+    """Return a gate for the teacher's features_NCHW with C = `channels`, which never learns.
 
-    Raises CheckpointError when the gate should come from the teacher's file and that holds none for
-    `layer`.
+    `random_frozen` draws its weights from `seed` and leaves torch's global generator as it is. With
+    `batch_statistics` its BatchNorm normalises by the batch. Raises CheckpointError where
+    `from_checkpoint` finds no gate for `layer` in the teacher's file, or one for other channels.
     """
     if kind == "random_frozen":
         with torch.random.fork_rng(devices=[]):
@@ -63,41 +68,24 @@ def teacher_gate(
 
 
 def _weightless(kind: StudentGate | TeacherGate, form: Form) -> nn.Module:
-    return ParameterFreeGate(form) if kind == "parameter_free" else nn.Identity()
+    if kind == "parameter_free":
+        return ParameterFreeGate(form)
+    return nn.Identity()
 
 
 def _stored_gate(
     channels: int, form: Form, layer: str, file: Path | None, batch_statistics: bool
 ) -> CBAM:
-    """Return the parts of the stored gate that `form` names; how many hidden channels it has, the
-    file says.
-    """
-    place = _RELEASED_PLACES.get(layer)
-    stored = cbam_state(file).get(place) if file and place else None
-    if not stored:
-        raise CheckpointError(
-            f"{file or 'a teacher trained here'}: holds no attention gate for layer '{layer}'; "
-            "use teacher_gate: random_frozen or parameter_free"
-        )
-    state = {}
-    for name, tensor in stored.items():
-        ours = next(
-            (
-                name.replace(old, new)
-                for old, new in _RELEASED_NAMES.items()
-                if name.startswith(old)
-            ),
-            name,
-        )
-        moves = "running_" in ours or "num_batches" in ours
-        known = ours.startswith(("channel.", "spatial."))
-        if not (batch_statistics and moves) and not (known and not ours.startswith(form.parts)):
-            state[ours] = tensor
-    first = state.get("channel.mlp.0.weight")
-    hidden = first.shape[0] if first is not None and first.dim() else 1
+    """Return the parts of the stored gate that `form` names, with the file's hidden channels."""
+    state = {
+        _our_name(name): tensor
+        for name, tensor in _released_state(layer, file).items()
+        if _is_wanted(_our_name(name), form, batch_statistics)
+    }
+    reduction_ratio = max(1, channels // _hidden_channels(state))
     gate = CBAM(
         channels,
-        replace(form, reduction_ratio=max(1, channels // max(1, hidden))),
+        replace(form, reduction_ratio=reduction_ratio),
         frozen_statistics=batch_statistics,
     )
     try:
@@ -107,3 +95,43 @@ def _stored_gate(
             f"{file}: its attention gate for '{layer}' does not fit {channels} channels"
         ) from None
     return gate
+
+
+def _released_state(layer: str, file: Path | None) -> Tensors:
+    """Return the tensors of the layer's gate in the file, by the names they have there."""
+    location = _RELEASED_LOCATIONS.get(layer)
+    stored: Tensors = {}
+    if file is not None and location is not None:
+        stored = cbam_state(file).get(location, {})
+    if not stored:
+        raise CheckpointError(
+            f"{file or 'a teacher trained here'}: holds no attention gate for layer '{layer}'; "
+            "use teacher_gate: random_frozen or parameter_free"
+        )
+    return stored
+
+
+def _our_name(name: str) -> str:
+    for released, ours in _RELEASED_NAMES.items():
+        if name.startswith(released):
+            return name.replace(released, ours)
+    return name
+
+
+def _is_wanted(name: str, form: Form, batch_statistics: bool) -> bool:
+    """Return whether a gate of this form has such a tensor, or no gate has, which loading refuses.
+
+    With `batch_statistics` a gate has no running statistics.
+    """
+    is_statistic = "running_" in name or "num_batches" in name
+    if batch_statistics and is_statistic:
+        return False
+    is_part = name.startswith(("channel.", "spatial."))
+    return name.startswith(form.parts) or not is_part
+
+
+def _hidden_channels(state: Tensors) -> int:
+    first = state.get("channel.mlp.0.weight")
+    if first is None or not first.dim():
+        return 1
+    return max(1, first.shape[0])

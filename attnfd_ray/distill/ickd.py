@@ -1,8 +1,9 @@
-"""Inter-channel correlation for knowledge distillation (Liu et al., ICCV 2021).
+"""ICKD: channels correlate with one another as in the teacher.
 
-With F = connector(student) or the teacher's features as a matrix of D channels by N pixels, G = F
-F^T holds how each channel goes with each other. For segmentation the paper takes G of each patch of
-a grid, which keeps what is where.
+Source: inter-channel correlation for knowledge distillation, Liu et al., ICCV 2021. Let F be
+connector(student) or the teacher's features as a matrix of D channels by N pixels. G = F F^T holds
+the correlation of each channel with each other. For segmentation the paper takes G of each patch of
+a grid, which keeps spatial information.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from attnfd_ray.distill.features import in_full_precision
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
 from attnfd_ray.errors import ConfigError
 
-_TINY = 1e-8  # keeps a channel that is all zero from dividing by zero
+_TINY = 1e-8  # avoids a division by zero for a channel that is all zero
 
 
 class ICKD(LayerwiseMethod):
@@ -49,12 +50,12 @@ class ICKD(LayerwiseMethod):
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
         """Raise ConfigError where the grid has more patches than there are pixels."""
-        (down, across), (height, width) = self.settings.grid, teacher_NCHW.shape[-2:]
+        down, across = self.settings.grid
+        height, width = teacher_NCHW.shape[-2:]
         if down > height or across > width:
             raise ConfigError(
                 f"method.grid: [{down}, {across}] patches of a feature of {height} x {width} "
-                "pixels; needs a pixel a "
-                "patch: lower method.grid or raise data.crop"
+                "pixels; needs a pixel a patch: lower method.grid or raise data.crop"
             )
         return correlation_distance(student_NCHW, teacher_NCHW, grid=self.settings.grid)
 
@@ -63,10 +64,9 @@ class ICKD(LayerwiseMethod):
 def correlation_distance(
     student_NCHW: Tensor, teacher_NCHW: Tensor, *, grid: tuple[int, int]
 ) -> Tensor:
-    """Return || G^s - G^t ||^2 / D, rows of G normalised, as a mean over patches and images, in [0,
-    4].
+    """Return || G^s - G^t ||^2 / D, with rows of G normalised, a mean over patches and images.
 
-    Scaling either side changes nothing.
+    It is in [0, 4] and invariant to scaling either side.
     """
     difference = correlations(student_NCHW, grid) - correlations(teacher_NCHW, grid)
     return difference.square().sum(dim=-1).mean()
@@ -75,13 +75,13 @@ def correlation_distance(
 def correlations(features_NCHW: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return G, [images, patches down, patches across, D, D], each row of length 1.
 
-    Where a side cannot be cut evenly, patches differ by a pixel; the smaller ones are filled up
+    Where a side cannot be divided evenly, patches differ by a pixel. The smaller ones are padded
     with zeros, which add nothing to G.
     """
     down, across = grid
-    rows_MHNCW = pad_sequence(
-        list(features_NCHW.movedim(2, 0).tensor_split(down)), batch_first=True
-    )
-    patches = pad_sequence(list(rows_MHNCW.movedim(4, 0).tensor_split(across)), batch_first=True)
+    rows = list(features_NCHW.movedim(2, 0).tensor_split(down))
+    rows_MHNCW = pad_sequence(rows, batch_first=True)
+    columns = list(rows_MHNCW.movedim(4, 0).tensor_split(across))
+    patches = pad_sequence(columns, batch_first=True)
     channels_by_pixels = patches.permute(4, 2, 0, 5, 3, 1).flatten(4)
     return F.normalize(channels_by_pixels @ channels_by_pixels.mT, dim=-1, eps=_TINY)

@@ -1,7 +1,7 @@
-"""Intra-class feature variation distillation (Wang et al., ECCV 2020).
+"""IFVD: a pixel is as similar to the mean of its class as in the teacher.
 
-How alike a pixel's feature is to the mean feature of its class should be as in the teacher. The
-paper adds the methods `kd` and an adversarial term, which is left out.
+Source: intra-class feature variation distillation, Wang et al., ECCV 2020. The paper adds the
+method `kd` and an adversarial term, which is left out.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from attnfd_ray.distill.labels import class_means, labels_at
 from attnfd_ray.distill.layerwise import LayerSettings
 from attnfd_ray.distill.method import Method, Networks
 
-_TINY = 1e-8  # keeps a feature that is all zero from dividing by zero
+_TINY = 1e-8  # avoids a division by zero for a feature that is all zero
 
 
 class IFVD(Method):
-    """Intra-class feature variation distillation; nothing beside the student learns."""
+    """Intra-class feature variation distillation; it has no parameters."""
 
     class Settings(LayerSettings):
         """`method: {name: ifvd, ...}`."""
@@ -52,7 +52,8 @@ class IFVD(Method):
     ) -> dict[str, Tensor]:
         terms = {}
         for layer in self.settings.layers:
-            target, labels = teacher[layer].detach(), labels_at(labels_NHW, teacher[layer])
+            target = teacher[layer].detach()
+            labels = labels_at(labels_NHW, target)
             guess = resized(student[layer], target)
             distance = variation_distance(guess, target, labels, num_classes=self.num_classes)
             terms[f"ifvd/{layer}"] = self.settings.loss_weight * distance
@@ -63,26 +64,25 @@ class IFVD(Method):
 def variation_distance(
     student_NCHW: Tensor, teacher_NCHW: Tensor, labels_NHW: Tensor, *, num_classes: int
 ) -> Tensor:
-    """Return (m^s - m^t)^2 as a mean over all pixels, in [0, 4]; labels are at the size of the
-    features.
+    """Return (m^s - m^t)^2, see `variation`, as a mean over all pixels, in [0, 4].
 
-    An ignored pixel counts in the mean with no error, as in the original. Scaling either side by a
-    positive number changes nothing.
+    Labels are at the size of the features. An ignored pixel counts in the mean with no error, as in
+    the original. It is invariant to scaling either side by a positive number.
     """
-    difference_NHW = variation(student_NCHW, labels_NHW, num_classes) - variation(
-        teacher_NCHW, labels_NHW, num_classes
-    )
-    return (difference_NHW.square() * (labels_NHW != IGNORED)).mean()
+    student_NHW = variation(student_NCHW, labels_NHW, num_classes)
+    teacher_NHW = variation(teacher_NCHW, labels_NHW, num_classes)
+    errors_NHW = (student_NHW - teacher_NHW).square()
+    return (errors_NHW * (labels_NHW != IGNORED)).mean()
 
 
 def variation(features_NCHW: Tensor, labels_NHW: Tensor, num_classes: int) -> Tensor:
-    """Return m_NHW, the cosine of each feature with the mean of its class in its image; of ignored
-    pixels, anything.
+    """Return m_NHW, the cosine of each feature with the mean of its class in its image.
+
+    The values of ignored pixels have no meaning.
     """
     means_NKC, _ = class_means(features_NCHW, labels_NHW, num_classes)
     units_NCP = F.normalize(features_NCHW.flatten(2), dim=1, eps=_TINY)
     cosines_NKP = F.normalize(means_NKC, dim=2, eps=_TINY) @ units_NCP
-    own_class = (
-        labels_NHW.long().flatten(1).clamp(max=num_classes - 1)
-    )  # ignored pixels have to look somewhere
-    return cosines_NKP.gather(1, own_class[:, None])[:, 0].view(labels_NHW.shape)
+    # ignored pixels need the index of some class
+    own_class_NP = labels_NHW.long().flatten(1).clamp(max=num_classes - 1)
+    return cosines_NKP.gather(1, own_class_NP[:, None])[:, 0].view(labels_NHW.shape)

@@ -1,7 +1,7 @@
-"""KD: at every pixel the student's class probabilities follow the teacher's (Hinton et al., 2015,
-arXiv 1503.02531).
+"""KD: at every pixel the student's class probabilities follow the teacher's.
 
-With p = softmax(logits / T) at a pixel, the loss added to the cross-entropy is
+Source: Hinton et al., 2015, arXiv 1503.02531. With p = softmax(logits / T) at a pixel, the loss
+added to the cross-entropy is
 
     loss_weight * T^2 * mean over pixels and images of KL(p_teacher || p_student)
 """
@@ -43,13 +43,11 @@ class KD(LogitMethod):
 def softened_divergence(
     student: Tensor, teacher: Tensor, *, dim: int, temperature: float
 ) -> Tensor:
-    """Return T^2 * KL(softmax(teacher/T) || softmax(student/T)) over `dim`, a mean over the others;
-    0 or more.
+    """Return T^2 * KL(softmax(teacher/T) || softmax(student/T)) over `dim`, a scalar >= 0.
 
-    Adding to either side what is constant along `dim` changes nothing.
+    It is a mean over the other axes. Adding a constant along `dim` to either side changes nothing.
     """
-    log_student, log_teacher = (
-        F.log_softmax(side / temperature, dim=dim) for side in (student, teacher)
-    )
+    log_student = F.log_softmax(student / temperature, dim=dim)
+    log_teacher = F.log_softmax(teacher / temperature, dim=dim)
     divergence = F.kl_div(log_student, log_teacher, log_target=True, reduction="none").sum(dim)
     return temperature**2 * divergence.mean()

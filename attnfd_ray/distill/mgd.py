@@ -1,7 +1,7 @@
-"""Masked generative distillation (Yang et al., ECCV 2022).
+"""MGD: a generator restores the teacher's features from the student's with most pixels hidden.
 
-From the student's features with most pixels hidden, a generator makes up the teacher's. The paper's
-segmentation runs add the method `cwd` on the logits.
+Source: masked generative distillation, Yang et al., ECCV 2022. The paper's segmentation runs add
+the method `cwd_logit`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
 class MGD(LayerwiseMethod):
     """Masked generative distillation.
 
-    The pixels to hide are drawn from torch's global generator, so another cut of a batch hides
-    other pixels: `depends_on_batch`. A generator has 18 D^2 weights for a teacher of D channels, 75
-    million at the stage4 of a ResNet-101; it is gone once the student is trained.
+    The hidden pixels are drawn from torch's global generator. Cutting a batch differently hides
+    other pixels, so it sets `depends_on_batch`. A generator has 18 D^2 weights for a teacher of D
+    channels, 75 million at the stage4 of a ResNet-101. It is not part of the exported student.
     """
 
     depends_on_batch = True
@@ -52,10 +52,9 @@ class MGD(LayerwiseMethod):
 
 
 class MaskedGenerator(nn.Module):
-    """conv3x3(ReLU(conv3x3(M conv1x1(S)))): M_N1HW hides a pixel, all its channels, with
-    probability `masked`.
+    """conv3x3(ReLU(conv3x3(M conv1x1(S)))) at the student's height and width.
 
-    At the student's height and width; what it makes up is brought to the teacher's.
+    M_N1HW hides a pixel, in all its channels, with probability `masked`.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, *, masked: float) -> None:
@@ -69,12 +68,12 @@ class MaskedGenerator(nn.Module):
         )
 
     def forward(self, student_NCHW: Tensor) -> Tensor:
-        seen_N1HW = torch.rand_like(student_NCHW[:, :1], dtype=torch.float32) >= self.masked
-        generated: Tensor = self.generate(self.align(student_NCHW) * seen_N1HW)
+        visible_N1HW = torch.rand_like(student_NCHW[:, :1], dtype=torch.float32) >= self.masked
+        generated: Tensor = self.generate(self.align(student_NCHW) * visible_N1HW)
         return generated
 
 
 @in_full_precision
 def squared_distance(student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
-    """Return || S - T ||^2 as a mean over images."""
+    """Return || S - T ||^2 as a mean over images, a scalar >= 0."""
     return (student_NCHW - teacher_NCHW).square().sum() / len(student_NCHW)

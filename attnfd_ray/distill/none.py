@@ -1,4 +1,4 @@
-"""No distillation: the student alone, which is also how a teacher is trained."""
+"""No distillation: the student alone; a teacher is trained in the same way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from attnfd_ray.distill.method import Method
 
 
 class NoDistillation(Method):
-    """Asks nothing of the student."""
+    """A method without taps, parameters and loss terms."""
 
     class Settings(MethodSettings):
         """`method: {name: none}` has no settings."""

@@ -1,13 +1,17 @@
-"""OFD: the overhaul of feature distillation (Heo et al., ICCV 2019, arXiv 1904.01866), as its
-segmentation code has it.
+"""OFD: the student's features before a ReLU follow the teacher's, as far as the ReLU passes them.
 
-With S = connector(student) and T' = max(teacher, m) before a ReLU, where m = E[x | x < 0] of a
-channel whose values are N(shift, scale^2) by the teacher's BatchNorm, the loss added to the
-cross-entropy is
+Source: a comprehensive overhaul of feature distillation, Heo et al., ICCV 2019, arXiv 1904.01866,
+as its segmentation code implements it. Let S = connector(student), and T' = max(teacher, m) before
+a ReLU, with m = E[x | x < 0] of a channel whose values are N(shift, scale^2) by the teacher's
+BatchNorm. A layer's distance is
 
-    loss_weight * sum over layers of mean over images of  sum of (S - T')^2 where S > T' or T' > 0  / divisor
+    D = mean over images of the sum of (S - T')^2 where S > T' or T' > 0
 
-so that nothing is asked of the student where both sides stay below their ReLU.
+and the loss added to the cross-entropy is
+
+    loss_weight * sum over layers of D / divisor
+
+Where both sides stay below their ReLU, the student is left free.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from attnfd_ray.distill.method import BatchNormStats, Networks
 from attnfd_ray.distill.teacher import TeacherMode
 from attnfd_ray.errors import ConfigError
 
-# the layers it is defined for, all before a ReLU, and what the distance at each is divided by
+# the layers it is defined for, all before a ReLU, and the divisor of the distance at each
 DIVISORS = {"stage1": 8, "stage2": 4, "stage3": 2, "stage4": 1, "aspp_pre": 1, "decoder_pre": 16}
 
 
@@ -41,9 +45,7 @@ def _defined(layers: list[str]) -> list[str]:
 
 
 class OFD(LayerwiseMethod):
-    """Pre-ReLU features with a margin and a partial distance; the teacher normalises by the
-    batch.
-    """
+    """Pre-ReLU features with a margin and a partial distance; the teacher normalises by batch."""
 
     teacher_mode: TeacherMode = "batch_statistics"
 
@@ -70,8 +72,7 @@ class OFD(LayerwiseMethod):
             if layer not in networks.teacher_norms:
                 raise ConfigError(
                     f"method.layers: '{layer}' comes from no BatchNorm of the teacher, which OFD "
-                    "needs for its margin; "
-                    "leave it out"
+                    "needs for its margin; leave it out"
                 )
             self.register_buffer(f"margin_{layer}", margin(networks.teacher_norms[layer]))
 
@@ -80,8 +81,10 @@ class OFD(LayerwiseMethod):
         return features.connector(student_channels, teacher_channels)
 
     def frozen_prefixes(self, epoch: int) -> tuple[str, ...]:
-        """Let the student rest while only the connectors learn."""
-        return ("student",) if epoch <= self.settings.connector_epochs else ()
+        """Freeze the student while only the connectors learn."""
+        if epoch <= self.settings.connector_epochs:
+            return ("student",)
+        return ()
 
     def forward(
         self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor
@@ -90,27 +93,29 @@ class OFD(LayerwiseMethod):
         for layer, connect in self.connectors.items():
             target = teacher[layer].detach()
             guess = resized(connect(student[layer]), target)
-            distance = (
-                partial_distance(guess, target, margin_C=self.get_buffer(f"margin_{layer}"))
-                / DIVISORS[layer]
-            )
+            margin_C = self.get_buffer(f"margin_{layer}")
+            distance = partial_distance(guess, target, margin_C=margin_C) / DIVISORS[layer]
             terms[f"ofd/{layer}"] = self.settings.loss_weight * distance
         return terms
 
 
 def margin(norm: BatchNormStats) -> Tensor:
-    """Return E[x | x < 0] for x ~ N(shift, scale^2) of each channel, [C]; -3 scale where hardly any
-    x is below 0.
+    """Return E[x | x < 0] for x ~ N(shift, scale^2) of each channel, [C].
+
+    Where P(x < 0) is at most 0.001 it is -3 scale.
     """
-    scale, shift = norm.scale.abs().clamp(min=torch.finfo(norm.scale.dtype).tiny), norm.shift
-    below = torch.special.ndtr(-shift / scale)
-    density = torch.exp(-(shift / scale).square() / 2) / math.sqrt(2 * math.pi)
+    shift = norm.shift
+    scale = norm.scale.abs().clamp(min=torch.finfo(norm.scale.dtype).tiny)
+    below = torch.special.ndtr(-shift / scale)  # P(x < 0)
+    ratio = shift / scale
+    density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
     return torch.where(below > 1e-3, shift - scale * density / below, -3 * scale)
 
 
 @in_full_precision
 def partial_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, margin_C: Tensor) -> Tensor:
-    """Return the sum of (S - T')^2 where S > T' or T' > 0, as a mean over images."""
+    """Return the sum of (S - T')^2 where S > T' or T' > 0, as a mean over images, >= 0."""
     target_NCHW = torch.maximum(teacher_NCHW, margin_C[:, None, None])
-    asked = (student_NCHW > target_NCHW) | (target_NCHW > 0)
-    return ((student_NCHW - target_NCHW).square() * asked).sum() / len(student_NCHW)
+    compared = (student_NCHW > target_NCHW) | (target_NCHW > 0)
+    squares_NCHW = (student_NCHW - target_NCHW).square()
+    return (squares_NCHW * compared).sum() / len(student_NCHW)

@@ -1,7 +1,7 @@
 """Presets: whole recipes as data, each setting with its value and the reason. No torch.
 
-`preset: NAME` in a settings file fills in what the file leaves out; `attnfd-ray explain NAME`
-prints the reasons. The method of the same name takes its own defaults from here too. Places such as
+`preset: NAME` in a settings file fills in what the file leaves out. `attnfd-ray explain NAME`
+prints the reasons. The method of the same name takes its defaults from here too. Locations such as
 distiller.py:49 are in the released code, github.com/AmirMansurian/AttnFD at commit f090bbe; issues
 are of that repository.
 """
@@ -27,9 +27,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A recipe: what it chooses, and under `unlike` what it does not follow of what it stands
-    for.
-    """
+    """A recipe: a summary, its choices, and in `unlike` how it differs from its source."""
 
     summary: str
     choices: tuple[Choice, ...]
@@ -37,73 +35,75 @@ class Preset:
 
     @property
     def name(self) -> str:
-        """The preset's and its method's."""
+        """The name of the preset and of its method."""
         return str(self.of_method()["name"])
 
     def of_method(self) -> dict[str, Any]:
         """Return the chosen settings of the method, by name."""
-        paths = {choice.path: choice.value for choice in self.choices}
         return {
-            path.removeprefix("method."): value
-            for path, value in paths.items()
-            if path.startswith("method.")
+            choice.path.removeprefix("method."): choice.value
+            for choice in self.choices
+            if choice.path.startswith("method.")
         }
 
     def fillings(self) -> dict[str, Any]:
-        """Return `dotted path -> value` of what a file is filled up with.
+        """Return `dotted path -> value` of the settings that a file takes from the preset.
 
-        Of the method that is the name alone, from which its other defaults follow: a file that
-        names another method has the recipe around it and nothing of this one's settings.
+        Of the method that is only the name, from which its other defaults follow. So a file that
+        names another method gets the recipe around it and no setting of this method.
         """
-        paths = {choice.path: choice.value for choice in self.choices}
         return {
-            path: value
-            for path, value in paths.items()
-            if path == "method.name" or path.split(".")[0] != "method"
+            choice.path: choice.value
+            for choice in self.choices
+            if choice.path == "method.name" or choice.path.partition(".")[0] != "method"
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield setting, default, value and why of each choice; a default is None where the file
-        has to say.
+        """Yield setting, default, value and why of each choice.
+
+        A default is None for a setting that every file has to give.
         """
-        method: Any = registry.load("method", "attnfd").Settings
         for choice in self.choices:
-            section, _, name = choice.path.partition(".")
-            record: Any = (
-                method
-                if section == "method"
-                else ExperimentSettings.model_fields[section].annotation
-            )
-            field = record.model_fields[name]
-            default = None if field.is_required() else field.get_default()
-            default = list(default) if isinstance(default, tuple) else default
             yield {
                 "setting": choice.path,
-                "default": default,
+                "default": _default(choice.path),
                 "value": choice.value,
                 "why": choice.why,
             }
 
 
+def _default(path: str) -> Any:
+    """Return the default of a setting; those of `method` are AttnFD's."""
+    section, _, name = path.partition(".")
+    record: Any = ExperimentSettings.model_fields[section].annotation
+    if section == "method":
+        record = registry.load("method", "attnfd").Settings
+    field = record.model_fields[name]
+    if field.is_required():
+        return None
+    default = field.get_default()
+    if isinstance(default, tuple):
+        return list(default)
+    return default
+
+
 ATTNFD = Preset(
-    summary="AttnFD with what makes runs comparable: a still teacher, one meaning of the weight "
-    "at any batch size",
+    summary="AttnFD with what makes runs comparable: a teacher in eval mode, one meaning of the "
+    "weight at any batch size",
     choices=(
-        Choice("method.name", "attnfd", "the method all of these are settings of"),
+        Choice("method.name", "attnfd", "the method that these settings belong to"),
         Choice(
             "method.norm",
             "batch",
             "one norm for the global batch, as released, but shared by workers and accumulated "
-            "parts; a norm an image "
-            "has a gradient that explodes where an image's features are near zero "
-            "(benchmarks/why_attnfd.md)",
+            "parts; a norm an image has a gradient that explodes where an image's features are "
+            "near zero (benchmarks/why_attnfd.md)",
         ),
         Choice(
             "method.loss_weight",
             2.0,
             "the released weight (README, train_kd.py:256), for 29,000 steps from ImageNet "
-            "weights; in a short "
-            "training search it from 0.01 up (benchmarks/why_attnfd.md)",
+            "weights; in a short training search it from 0.01 up (benchmarks/why_attnfd.md)",
         ),
         Choice("method.student_gate", "learned", "CBAM, every parameter of it in the optimiser"),
         Choice(
@@ -115,7 +115,7 @@ ATTNFD = Preset(
         Choice(
             "method.connectors",
             "always",
-            "the released ones stop after an epoch in which the student rests",
+            "the released ones learn in the first epoch only, while the student is frozen",
         ),
         Choice(
             "method.train_channel_mlp",
@@ -147,16 +147,14 @@ RELEASE = Preset(
             "method.norm",
             "batch",
             "torch.norm of the whole batch's tensor (distiller.py:49); asked about the paper's "
-            "channel-wise "
-            "normalisation, the author says the code is right (issue #5)",
+            "channel-wise normalisation, the author says the code is right (issue #5)",
         ),
         Choice(
             "method.teacher_gate",
             "random_frozen",
             "forward() calls no gate (deeplab.py:32-38), so training a teacher (train.py:101) "
-            "leaves its gates as "
-            "drawn; for a teacher file that holds gates, from_checkpoint is what "
-            "train_kd.py:37-38 does",
+            "leaves its gates as drawn; for a teacher file that holds gates, from_checkpoint is "
+            "what train_kd.py:37-38 does",
         ),
         Choice(
             "method.teacher_mode",
@@ -178,9 +176,8 @@ RELEASE = Preset(
             "method.divide_by_batch",
             True,
             "cross-entropy, a mean already, is divided by the batch again (utils/loss.py:21-33), "
-            "AttnFD too "
-            "(distiller.py:49); the same SGD without it: lr / batch, weight_decay x batch, "
-            "loss_weight as it is",
+            "AttnFD too (distiller.py:49); the same SGD without it: lr / batch, weight_decay x "
+            "batch, loss_weight as it is",
         ),
         Choice(
             "data.crop",
@@ -258,16 +255,15 @@ PAPER = Preset(
             "method.loss_weight",
             0.1,
             "of the authors' earlier code with this norm, un-squared "
-            "(github.com/AmirMansurian/AICSD at b37bf9b, "
-            "distiller.py); the paper's 2 is for the released norm",
+            "(github.com/AmirMansurian/AICSD at b37bf9b, distiller.py); the paper's 2 is for the "
+            "released norm",
         ),
         Choice("method.student_gate", "learned", "CBAM on both sides (the paper's method figure)"),
         Choice(
             "method.teacher_gate",
             "parameter_free",
-            "the paper trains the teacher with its gate and freezes both (the author in issue "
-            "#2); without a trained "
-            "gate, the author names this one (issue #6)",
+            "the paper trains the teacher with its gate and freezes both (the author in issue #2); "
+            "without a trained gate, the author names this one (issue #6)",
         ),
         Choice("method.teacher_mode", "eval", "a frozen teacher (the author in issue #2)"),
         Choice(

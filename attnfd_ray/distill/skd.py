@@ -1,8 +1,7 @@
-"""Structured knowledge distillation: regions relate to one another as in the teacher (Liu et al.,
-CVPR 2019).
+"""SKD: regions of a feature relate to one another as in the teacher.
 
-Only the pair-wise part: the pixel-wise part is the method `kd`, and the adversarial part is left
-out.
+Source: structured knowledge distillation, Liu et al., CVPR 2019. Only the pair-wise part is here.
+The pixel-wise part is the method `kd`; the adversarial part is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _TINY = 1e-8  # the original's, added to a norm
 
 
 class SKD(LayerwiseMethod):
-    """Pair-wise similarity distillation; nothing beside the student learns."""
+    """Pair-wise similarity distillation; it has no parameters."""
 
     class Settings(LayerSettings):
         """`method: {name: skd, ...}`."""
@@ -51,27 +50,26 @@ class SKD(LayerwiseMethod):
 
 @in_full_precision
 def pairwise_distance(student_NCHW: Tensor, teacher_NCHW: Tensor, *, pool_scale: float) -> Tensor:
-    """Return sum over region pairs of (a^s - a^t)^2 / M^2 as a mean over images, in [0, 4].
+    """Return the sum over region pairs of (a^s - a^t)^2 / M^2 as a mean over images, in [0, 4].
 
-    a is the cosine of two of the M regions' features; scaling either side by a positive number
-    changes nothing.
+    a is the cosine of the features of two of the M regions. The distance is invariant to scaling
+    either side by a positive number.
     """
-    return (
-        (similarities(student_NCHW, pool_scale) - similarities(teacher_NCHW, pool_scale))
-        .square()
-        .mean()
-    )
+    student_NMM = similarities(student_NCHW, pool_scale)
+    teacher_NMM = similarities(teacher_NCHW, pool_scale)
+    return (student_NMM - teacher_NMM).square().mean()
 
 
 def similarities(features_NCHW: Tensor, pool_scale: float) -> Tensor:
     """Return cosines_NMM of the max-pooled regions.
 
-    A region's side is rounded up, so that a scale of 1/2 makes 2 x 2 regions of odd sides too; the
-    original rounds down, which leaves a strip one pixel wide. No gradient goes through a region's
-    norm, as in the original.
+    The side of a region is rounded up, so that a scale of 1/2 also makes 2 x 2 regions where a side
+    is odd. The original rounds down, which leaves a strip one pixel wide. As in the original, no
+    gradient flows through a region's norm.
     """
     window = [ceil(pool_scale * side) for side in features_NCHW.shape[-2:]]
     regions_NCM = F.max_pool2d(features_NCHW, window, stride=window, ceil_mode=True).flatten(2)
-    units_NCM = regions_NCM / (regions_NCM.detach().norm(dim=1, keepdim=True) + _TINY)
+    norms_N1M = regions_NCM.detach().norm(dim=1, keepdim=True)
+    units_NCM = regions_NCM / (norms_N1M + _TINY)
     cosines_NMM: Tensor = units_NCM.mT @ units_NCM
     return cosines_NMM

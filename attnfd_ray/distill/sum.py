@@ -1,14 +1,17 @@
 """Several methods at once: the sum of their terms, each method with its own settings and weight.
 
-method: {name: sum, terms: [{name: kd, weight: 1}, {name: cwd_feature, weight: 50, layers:
-[decoder]}]}
+method:
+  name: sum
+  terms:
+    - {name: kd, weight: 1}
+    - {name: cwd_feature, weight: 50, layers: [decoder]}
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, WrapValidator, field_validator
 from torch import Tensor, nn
@@ -28,29 +31,25 @@ class _Weight(StrictModel):
 
 def _weighted(value: Any, validate: Callable[[Any], MethodSettings]) -> MethodSettings:
     """Validate a term by its own method's record, with `weight` for that method's `loss_weight`."""
-    if not (isinstance(value, dict) and "weight" in value):
+    if not isinstance(value, dict) or "weight" not in value:
         return validate(value)
     own = {name: each for name, each in value.items() if name != "weight"}
     if "loss_weight" in own:
-        raise rule_error(
-            [(("weight",), "stands beside loss_weight, which is the same; keep one of them")]
-        )
+        text = "is given beside loss_weight, which is the same; keep one of them"
+        raise rule_error([(("weight",), text)])
     settings = validate(own)
     if "loss_weight" not in type(settings).model_fields:
-        raise rule_error(
-            [(("weight",), f"method '{settings.name}' has no loss_weight that it could set")]
-        )
+        text = f"method '{settings.name}' has no loss_weight that it could set"
+        raise rule_error([(("weight",), text)])
     weight = _Weight.model_validate({"weight": value["weight"]}).weight
     return validate(own | {"loss_weight": weight})
 
 
 class Sum(Method):
-    """The terms of its methods, each of which may be in it more than once; one of weight 0 is left
-    out.
+    """The terms of several methods; a method may occur more than once, one of weight 0 is left out.
 
-    There is one teacher: methods that ask for it in other than eval mode must agree on which, and
-    those content with eval give way. They must agree on whether the loss is divided by the batch,
-    too.
+    There is one teacher. Methods that need it in a mode other than eval must agree on the mode; the
+    other methods accept it. All methods must agree on whether the loss is divided by the batch.
     """
 
     class Settings(MethodSettings):
@@ -64,7 +63,7 @@ class Sum(Method):
         @classmethod
         def _agree(cls, terms: list[MethodSettings]) -> list[MethodSettings]:
             try:
-                _shared(map(_wishes, _live(terms)))
+                _shared(map(_needs, _live(terms)))
             except ConfigError as error:
                 raise ValueError(str(error)) from None
             return terms
@@ -72,37 +71,39 @@ class Sum(Method):
     def __init__(self, settings: Settings, networks: Networks) -> None:
         super().__init__()
         self.settings = settings
-        parts = [
-            registry.load("method", term.name)(term, networks) for term in _live(settings.terms)
-        ]
+        parts = [_class(term)(term, networks) for term in _live(settings.terms)]
         self.parts: Any = nn.ModuleList(parts)
-        self.teacher_mode, self.loss_over_batch_size = _shared(
-            (part.teacher_mode, part.loss_over_batch_size) for part in parts
-        )
+        shared = _shared(_Needs(part.teacher_mode, part.loss_over_batch_size) for part in parts)
+        self.teacher_mode = shared.teacher_mode
+        self.loss_over_batch_size = shared.loss_over_batch_size
         self.depends_on_batch = any(part.depends_on_batch for part in parts)
         self.uses_batch_sums = any(part.uses_batch_sums for part in parts)
 
     @classmethod
     def taps(cls, settings: Settings) -> tuple[str, ...]:
-        """Return every tap that one of its methods wants, once."""
-        wanted = (registry.load("method", term.name).taps(term) for term in _live(settings.terms))
-        return tuple(dict.fromkeys(itertools.chain.from_iterable(wanted)))
+        """Return every tap that one of its methods needs, once."""
+        wanted: dict[str, None] = {}  # in the order of the terms
+        for term in _live(settings.terms):
+            wanted |= dict.fromkeys(_class(term).taps(term))
+        return tuple(wanted)
 
     def frozen_prefixes(self, epoch: int) -> tuple[str, ...]:
-        """Let rest what one of its methods wants to rest."""
-        return tuple(
-            f"method.parts.{index}.{inside}".rstrip(".") if owner == "method" else prefix
-            for index, part in enumerate(self.parts)
-            for prefix in part.frozen_prefixes(epoch)
-            for owner, _, inside in [prefix.partition(".")]
-        )
+        """Freeze what one of its methods freezes."""
+        prefixes = []
+        for index, part in enumerate(self.parts):
+            for prefix in part.frozen_prefixes(epoch):
+                owner, _, inside = prefix.partition(".")
+                if owner == "method":
+                    prefix = f"method.parts.{index}.{inside}".rstrip(".")
+                prefixes.append(prefix)
+        return tuple(prefixes)
 
     def forward(
         self, student: dict[str, Tensor], teacher: dict[str, Tensor], labels_NHW: Tensor
     ) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for part in self.parts:
-            terms |= _apart(part(student, teacher, labels_NHW), terms)
+            terms |= _with_free_names(part(student, teacher, labels_NHW), terms)
         return {name: self.settings.loss_weight * term for name, term in terms.items()}
 
 
@@ -110,39 +111,50 @@ def _live(terms: Iterable[MethodSettings]) -> list[MethodSettings]:
     return [term for term in terms if getattr(term, "loss_weight", 1.0) != 0]
 
 
-def _wishes(term: MethodSettings) -> tuple[TeacherMode, bool]:
-    """Return what a method wants of the whole run, as far as its settings say: its own, else those
-    of its class.
-    """
-    kind = registry.load("method", term.name)
-    return (
-        getattr(term, "teacher_mode", kind.teacher_mode),
-        getattr(term, "divide_by_batch", kind.loss_over_batch_size),
+def _class(term: MethodSettings) -> Any:
+    return registry.load("method", term.name)
+
+
+class _Needs(NamedTuple):
+    """What a method needs of the whole run."""
+
+    teacher_mode: TeacherMode
+    loss_over_batch_size: bool
+
+
+def _needs(term: MethodSettings) -> _Needs:
+    """Return what a term's settings ask for; where they have no such key, the class's values."""
+    kind = _class(term)
+    return _Needs(
+        teacher_mode=getattr(term, "teacher_mode", kind.teacher_mode),
+        loss_over_batch_size=getattr(term, "divide_by_batch", kind.loss_over_batch_size),
     )
 
 
-def _shared(wishes: Iterable[tuple[TeacherMode, bool]]) -> tuple[TeacherMode, bool]:
-    """Return how the teacher runs and whether the loss is divided by the batch; ConfigError where
-    wishes contradict.
-    """
-    modes, divides = set(), set()
-    for mode, divide in wishes:
-        modes.add(mode)
-        divides.add(divide)
+def _shared(needs: Iterable[_Needs]) -> _Needs:
+    """Return what all methods agree on. Raises ConfigError where they contradict each other."""
+    modes = set[TeacherMode]()
+    divisions = set[bool]()
+    for each in needs:
+        modes.add(each.teacher_mode)
+        divisions.add(each.loss_over_batch_size)
     modes.discard("eval")
     if len(modes) > 1:
         raise ConfigError(
-            f"its methods want the teacher in unlike modes, {' and '.join(sorted(modes))}; keep "
+            f"its methods need the teacher in different modes, {' and '.join(sorted(modes))}; keep "
             "one mode"
         )
-    if len(divides) > 1:
+    if len(divisions) > 1:
         raise ConfigError(
             "some of its methods divide the loss by the batch and some do not; keep one kind"
         )
-    return (modes.pop() if modes else "eval"), divides == {True}
+    return _Needs(
+        teacher_mode=next(iter(modes), "eval"),
+        loss_over_batch_size=divisions == {True},
+    )
 
 
-def _apart(terms: dict[str, Tensor], taken: Collection[str]) -> dict[str, Tensor]:
+def _with_free_names(terms: dict[str, Tensor], taken: Collection[str]) -> dict[str, Tensor]:
     """Return terms under names not taken yet: `kd/logits`, else `kd_2/logits` and so on."""
     for number in itertools.count(1):
         named = {_numbered(name, number): term for name, term in terms.items()}
@@ -152,5 +164,7 @@ def _apart(terms: dict[str, Tensor], taken: Collection[str]) -> dict[str, Tensor
 
 
 def _numbered(name: str, number: int) -> str:
+    if number == 1:
+        return name
     method, slash, layer = name.partition("/")
-    return name if number == 1 else f"{method}_{number}{slash}{layer}"
+    return f"{method}_{number}{slash}{layer}"

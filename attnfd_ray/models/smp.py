@@ -1,13 +1,13 @@
-"""Networks of segmentation_models.pytorch: `arch: smp/Unet` and so on, on any encoder it knows.
-Imports it late.
+"""Networks of segmentation_models.pytorch (smp): `arch: smp/Unet` and so on.
 
-Their tensors keep its names (encoder, decoder, segmentation_head), so its state dicts fit.
+They take any of its encoders. smp is imported late. Tensors keep its names (encoder, decoder,
+segmentation_head), so its state dicts fit.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any, get_args
 
@@ -20,9 +20,10 @@ from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.models.base import Architecture, SegmentationModel
 from attnfd_ray.models.smp_encoders import own_names, source
+from attnfd_ray.models.tensors import Tensors
 
-# path of each tap of a head, where it is not `decoder` and the head's first convolution; before
-# dropout if that can be
+# Paths of the taps of a head where they are not `decoder` and the head's first convolution. A tap
+# is before dropout where that is possible.
 HEADS = {
     "DeepLabV3": {"aspp": "decoder.aspp.project.2"},
     "DeepLabV3Plus": {"aspp": "decoder.aspp.0.project.2"},
@@ -32,8 +33,9 @@ HEADS = {
 
 
 def architecture(name: str) -> Architecture:
-    """Return what is to know of the class `name`; ConfigError if there is none, or no
-    segmentation_models.pytorch.
+    """Return the architecture of smp's class `name`.
+
+    Raises ConfigError if smp has no such class or is not installed.
     """
     smp = _library(name)
     known = [kind.__name__ for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()]
@@ -53,13 +55,15 @@ def architecture(name: str) -> Architecture:
 
 
 class SmpModel(SegmentationModel):
-    """A network of segmentation_models.pytorch as its defaults make it.
+    """A network of segmentation_models.pytorch with its default options.
 
-    Taps: stage1 (stride 4) to stage4 as the encoder hands them on, after their last activation;
+    Taps: stage1 (stride 4) to stage4 as the encoder returns them, after their last activation.
     PSPNet's encoder ends with stage2. aspp where there is one, decoder before the classifier,
-    logits before the last up-sampling. Images whose sides are no multiple of the encoder's stride
-    are padded with zeros, right and below, for the features; crops to distil on are better a
-    multiple, so that features of both networks show the same.
+    logits before the last up-sampling.
+
+    Images whose sides are no multiple of the encoder's stride are padded with zeros, right and
+    below. Crops for distillation should be a multiple, so that the features of both networks cover
+    the same area.
     """
 
     backbone_path = "encoder"
@@ -85,20 +89,19 @@ class SmpModel(SegmentationModel):
         """Return logits_NCHW at the height and width of the images."""
         height, width = images_NCHW.shape[-2:]
         stride = int(self.encoder.output_stride)  # type: ignore[arg-type]
-        features = self.encoder(F.pad(images_NCHW, (0, -width % stride, 0, -height % stride)))
-        # DPT's encoder returns its prefix tokens beside the features
-        decoded = self.decoder(*features) if isinstance(features, tuple) else self.decoder(features)
-        logits: Tensor = self.segmentation_head(decoded)
+        padded_NCHW = F.pad(images_NCHW, (0, -width % stride, 0, -height % stride))
+        features = self.encoder(padded_NCHW)
+        if not isinstance(features, tuple):  # DPT's encoder returns its prefix tokens too
+            features = (features,)
+        logits: Tensor = self.segmentation_head(self.decoder(*features))
         return logits[..., :height, :width]
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the encoder's parameters."""
         return self.encoder.parameters()
 
-    def from_classifier(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of a classifier of smp, timm or a package of weights under the
-        encoder's names.
-        """
+    def from_classifier(self, tensors: Tensors) -> dict[str, Tensor]:
+        """Return a classifier's tensors, from smp, timm or a package, under the encoder's names."""
         return own_names(self.encoder, self._encoder_name, tensors)
 
 
@@ -118,8 +121,9 @@ def _default(kind: Any, argument: str) -> Any:
 
 
 def _encoders(smp: Any, kind: Any) -> Collection[str]:
-    """Return the names of encoders: of smp itself, and with `tu-` all of timm; DPT takes only the
-    latter.
+    """Return the encoders a class can have, the default first: smp's own, and timm's as `tu-NAME`.
+
+    DPT takes only the latter.
     """
     import timm
 
@@ -132,34 +136,35 @@ def _encoders(smp: Any, kind: Any) -> Collection[str]:
 def _strides(kind: Any) -> Collection[int]:
     """Return the output strides a class can have, the default first."""
     argument = inspect.signature(kind).parameters.get("encoder_output_stride")
-    if argument is not None:
-        return sorted(
-            get_args(argument.annotation),
-            key=lambda stride: stride != ModelSettings().output_stride,
-        )
-    return (2 ** _default(kind, "encoder_depth"),)
+    if argument is None:
+        return (2 ** _default(kind, "encoder_depth"),)
+    default = ModelSettings().output_stride
+    return sorted(get_args(argument.annotation), key=lambda stride: stride != default)
 
 
 def _taps(kind: Any) -> dict[str, str]:
-    """Return name -> path for a class; an encoder returns the image and a feature of stride 2
-    before stage1.
+    """Return name -> path for a class.
+
+    An encoder returns the image and a feature of stride 2 before stage1. DPT's does not.
     """
-    depth, is_dpt = _default(kind, "encoder_depth"), kind.__name__ == "DPT"
-    stages = [f"encoder[0][{index}]" for index in range(depth)] if is_dpt else []
-    stages = stages or [f"encoder[{index}]" for index in range(2, depth + 1)]
+    depth = _default(kind, "encoder_depth")
+    paths = [f"encoder[{index}]" for index in range(2, depth + 1)]
+    if kind.__name__ == "DPT":
+        paths = [f"encoder[0][{index}]" for index in range(depth)]
+    taps = {f"stage{number}": path for number, path in enumerate(paths, 1)}
     heads = {"decoder": "decoder", "logits": "segmentation_head.0"} | HEADS.get(kind.__name__, {})
-    order = [name for name in ("aspp", "decoder", "logits") if name in heads]
-    return {f"stage{number}": path for number, path in enumerate(stages, 1)} | {
-        name: heads[name] for name in order
-    }
+    for name in ("aspp", "decoder", "logits"):
+        if name in heads:
+            taps[name] = heads[name]
+    return taps
 
 
 def _made(kind: Any, settings: ModelSettings, num_classes: int) -> Any:
-    """Return smp's own network, without weights; what it refuses to make is a ConfigError."""
+    """Return smp's own network, without weights. Raises ConfigError where smp cannot make it."""
     options: dict[str, Any] = {}
     if "encoder_output_stride" in inspect.signature(kind).parameters:
         options["encoder_output_stride"] = settings.output_stride
-    if kind.__name__ == "DPT":  # a ViT of timm's takes images of its own size only, unless told
+    if kind.__name__ == "DPT":  # else a ViT of timm's takes images of its own size only
         options["dynamic_img_size"] = True
     try:
         return kind(settings.backbone, encoder_weights=None, classes=num_classes, **options)
@@ -170,15 +175,17 @@ def _made(kind: Any, settings: ModelSettings, num_classes: int) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return (
-        str(error.args[0] if error.args else error).strip() or type(error).__name__
-    ).splitlines()[0]
+    text = str(error)
+    if error.args:
+        text = str(error.args[0])
+    text = text.strip() or type(error).__name__
+    return text.splitlines()[0]
 
 
 def _freeze_unused(model: SmpModel) -> None:
-    """Let parameters rest that no logit depends on (PSPNet's encoder keeps stages it does not use).
+    """Freeze parameters that no logit depends on, such as PSPNet's unused stages of the encoder.
 
-    Several workers could not average gradients that never come.
+    They never get gradients, so several workers could not average them.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     image = parameters[0].new_zeros((1, 3, model.probe_pixels, model.probe_pixels))

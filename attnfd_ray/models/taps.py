@@ -1,9 +1,8 @@
-"""Reading features out of a running network, by the name of a tap. One forward, listened to; never
-a second one.
+"""Features of a running network, read by the name of a tap from its one forward.
 
-A tap is one of the names that a network gives (`stage4`), or the path of any module in it
-(`encoder.layer2`), whose output it is; where that is several tensors, brackets say which
-(`encoder[3]`, `backbone[out]`).
+A tap is a name that the network defines (`stage4`), or the path of any module in it
+(`encoder.layer2`). Its feature is the module's output. Where the output is several tensors,
+brackets select one (`encoder[3]`, `backbone[out]`).
 """
 
 from __future__ import annotations
@@ -22,75 +21,96 @@ from attnfd_ray.errors import ConfigError
 if TYPE_CHECKING:
     from attnfd_ray.models.base import SegmentationModel
 
+Picks = tuple[str, ...]  # the keys or indices that select one tensor of an output
+
 _PATH = re.compile(r"(?P<module>\w+(\.\w+)*)(?P<picks>(\[\w+\])*)")
 
 
 class TapShape(NamedTuple):
-    """How deep a feature is, and how many pixels of the image one of its own stands for, in
-    height.
-    """
+    """Channels of a feature, and its stride: image height / feature height."""
 
     channels: int
     stride: int
 
 
 class TapRecorder:
-    """Keeps what passed the named taps of `model` in its last forward, in `features`: name ->
-    features_NCHW.
+    """Records the features at the named taps of `model`.
 
-    Listens on the model itself, so a wrapper around it (DistributedDataParallel, a task) makes no
-    difference. A feature is the tensor that the forward went on with, gradient and all; `clear`
-    lets go of it, `close` stops listening. An unknown name is a ConfigError; so is, once the model
-    runs, a module whose output is no such tensor.
+    After each forward `features` maps every name to features_NCHW of that forward. A feature is the
+    tensor that the forward itself used, with its gradient. `clear` drops the features, `close`
+    removes the hooks.
+
+    The hooks are on the model itself, so a wrapper around it (DistributedDataParallel, a task)
+    makes no difference. Raises ConfigError for an unknown name; and, in a forward, for a module
+    whose output is not one feature map.
+
+    >>> from attnfd_ray.config.schema import ModelSettings
+    >>> from attnfd_ray.models import TapRecorder, build_model
+    >>> model = build_model(ModelSettings(backbone="resnet18", width=0.125), num_classes=4)
+    >>> recorder = TapRecorder(model, ["stage4", "backbone.layer1"])
+    >>> logits_NCHW = model(torch.zeros(2, 3, 64, 64))
+    >>> {name: tuple(feature.shape) for name, feature in recorder.features.items()}
+    {'backbone.layer1': (2, 8, 16, 16), 'stage4': (2, 64, 4, 4)}
+    >>> recorder.close()
     """
 
     def __init__(self, model: SegmentationModel, names: Iterable[str]) -> None:
         self.names = tuple(names)
         self.features: dict[str, Tensor] = {}
-        places = {name: locate(model, name) for name in self.names}
+        located = {name: locate(model, name) for name in self.names}
         self._handles = [model.register_forward_pre_hook(self._start)]
-        for name, (module, picks) in places.items():
-            self._handles.append(module.register_forward_hook(partial(self._keep, name, picks)))
+        for name, (module, picks) in located.items():
+            self._handles.append(module.register_forward_hook(partial(self._record, name, picks)))
 
     def _start(self, _module: nn.Module, _inputs: Any) -> None:
         self.clear()
 
-    def _keep(
-        self, name: str, picks: tuple[str, ...], _module: nn.Module, _inputs: Any, output: Any
+    def _record(
+        self, name: str, picks: Picks, _module: nn.Module, _inputs: Any, output: Any
     ) -> None:
         self.features[name] = _picked(name, picks, output)
 
     def clear(self) -> None:
-        """Let go of the features; a dict taken before keeps its own."""
+        """Drop the features; a dict taken before stays as it is."""
         self.features = {}
 
     def close(self) -> None:
-        """Stop listening and let go of the features."""
+        """Remove the hooks and drop the features."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self.clear()
 
 
-def locate(model: SegmentationModel, name: str) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return the module that a tap listens to, and the part of its output; ConfigError for an
-    unknown one.
+def locate(model: SegmentationModel, name: str) -> tuple[nn.Module, Picks]:
+    """Return the module of a tap, and the keys or indices that select a tensor of its output.
+
+    Raises ConfigError for an unknown tap.
     """
     match = _PATH.fullmatch(model.taps.get(name, name))
+    if match is None:
+        raise _unknown_tap(model, name)
     try:
-        module = model.get_submodule(match["module"] if match else ".")
+        module = model.get_submodule(match["module"])
     except AttributeError:
-        paths = [path for path, _ in model.named_modules() if path] if "." in name else []
-        raise ConfigError(
-            f"unknown tap '{name}'{registry.suggestion(name, [*model.taps, *paths])}"
-        ) from None
-    return module, tuple(re.findall(r"\w+", match["picks"])) if match else ()
+        raise _unknown_tap(model, name) from None
+    return module, tuple(re.findall(r"\w+", match["picks"]))
 
 
-def _picked(name: str, picks: tuple[str, ...], output: Any) -> Tensor:
+def _unknown_tap(model: SegmentationModel, name: str) -> ConfigError:
+    known = list(model.taps)
+    if "." in name:
+        known += [path for path, _ in model.named_modules() if path]
+    return ConfigError(f"unknown tap '{name}'{registry.suggestion(name, known)}")
+
+
+def _picked(name: str, picks: Picks, output: Any) -> Tensor:
     for pick in picks:
+        key: str | int = pick
         try:
-            output = output[pick] if isinstance(output, Mapping) else output[int(pick)]
+            if not isinstance(output, Mapping):
+                key = int(pick)
+            output = output[key]
         except (KeyError, IndexError, TypeError, ValueError):
             raise ConfigError(
                 f"tap '{name}': there is no [{pick}] in {_described(output)}"
@@ -104,7 +124,7 @@ def _picked(name: str, picks: tuple[str, ...], output: Any) -> Tensor:
 
 
 def _described(output: Any) -> str:
-    """Say what a module returned, in so far as one has to know it to name a tap."""
+    """Return what a module returned, as far as it matters for naming a tap."""
     if isinstance(output, Tensor):
         return f"a tensor {list(output.shape)}"
     if isinstance(output, Mapping):
@@ -115,23 +135,25 @@ def _described(output: Any) -> str:
 
 
 def tap_shapes(model: SegmentationModel, names: Iterable[str]) -> dict[str, TapShape]:
-    """Return the channels and the stride of taps, as one forward of a small image finds them; the
-    model stays as it is.
+    """Return the channels and the stride of taps, measured by one forward of a small image.
 
-    Raises ConfigError for an unknown tap.
+    The model is left as it was. Raises ConfigError for an unknown tap.
     """
     parameter = next(model.parameters(), torch.zeros(0))
     image = parameter.new_zeros((1, 3, model.probe_pixels, model.probe_pixels))
-    training = {module: module.training for module in model.modules()}
+    modes = {module: module.training for module in model.modules()}
     recorder = TapRecorder(model, names)
     try:
         with torch.no_grad():
             model.eval()(image)
-        return {
-            name: TapShape(feature.shape[1], round(model.probe_pixels / feature.shape[2]))
-            for name, feature in recorder.features.items()
-        }
+        features = recorder.features
     finally:
         recorder.close()
-        for module, mode in training.items():
+        for module, mode in modes.items():
             module.training = mode
+    return {name: _shape(feature, model.probe_pixels) for name, feature in features.items()}
+
+
+def _shape(feature_NCHW: Tensor, image_pixels: int) -> TapShape:
+    _, channels, height, _ = feature_NCHW.shape
+    return TapShape(channels, stride=round(image_pixels / height))

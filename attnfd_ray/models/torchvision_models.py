@@ -1,13 +1,11 @@
-"""torchvision's segmentation networks: `arch: torchvision/deeplabv3_resnet50` and so on. Imports
-them late.
+"""torchvision's segmentation networks: `arch: torchvision/deeplabv3_resnet50` and so on.
 
-Their tensors keep torchvision's names, so its checkpoints fit, the auxiliary head aside, which is
-never built.
+torchvision's models are imported late. Tensors keep torchvision's names, so its checkpoints fit,
+except for the auxiliary head, which is never built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -19,9 +17,10 @@ from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.models.base import Architecture, SegmentationModel
 from attnfd_ray.models.imagenet import of_torchvision
+from attnfd_ray.models.tensors import Tensors
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
-# path of each tap of a head: the pyramid and the decoder after their ReLU and before dropout
+# paths of the taps of a head; the pyramid and the decoder are after their ReLU and before dropout
 HEADS = {
     "deeplabv3": {
         "aspp": "classifier.0.project.2",
@@ -29,15 +28,13 @@ HEADS = {
         "logits": "classifier.4",
     },
     "fcn": {"decoder": "classifier.2", "logits": "classifier.4"},
-    # its decoder is a gated feature that no module returns; this is it before the gate
+    # its decoder is a gated feature that no module returns; this is the feature before the gate
     "lraspp": {"decoder": "classifier.cbr", "logits": "classifier"},
 }
 
 
 def architecture(name: str) -> Architecture:
-    """Return what is to know of torchvision's network `name`; ConfigError if it has none of that
-    name.
-    """
+    """Return the architecture of torchvision's network `name`. Raises ConfigError if unknown."""
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models.segmentation)
@@ -47,21 +44,24 @@ def architecture(name: str) -> Architecture:
             f"unknown arch 'torchvision/{name}'{registry.suggestion(f'torchvision/{name}', words)}"
         )
     backbone = name.partition("_")[2]
+    output_stride = 16
+    if backbone.startswith("resnet"):
+        output_stride = 8
     return Architecture(
         make=partial(TorchvisionModel, name),
         imagenet=lambda settings: of_torchvision(settings.backbone),
         choices={
             "backbone": (backbone,),
             "width": (1.0,),
-            "output_stride": (8 if backbone.startswith("resnet") else 16,),
+            "output_stride": (output_stride,),
         },
     )
 
 
 class TorchvisionModel(SegmentationModel):
-    """A network of torchvision's, its own initial weights from torch's global generator.
+    """A network of torchvision with torchvision's initial weights, from torch's global generator.
 
-    Taps: stage1..stage4, a ResNet's after their ReLU; aspp, decoder and logits by `HEADS`.
+    Taps: stage1..stage4, a ResNet's after their ReLU; aspp, decoder and logits as in `HEADS`.
     """
 
     classifier: nn.Module
@@ -77,26 +77,27 @@ class TorchvisionModel(SegmentationModel):
         self.backbone = network.backbone
         self.classifier = network.classifier
         self._reads_all_features = head == "lraspp"
-        ends = (
-            [f"layer{stage}" for stage in (1, 2, 3, 4)]
-            if backbone.startswith("resnet")
-            else _ends(self.backbone)
-        )
-        self.taps = {
-            name: f"backbone.{end}" for name, end in zip(STAGES, ends, strict=True)
-        } | HEADS[head]
+        if backbone.startswith("resnet"):
+            ends = ["layer1", "layer2", "layer3", "layer4"]
+        else:
+            ends = _last_blocks(self.backbone)
+        stages = {stage: f"backbone.{end}" for stage, end in zip(STAGES, ends, strict=True)}
+        self.taps = stages | HEADS[head]
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return logits_NCHW at the height and width of the images."""
         features: Any = self.backbone(images_NCHW)
-        logits: Tensor = self.classifier(features if self._reads_all_features else features["out"])
+        if not self._reads_all_features:
+            features = features["out"]
+        logits: Tensor = self.classifier(features)
         return F.interpolate(
             logits, size=images_NCHW.shape[-2:], mode="bilinear", align_corners=False
         )
 
-    def from_classifier(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of torchvision's classifier under the backbone's names, without `fc`
-        and `classifier`.
+    def from_classifier(self, tensors: Tensors) -> dict[str, Tensor]:
+        """Return the tensors of torchvision's classifier under the backbone's names.
+
+        `fc` and `classifier` are left out.
         """
         return {
             name.removeprefix("features."): tensor
@@ -105,12 +106,14 @@ class TorchvisionModel(SegmentationModel):
         }
 
 
-def _ends(features: nn.Module) -> list[str]:
-    """Return the last block of each of MobileNetV3's stages from stride 4 on, the closing
-    convolution in the last.
+def _last_blocks(features: nn.Module) -> list[str]:
+    """Return the name of the last block of each of MobileNetV3's stages from stride 4 on.
+
+    The closing convolution belongs to the last stage.
     """
     names = [name for name, _ in features.named_children()]
     starts = [
         index for index, block in enumerate(features.children()) if getattr(block, "_is_cn", False)
     ]
-    return [names[index - 1] for index in [*starts[1:], len(names)]]
+    stops = [*starts[1:], len(names)]
+    return [names[stop - 1] for stop in stops]

@@ -1,3 +1,4 @@
-"""What happened: summaries of a results store, as text, JSON and the best settings. No torch, no
-ray, no pandas.
+"""Shows the summary of a store: as text, and as the settings of its best trial.
+
+No torch, no ray, no pandas.
 """

@@ -1,4 +1,4 @@
-"""The pieces of a printed report: titles, text and tables, at any width."""
+"""Building blocks of a printed report: titles, text and tables, at any width. No torch, no ray."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from rich.table import Table
 from rich.text import Text
 
 
-def new_table(*columns: Sequence[str]) -> Table:
-    """Return an empty table: the second group of columns holds numbers."""
+def new_table(
+    texts: Sequence[str], numbers: Sequence[str], more_texts: Sequence[str] = ()
+) -> Table:
+    """Return an empty table with these column headers: columns of text, numbers, and text again.
+
+    Numbers are aligned to the right and are not wrapped.
+    """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for group, names in enumerate(columns):
-        for name in names:
-            number = group == 1
-            table.add_column(
-                name, justify="right" if number else "left", no_wrap=number, overflow="fold"
-            )
+    for name in texts:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True, overflow="fold")
+    for name in more_texts:
+        table.add_column(name, overflow="fold")
     return table
 
 
 def add_row(table: Table, *cells: str) -> None:
-    """Add a row; a value such as [stage4] is no markup."""
+    """Add a row of plain text: brackets as in [stage4] are not markup."""
     table.add_row(*(Text(cell) for cell in cells))
 
 
@@ -35,10 +40,10 @@ def print_title(console: Console, text: str) -> None:
 
 
 def print_text(console: Console, text: str, *, style: str = "", indent: int = 0) -> None:
-    """Print text, wrapped, so many columns from the left."""
+    """Print wrapped text, indented by a number of columns."""
     console.print(Padding(Text(text, style=style), (0, 0, 0, indent), expand=False))
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print a table two columns from the left."""
+    """Print a table, indented by two columns."""
     console.print(Padding(table, (0, 0, 0, 2), expand=False))

@@ -1,4 +1,4 @@
-"""The section of a printed report on the gradients of the loss terms."""
+"""The section of a printed report on the gradients of the loss terms. No torch, no ray."""
 
 from __future__ import annotations
 
@@ -14,29 +14,35 @@ from attnfd_ray.report.console import add_row, new_table, print_table, print_tex
 _HOW_TO_READ = (
     "First, median and last epoch: the gradient of distillation / that of cross-entropy; above "
     f"{MAX_RATIO:g} (!) distillation can take over the training: try a lower method.loss_weight. "
-    "In the last epoch: "
-    "the cosine of these two gradients, and each term's share of the sum of all terms' norms."
+    "In the last epoch: the cosine of these two gradients, and each term's share of the sum of all "
+    "terms' norms."
 )
 
 
 def show_gradients(lines: Iterable[GradientLine], console: Console) -> None:
-    """Print the ratio of distillation to cross-entropy over the epochs, and what each loss term has
-    of the gradient.
-    """
+    """Print the ratio of distillation to cross-entropy over the epochs, and each term's share."""
     print_title(console, "Gradients of the loss terms with respect to the student (L2 norms)")
     table = new_table(["Trial"], ["First", "Median", "Last", "Cosine"], ["Shares"])
     for line in lines:
-        ratios = [_ratio(ratio) for ratio in (line.first, line.median, line.last)]
-        cosine = numbers.decimals(line.cosines.get(DISTILLATION), 2)
-        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in line.shares.items())
-        add_row(table, line.trial_id, *ratios, cosine, shares)
+        shares = [f"{name} {100 * share:.0f} %" for name, share in line.shares.items()]
+        add_row(
+            table,
+            line.trial_id,
+            _ratio(line.first),
+            _ratio(line.median),
+            _ratio(line.last),
+            numbers.decimals(line.cosines.get(DISTILLATION), 2),
+            ", ".join(shares),
+        )
     print_table(console, table)
     console.print()
     print_text(console, _HOW_TO_READ, indent=2)
 
 
 def _ratio(ratio: float | None) -> str:
-    """Return a ratio of any size, marked where it is above the limit."""
+    """Return a ratio, with a mark where it is above the limit."""
     if ratio is None:
         return numbers.NONE
-    return f"{'! ' if ratio > MAX_RATIO else ''}{ratio:.3g}"
+    if ratio > MAX_RATIO:
+        return f"! {ratio:.3g}"
+    return f"{ratio:.3g}"

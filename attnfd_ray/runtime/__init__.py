@@ -1,3 +1,4 @@
-"""Where things run: the only home of ray. May import train, search, store, report and all below
-them.
+"""Runs jobs on a Ray cluster: the only folder that imports ray.
+
+May import train, search, store, report and everything below them.
 """

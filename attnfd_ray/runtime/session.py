@@ -1,131 +1,148 @@
-"""What every command that runs jobs does around them: checks, a lock, worker groups and the
-teacher.
-"""
+"""What every command that runs jobs does around them: checks, a lock, worker groups."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import itertools
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
-from attnfd_ray.config.metrics import CHANGED_BY, PARAMS
-from attnfd_ray.config.overrides import with_values
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.config.spaces import Space
 from attnfd_ray.data.checker.check import quick_check
 from attnfd_ray.data.storage.image_cache import forget_memory
-from attnfd_ray.distill.method import build_method, method_class
-from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import AttnFDError, ClusterError, ConfigError
-from attnfd_ray.models import SegmentationModel, build_model, load_weights
+from attnfd_ray.errors import ClusterError, ConfigError
 from attnfd_ray.runtime.cluster.connect import connected
 from attnfd_ray.runtime.cluster.environment import LOOPBACK, on_loopback, ray_in_use
 from attnfd_ray.runtime.cluster.estimate import Sizes
-from attnfd_ray.runtime.cluster.nodes import alive, watched
+from attnfd_ray.runtime.cluster.nodes import Log, alive, node_watch
 from attnfd_ray.runtime.cluster.preflight import (
     Capacity,
-    Say,
     WaitPolicy,
-    lacking_disk,
-    problems_of_nodes,
+    disk_problems,
+    node_problems,
     wait_for_capacity,
 )
 from attnfd_ray.runtime.cluster.versions import git_commit
-from attnfd_ray.runtime.files.claims import claim_run_id, locked
+from attnfd_ray.runtime.files.claims import claim_run_id, experiment_lock
 from attnfd_ray.runtime.files.first_weights import first_weights, pinned
 from attnfd_ray.runtime.jobs import interrupt
-from attnfd_ray.runtime.jobs.callback import Callback
 from attnfd_ray.runtime.jobs.client import broker_lost
 from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.runtime.jobs.worker_group import WorkerGroups
-from attnfd_ray.runtime.teacher import ready_teacher
+from attnfd_ray.runtime.network_checks import check_networks
+from attnfd_ray.store.rows import Role
 from attnfd_ray.store.store import Store
 
 
-@contextmanager
-def open_experiment(
-    settings: ExperimentSettings, command: str, *, fresh: bool, say: Say
-) -> Iterator[tuple[str, Job, Sizes]]:
-    """Check what can be checked without workers, then hold the experiment; yield its id, a job to
-    fill in, sizes.
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What all jobs of a command share, and the open store; makes its jobs.
 
-    The job's settings know the hashes of the files that networks start from.
+    `run_id` is the id of the run or the search. `search_id` is None for a run of `train`. The
+    teacher is None until it is known, and for methods without one.
     """
-    check_store_is_permanent(settings)
-    summary = quick_check(settings.data)
-    settings = pinned(settings)
-    if command == "search":
-        first_weights(settings)  # none of its trials is to find out that a file is missing
-    sizes = check_networks(settings, summary.num_classes, searching=command == "search", say=say)
-    Store.open(settings.store, create=True)
-    with locked(settings, command):
-        run_id = claim_run_id(settings, command, fresh=fresh)
-        interrupt.begin()
-        yield (
-            run_id,
-            Job(
-                kind="train",
-                trial_id=run_id,
-                role="run",
-                settings_json=settings.model_dump_json(),
-                data_hash=summary.data_hash,
-                git_commit=git_commit(),
-            ),
-            sizes,
+
+    settings: ExperimentSettings
+    store: Store
+    run_id: str
+    search_id: str | None = None
+    data_hash: str | None = None
+    git_commit: str | None = None
+    teacher_file: str | None = None
+    teacher_hash: str | None = None
+
+    def job(
+        self,
+        trial_id: str,
+        role: Role,
+        settings: ExperimentSettings | None = None,
+        searched: Mapping[str, Any] | None = None,
+        kind: Literal["train", "score_teacher"] = "train",
+    ) -> Job:
+        """Return a job with these settings; None: those of the context."""
+        return Job(
+            kind=kind,
+            trial_id=trial_id,
+            role=role,
+            settings_json=(settings or self.settings).model_dump_json(),
+            search_id=self.search_id,
+            searched=dict(searched or {}),
+            teacher_file=self.teacher_file,
+            teacher_hash=self.teacher_hash,
+            data_hash=self.data_hash,
+            git_commit=self.git_commit,
         )
 
 
 @contextmanager
-def start_worker_groups(
-    settings: ExperimentSettings,
-    template: Job,
-    find: Callable[[], Capacity],
-    say: Say,
-    *,
-    verbose: bool,
-) -> Iterator[WorkerGroups]:
-    """Start as many worker groups as fit, tell of nodes that go, and take their traces away at the
-    end.
+def open_experiment(
+    settings: ExperimentSettings, command: Literal["train", "search"], *, fresh: bool, log: Log
+) -> Iterator[tuple[RunContext, Sizes]]:
+    """Check what needs no workers, lock the experiment, and yield its context and network sizes.
+
+    The settings of the context have the hashes of the files that networks start from.
     """
-    name = f"{template.trial_id}-{uuid.uuid4().hex[:8]}"
-    # Ray wants a directory that every node sees; nothing in it is needed once the command is over
-    storage = Path(settings.store) / "ray" / name
-    # what a killed command has left; the lock says that it is dead
-    for left in storage.parent.glob(f"{template.trial_id}-????????"):
-        shutil.rmtree(left, ignore_errors=True)
+    check_store_is_permanent(settings)
+    summary = quick_check(settings.data)
+    settings = pinned(settings)
+    is_search = command == "search"
+    if is_search:
+        first_weights(settings)  # so that a missing file is found before the first trial
+    sizes = check_networks(settings, summary.num_classes, searching=is_search, log=log)
+    store = Store.open(settings.store, create=True)
+    with experiment_lock(settings, command):
+        run_id = claim_run_id(settings, command, fresh=fresh)
+        interrupt.set_resumable()
+        context = RunContext(
+            settings=settings,
+            store=store,
+            run_id=run_id,
+            data_hash=summary.data_hash,
+            git_commit=git_commit(),
+        )
+        if is_search:
+            context = replace(context, search_id=run_id)
+        yield context, sizes
+
+
+@contextmanager
+def start_worker_groups(
+    context: RunContext, find_capacity: Callable[[], Capacity], log: Log, *, verbose: bool
+) -> Iterator[WorkerGroups]:
+    """Start as many worker groups as the capacity allows, and remove Ray's files at the end.
+
+    `log` gets a line for each node that is lost meanwhile.
+    """
+    name = f"{context.run_id}-{uuid.uuid4().hex[:8]}"
+    # Ray needs a directory that every node sees; nothing in it is needed after the command
+    storage = Path(context.settings.store) / "ray" / name
+    # of killed commands: we hold the lock, so they have ended
+    for leftover in storage.parent.glob(f"{context.run_id}-????????"):
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         with connected(verbose=verbose):
-            room = find()
-            local = on_loopback() and all(
-                node["NodeManagerAddress"] == LOOPBACK for node in room.nodes
+            capacity = find_capacity()
+            addresses = {node["NodeManagerAddress"] for node in capacity.nodes}
+            groups = WorkerGroups(
+                capacity.shape,
+                count=capacity.groups,
+                name=name,
+                storage=storage,
+                verbose=verbose,
+                local=on_loopback() and addresses <= {LOOPBACK},
             )
-            with (
-                WorkerGroups(
-                    room.shape,
-                    count=room.groups,
-                    name=name,
-                    storage=storage,
-                    verbose=verbose,
-                    local=local,
-                ) as groups,
-                interrupt.stoppable(groups.interrupt),
-                watched(say),
-            ):
+            with groups, interrupt.stoppable(groups.interrupt), node_watch(log):
                 yield groups
     except ray.exceptions.RayActorError as error:
         raise broker_lost(error) from None
     finally:
         shutil.rmtree(storage, ignore_errors=True)
-        # after Ctrl-C workers may live, and hold images, until this process is gone; nobody will
-        # look at them then
+        # after Ctrl-C, workers may use the images in memory until this process ends
         forget_memory(in_use_too=ray_in_use())
 
 
@@ -135,120 +152,33 @@ def checked_capacity(
     *,
     asked: int | str,
     trials: int,
-    patience: WaitPolicy,
-    say: Say,
+    wait_policy: WaitPolicy,
+    log: Log,
 ) -> Capacity:
-    """Return the room there is; raises what is wrong with any node that would be part of it, or
-    with the disk.
+    """Return the capacity of the cluster, after a check of its nodes and of the disk.
+
+    Raises CapacityError if it is not enough, and ClusterError for problems of a node or the disk.
     """
     while True:
-        room = wait_for_capacity(settings, asked=asked, trials=trials, patience=patience, say=say)
+        capacity = wait_for_capacity(
+            settings, asked=asked, trials=trials, wait_policy=wait_policy, log=log
+        )
         problems = [
-            *problems_of_nodes(settings, room),
-            *lacking_disk(settings, room, sizes, trials=trials),
+            *node_problems(settings, capacity),
+            *disk_problems(settings, capacity, sizes, trials=trials),
         ]
         if not problems:
-            return room
-        asked_ids = {node["NodeID"] for node in room.nodes if node["Alive"]}
-        if asked_ids <= alive():
+            return capacity
+        checked_nodes = {node["NodeID"] for node in capacity.nodes if node["Alive"]}
+        if checked_nodes <= alive():
             raise ClusterError(problems)
-        say("a node has gone while it was asked; looking again at what is left")
-
-
-def with_teacher(
-    settings: ExperimentSettings,
-    groups: WorkerGroups,
-    job: Job,
-    listener: Callback,
-    *,
-    searching: bool = False,
-) -> Job:
-    """Return the job with the teacher it learns from, if its method, or one that is searched,
-    learns from one.
-    """
-    other_methods = searching and not settings.search.keys().isdisjoint({"method", "method.name"})
-    if settings.teacher is None or not (other_methods or method_class(settings).needs_teacher):
-        return job
-    teacher = ready_teacher(settings, groups.broker, job, listener)
-    return dataclasses.replace(job, teacher_file=teacher.file, teacher_hash=teacher.hash)
-
-
-def check_networks(
-    settings: ExperimentSettings,
-    num_classes: int,
-    *,
-    searching: bool = True,
-    say: Say | None = None,
-) -> Sizes:
-    """Build both networks and the method once, so that weights or gates that do not fit end the
-    command at its start.
-
-    `say` hears what was taken from files of first weights. A search that varies the student may
-    draw the largest there is, and the sizes are that one's.
-    """
-    student = build_model(settings.student, num_classes=num_classes)
-    first_weights_of = {"student": student.first_weights}
-    teacher = None
-    if settings.teacher is not None and method_class(settings).needs_teacher:
-        network = build_model(settings.teacher, num_classes=num_classes)
-        if settings.teacher.checkpoint:
-            load_weights(network, Path(settings.teacher.checkpoint), num_classes=num_classes)
-        first_weights_of["teacher"] = network.first_weights
-        teacher = FrozenTeacher(network)
-    for name, text in first_weights_of.items():
-        if say is not None and text is not None:
-            say(f"{name}.pretrained: {text}")
-    sizes = [_sizes(settings, student, teacher)]
-    for other in searched_students(settings) if searching else ():
-        with contextlib.suppress(AttnFDError):  # what cannot be built is told when its trial comes
-            sizes.append(
-                _sizes(other, build_model(other.student, num_classes=num_classes), teacher)
-            )
-    return Sizes(
-        student=max(size.student for size in sizes), learned=max(size.learned for size in sizes)
-    )
-
-
-def searched_students(settings: ExperimentSettings) -> Iterator[ExperimentSettings]:
-    """Yield the settings with every student that is searched, of a range of widths the widest; no
-    first weights.
-    """
-    paths = [path for path in CHANGED_BY[PARAMS] if path in settings.search]
-    for values in (
-        itertools.product(*(_largest(settings.search[path]) for path in paths)) if paths else ()
-    ):
-        try:
-            other = with_values(
-                settings, dict(zip(paths, values, strict=True)) | {"student.pretrained": "none"}
-            )
-        except ValueError:  # pydantic's: these do not go together, and no trial has them
-            continue
-        yield other
-
-
-def _largest(space: Space) -> list[Any]:
-    """Return the values of a space, of numbers the greatest."""
-    values = space.examples()
-    return [max(values)] if all(isinstance(value, int | float) for value in values) else values
-
-
-def _sizes(
-    settings: ExperimentSettings, student: SegmentationModel, teacher: FrozenTeacher | None
-) -> Sizes:
-    method, _ = build_method(settings, student, teacher)
-    counts = [
-        sum(parameter.numel() for parameter in module.parameters()) for module in (student, method)
-    ]
-    return Sizes(student=counts[0], learned=sum(counts))
+        log("a node was lost during the check; checking the others again")
 
 
 def check_store_is_permanent(settings: ExperimentSettings) -> None:
-    """Refuse a store inside the copy of the working directory that a Ray job runs in, and that ends
-    with it.
-    """
+    """Raise ConfigError for a store in the working directory of a Ray job, which Ray deletes."""
     if "/runtime_resources/working_dir_files/" in settings.store:
         raise ConfigError(
-            f"store: {settings.store} is thrown away when the job ends; give an absolute path "
-            "that lasts, "
-            "with --set store=/shared/results or ATTNFD_STORE"
+            f"store: {settings.store} is deleted when the job ends; give an absolute path that "
+            "lasts, with --set store=/shared/results or ATTNFD_STORE"
         )

@@ -1,8 +1,7 @@
-"""From a results store back to networks: baseline, best config and teacher with the weights of
-their best epochs.
+"""Loads networks from a results store: baseline, best config and teacher, at their best epochs.
 
-A store may come from someone else. So weights are read from inside it only, and code that it names
-is imported only if the user allows it. No ray.
+A store may come from someone else. So weights are read only from inside it, and code that it names
+is imported only if the user allows that. No ray.
 """
 
 from __future__ import annotations
@@ -19,14 +18,13 @@ from attnfd_ray.models import SegmentationModel, build_model, load_weights, mode
 from attnfd_ray.store.store import Store
 
 NAMES = ("baseline", "best config", "teacher")
+_MAX_TEXT = 200  # characters of a store's content in an error line
 
 _Section = TypeVar("_Section", bound=StrictModel)
 
 
 class StoredNetwork(NamedTuple):
-    """A network in eval mode; `miou` is its score on the whole val split, None where the store does
-    not say.
-    """
+    """A network in eval mode, with its score on the whole val split, None if not in the store."""
 
     name: str
     method: str | None
@@ -35,44 +33,49 @@ class StoredNetwork(NamedTuple):
 
 
 class NotAvailable(Exception):
-    """Why one of the networks cannot be had, in words; the others may still be."""
+    """Why one of the networks cannot be loaded; the others may be."""
 
 
 class StoredNetworks:
     """The networks that a report names, by `NAMES`.
 
-    StoreError where none of them has a row, or where a row names code of someone's own and
-    `own_code` is off.
+    Raises StoreError if no trial of them is in the store, or if one names a user's own code and
+    `own_code` is False.
     """
 
     def __init__(self, store: Store, protocol: ProtocolReport, *, own_code: bool) -> None:
-        self._store, self._own_code = store, own_code
+        self._store = store
+        self._own_code = own_code
         lines = zip(NAMES, (protocol.baseline, protocol.best, protocol.teacher), strict=True)
         self._lines = {name: line for name, line in lines if line}
-        found = {name: store.trial(line.trial_id) for name, line in self._lines.items()}
-        self.rows: dict[str, Mapping[str, Any]] = {name: row for name, row in found.items() if row}
+        self.rows: dict[str, Mapping[str, Any]] = {}
+        for name, line in self._lines.items():
+            row = store.trial(line.trial_id)
+            if row:
+                self.rows[name] = row
         if not self.rows:
             raise StoreError(f"{store.name}: no network was trained to its end and scored yet")
         self._configs = {name: self._config(row) for name, row in self.rows.items()}
 
     @property
-    def _first(self) -> str:
-        """The network whose settings say what was done: the best config where there is one."""
+    def _main(self) -> str:
+        """The network whose settings count: the best config, if there is one."""
         return next(name for name in ("best config", *NAMES) if name in self.rows)
 
     @property
     def row(self) -> Mapping[str, Any]:
-        """The trial that `section` is of."""
-        return self.rows[self._first]
+        """The row of the trial whose settings `section` returns."""
+        return self.rows[self._main]
 
     def section(self, name: str, kind: type[_Section]) -> _Section:
-        """Return a section of the settings that the networks were trained with. Raises
-        StoreError.
+        """Return a section of the settings that the networks were trained with.
+
+        Raises StoreError if it cannot be used.
         """
         try:
-            return kind.model_validate(self._configs[self._first].get(name))
-        except ValueError as error:  # pydantic's
-            text = " ".join(str(error).split())[:200]
+            return kind.model_validate(self._configs[self._main].get(name))
+        except ValueError as error:  # of pydantic
+            text = " ".join(str(error).split())[:_MAX_TEXT]
             raise StoreError(
                 f"{self._store.name}: the settings of trial {self.row['trial_id']} cannot be "
                 f"used: {text}"
@@ -81,39 +84,43 @@ class StoredNetworks:
     def load(
         self, name: str, *, num_classes: int, teacher_file: Path | None = None
     ) -> StoredNetwork:
-        """Return a network; `teacher_file` is the teacher where it was not trained in the store.
+        """Return a network; `teacher_file` is the teacher if it was not trained in the store.
 
         Raises NotAvailable, and CheckpointError for a file that does not fit.
         """
         if name not in self.rows:
             if name == "teacher":
                 return self._teacher_of_file(teacher_file, num_classes)
-            raise NotAvailable("no trial of it had its full budget yet")
-        line, file = self._lines[name], self._weights(self.rows[name])
+            raise NotAvailable("no trial of it has had its full budget yet")
+        line = self._lines[name]
+        file = self._weights(self.rows[name])
         header = read_header(file, own_parts=self._own_code)
         if header is None:
-            raise CheckpointError(f"{file}: is no file of weights that attnfd-ray wrote")
-        method = line.method if name == "best config" else None
-        return StoredNetwork(
-            name, method, line.best_val_miou, _loaded(header.settings, file, num_classes)
-        )
+            raise CheckpointError(f"{file}: not a file of weights that attnfd-ray wrote")
+        method = None
+        if name == "best config":
+            method = line.method
+        model = _loaded(header.settings, file, num_classes)
+        return StoredNetwork(name, method, line.best_val_miou, model)
 
     def _teacher_of_file(self, file: Path | None, num_classes: int) -> StoredNetwork:
-        teacher_hash = self.row["teacher_hash"]
-        if not teacher_hash:
+        """Return the teacher of a file. Raises CheckpointError if it is not that of the trials."""
+        expected = self.row["teacher_hash"]
+        if not expected:
             raise NotAvailable("the trials have none")
         if file is None:
             raise NotAvailable("its file is not part of the store; give it with --teacher FILE")
-        if (found := model_hash(file)[: len(teacher_hash)]) != teacher_hash:
+        found = model_hash(file)[: len(expected)]
+        if found != expected:
             raise CheckpointError(
-                f"{file}: is not the teacher of trial {self.row['trial_id']} (hash {found}, there "
-                f"{teacher_hash})"
+                f"{file}: is not the teacher of trial {self.row['trial_id']} (hash {found}, of the "
+                f"trial {expected})"
             )
         settings = self.section("teacher", TeacherSettings)
         return StoredNetwork("teacher", None, None, _loaded(settings, file, num_classes))
 
     def _weights(self, row: Mapping[str, Any]) -> Path:
-        """Return the file of a trial's best epoch, which is inside the store."""
+        """Return the weights of a trial's best epoch. Raises NotAvailable outside the store."""
         root = self._store.root.resolve()
         if not row["checkpoint"]:
             raise NotAvailable(f"trial {row['trial_id']} has no weights")
@@ -129,7 +136,7 @@ class StoredNetworks:
         return file
 
     def _config(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a trial's settings as they stand in the store. Raises StoreError."""
+        """Return a trial's settings from the store. Raises StoreError."""
         try:
             config: dict[str, Any] = json.loads(row["config_json"] or "{}")
             sections = [config.get(name) or {} for name in ("data", "student", "teacher")]
@@ -143,9 +150,9 @@ class StoredNetworks:
         named = sorted({value for value in values if isinstance(value, str) and ":" in value})
         if named and not self._own_code:
             raise StoreError(
-                f"{self._store.name}: trial {row['trial_id']} names code of someone's own "
-                f"({', '.join(named)[:200]}), "
-                "which is not imported on a store's word; give --own-code if you trust it"
+                f"{self._store.name}: trial {row['trial_id']} names a user's own code "
+                f"({', '.join(named)[:_MAX_TEXT]}), which is not imported from a store by default; "
+                "give --own-code if you trust it"
             )
         return config
 

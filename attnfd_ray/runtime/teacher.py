@@ -1,116 +1,125 @@
-"""The teacher, before any student: found or trained, loaded strictly, and good enough to learn
-from.
-"""
+"""The teacher of an experiment: found or trained before any student, loaded and scored once."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from attnfd_ray.config.overrides import config_hash, digest, teacher_experiment
 from attnfd_ray.config.schema import ExperimentSettings
+from attnfd_ray.distill.method import method_class
 from attnfd_ray.errors import CheckpointError
 from attnfd_ray.runtime.files.claims import file_lock
+from attnfd_ray.runtime.files.first_weights import searches_method
 from attnfd_ray.runtime.jobs.callback import Callback
 from attnfd_ray.runtime.jobs.client import run_job
 from attnfd_ray.runtime.jobs.messages import Job
+from attnfd_ray.runtime.session import RunContext
+from attnfd_ray.store.rows import TrialState
 from attnfd_ray.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A teacher's weights, and what tells them from others."""
+    """The file of a teacher's weights, and the hash by which rows name it."""
 
     file: str
     hash: str
 
 
-def ready_teacher(
-    settings: ExperimentSettings, broker: Any, template: Job, listener: Callback
-) -> Teacher:
-    """Return the experiment's teacher, trained first if it has to be.
+def with_teacher(
+    context: RunContext, broker: Any, callback: Callback, *, searching: bool = False
+) -> RunContext:
+    """Return the context with its teacher, which is trained first if need be.
 
-    `template` is a job of the experiment, to be filled in. Raises CheckpointError for a file that
-    does not fit or a teacher below `teacher.min_miou`, and what `client.run_job` raises when its
-    training fails.
+    Without change if no method needs one: that of the file, or, if `searching`, one that the search
+    may draw. Raises as `ready_teacher` does.
     """
+    settings = context.settings
+    is_needed = method_class(settings).needs_teacher or (searching and searches_method(settings))
+    if settings.teacher is None or not is_needed:
+        return context
+    teacher = ready_teacher(context, broker, callback)
+    return replace(context, teacher_file=teacher.file, teacher_hash=teacher.hash)
+
+
+def ready_teacher(context: RunContext, broker: Any, callback: Callback) -> Teacher:
+    """Return the experiment's teacher, trained first unless a file has it.
+
+    Raises CheckpointError for a file that does not fit and for a teacher below `teacher.min_miou`,
+    and the errors of `client.run_job` if the training fails.
+    """
+    settings = context.settings
     assert settings.teacher is not None
     if settings.teacher.checkpoint:
-        return _from_file(settings, settings.teacher.checkpoint, broker, template, listener)
+        return _scored_teacher(context, settings.teacher.checkpoint, broker, callback)
     training = teacher_experiment(settings)
-    teacher_hash = digest([config_hash(training), training.train.seed, template.data_hash])
-    job = dataclasses.replace(
-        template,
-        kind="train",
-        trial_id=f"teacher-{teacher_hash}",
-        role="teacher",
-        search_id=None,  # it serves every search that asks for the same one
-        teacher_hash=teacher_hash,
-        settings_json=training.model_dump_json(),
-    )
-    file = str(job.directory / "best.safetensors")
+    teacher_hash = digest([config_hash(training), training.train.seed, context.data_hash])
+    # of no search: it serves all searches that have the same teacher
+    own_context = replace(context, search_id=None, teacher_hash=teacher_hash)
+    job = own_context.job(f"teacher-{teacher_hash}", "teacher", training)
     busy = f"{job.trial_id} is being trained by another command; wait for it, or stop it"
     with file_lock(settings.store, job.trial_id, busy):
-        miou = _miou_of_finished(settings, job)
+        miou = _stored_miou(context.store, job)
         if miou is None:
-            listener.on_stage(
-                f"teacher {training.student.backbone}: {training.train.epochs} epochs, as "
-                f"{job.trial_id}"
-            )
-            event = run_job(broker, job, lambda metrics: listener.on_epoch_end(job, metrics))
-            listener.on_trial_end(job, "COMPLETE", event.metrics)
-            miou = event.metrics["best_miou"]
+            miou = _train(context, job, broker, callback)
         else:
-            listener.on_stage(f"teacher {job.trial_id}: trained before, mIoU {100 * miou:.2f} %")
-    _check(settings, file, miou)
+            callback.on_stage(f"teacher {job.trial_id}: trained before, mIoU {100 * miou:.2f} %")
+    file = str(_weights(job))
+    _check_miou(settings, file, miou)
     return Teacher(file=file, hash=teacher_hash)
 
 
-def _miou_of_finished(settings: ExperimentSettings, job: Job) -> float | None:
-    """Return the score of a teacher that is there already, or None."""
-    columns = ["trial_id", "state", "best_val_miou"]
-    trials = Store.open(settings.store, create=False).trials(columns=columns).to_pylist()
-    known = [
-        trial
-        for trial in trials
-        if trial["trial_id"] == job.trial_id and trial["state"] == "COMPLETE"
-    ]
-    return (
-        known[0]["best_val_miou"]
-        if known and (job.directory / "best.safetensors").is_file()
-        else None
+def _train(context: RunContext, job: Job, broker: Any, callback: Callback) -> float:
+    """Train the teacher and return its best mIoU."""
+    training = job.settings
+    callback.on_stage(
+        f"teacher {training.student.backbone}: {training.train.epochs} epochs, as {job.trial_id}"
     )
+    metrics = run_job(
+        broker, job, context.store, lambda metrics: callback.on_epoch_end(job, metrics)
+    )
+    callback.on_trial_end(job, "COMPLETE", metrics)
+    miou: float = metrics["best_miou"]
+    return miou
 
 
-def _from_file(
-    settings: ExperimentSettings, file: str, broker: Any, template: Job, listener: Callback
-) -> Teacher:
+def _weights(job: Job) -> Path:
+    return job.directory / "best.safetensors"
+
+
+def _stored_miou(store: Store, job: Job) -> float | None:
+    """Return the score of a teacher that was trained before, or None."""
+    columns = ["trial_id", "state", "best_val_miou"]
+    for row in store.trials(columns=columns).to_pylist():
+        is_complete = row["trial_id"] == job.trial_id and row["state"] == TrialState.COMPLETE
+        if is_complete and _weights(job).is_file():
+            miou: float | None = row["best_val_miou"]
+            return miou
+    return None
+
+
+def _scored_teacher(context: RunContext, file: str, broker: Any, callback: Callback) -> Teacher:
+    """Return the teacher of a file, loaded and scored once by a worker."""
     from attnfd_ray.models.files import model_hash
 
-    teacher_hash = model_hash(Path(file))
-    job = dataclasses.replace(
-        template,
-        kind="score_teacher",
-        trial_id=f"score-{teacher_hash[:16]}",
-        role="teacher",
-        teacher_file=file,
-    )
-    listener.on_stage(f"teacher {file}: a quick score")
-    event = run_job(broker, job, lambda _: None)
-    miou = event.metrics["val_miou"]
-    listener.on_stage(f"teacher {file}: mIoU {100 * miou:.2f} % ({event.metrics['protocol']})")
-    _check(settings, file, miou)
-    return Teacher(file=file, hash=teacher_hash[:16])
+    teacher_hash = model_hash(Path(file))[:16]
+    own_context = replace(context, teacher_file=file)
+    job = own_context.job(f"score-{teacher_hash}", "teacher", kind="score_teacher")
+    callback.on_stage(f"teacher {file}: scoring it on a few images")
+    metrics = run_job(broker, job, context.store, lambda _: None)
+    miou = metrics["val_miou"]
+    callback.on_stage(f"teacher {file}: mIoU {100 * miou:.2f} % ({metrics['protocol']})")
+    _check_miou(context.settings, file, miou)
+    return Teacher(file=file, hash=teacher_hash)
 
 
-def _check(settings: ExperimentSettings, file: str, miou: float) -> None:
+def _check_miou(settings: ExperimentSettings, file: str, miou: float) -> None:
     assert settings.teacher is not None
     if miou < settings.teacher.min_miou:
         raise CheckpointError(
             f"{file}: the teacher scores mIoU {miou:.4f}, below teacher.min_miou "
-            f"{settings.teacher.min_miou:g}; "
-            "train it longer, check that it is of this dataset, or take it with --set "
-            "teacher.min_miou=0"
+            f"{settings.teacher.min_miou:g}; train it longer, check that it is of this dataset, or "
+            "accept it with --set teacher.min_miou=0"
         )

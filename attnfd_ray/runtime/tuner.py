@@ -1,12 +1,11 @@
-"""A search plan run by Ray Tune: what Tune asks its searcher and its scheduler, the plan answers.
+"""Runs a search plan with Ray Tune: Tune's searcher and scheduler ask the plan.
 
-The plan lives in the driver and owns the Optuna study; it is rebuilt from the store, so nothing of
-Tune's own state is kept or restored.
+The plan lives in the driver and owns the Optuna study. It is rebuilt from the store, so none of
+Tune's own state is saved or restored.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,23 +19,21 @@ from attnfd_ray.runtime.files.first_weights import pinned
 from attnfd_ray.runtime.files.retention import delete_expired
 from attnfd_ray.runtime.jobs.callback import Callback
 from attnfd_ray.runtime.jobs.client import broker_lost, record_failure
-from attnfd_ray.runtime.jobs.failure_policy import POLICIES, FailureBudget
+from attnfd_ray.runtime.jobs.failure_policy import FailureBudget
 from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Job
 from attnfd_ray.runtime.jobs.tune_trial import resources, trial
 from attnfd_ray.runtime.jobs.worker_group import WorkerGroups
+from attnfd_ray.runtime.session import RunContext
 from attnfd_ray.search.objectives import measured_metrics
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import State, Suggestion
-from attnfd_ray.store.store import Store
 
 _MAPPINGS = ("loss_terms", "gradient_norms", "gradient_cosines")  # of an epoch's metrics
-_TRIAL_PROCESS_LOSSES = (
-    3  # the shell of a trial may die this often; its job goes on in its group meanwhile
-)
+_MAX_TRIAL_PROCESS_LOSSES = 3  # meanwhile, its job continues in its worker group
 
 
 class _PlanSearcher(Searcher):
-    """Tune's searcher: suggestions as jobs, and how each trial ended."""
+    """Tune's searcher: gets suggestions as jobs, and how each trial ended."""
 
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__(metric="val_miou", mode="max")
@@ -51,28 +48,30 @@ class _PlanSearcher(Searcher):
         self._bridge.complete(trial_id, nested(result or {}), error=error)
 
     def save(self, checkpoint_path: str) -> None:
-        """Keep nothing: the store is the truth."""
+        """Save nothing: the store has all that is needed."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing."""
 
 
 class _PlanScheduler(FIFOScheduler):
-    """Tune's scheduler: whether a trial goes on after an epoch."""
+    """Tune's scheduler: whether a trial continues after an epoch."""
 
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        stop = self._bridge.epoch(trial.trial_id, nested(result))
-        decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+        decision: str = TrialScheduler.CONTINUE
+        if self._bridge.epoch(trial.trial_id, nested(result)):
+            decision = TrialScheduler.STOP
         return decision
 
 
 class _PlanStopper(tune.Stopper):
-    """Tune's stopper: ends the trials under way when the search cannot go on; in the store they are
-    RUNNING then.
+    """Tune's stopper: ends the running trials when the search cannot continue.
+
+    In the store, those trials stay RUNNING.
     """
 
     def __init__(self, bridge: _Bridge) -> None:
@@ -87,54 +86,59 @@ class _PlanStopper(tune.Stopper):
 
 
 class _Bridge:
-    """Between Tune's ids and the plan's."""
+    """Maps Tune's trials to jobs, and calls plan, broker and callback."""
 
     def __init__(
-        self, plan: SearchPlan, groups: WorkerGroups, template: Job, listener: Callback
+        self, plan: SearchPlan, groups: WorkerGroups, context: RunContext, callback: Callback
     ) -> None:
-        self.plan, self.groups, self.template, self.listener = plan, groups, template, listener
+        self.plan = plan
+        self.groups = groups
+        self.context = context
+        self.callback = callback
+        # by Tune's ids
         self.jobs: dict[str, Job] = {}
-        self.heard: dict[str, int] = {}
+        self.last_epochs: dict[str, int] = {}
         self.pruned: set[str] = set()
         self.num_unfinished = 0
         self.fatal: AttnFDError | None = None
-        self.tally = FailureBudget(
-            template.settings.tune.max_failures, again="attnfd-ray tune FILE --retry failed"
+        self.budget = FailureBudget(
+            context.settings.tune.max_failures, again="attnfd-ray tune FILE --retry failed"
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave nothing in the copies that Tune pickles for a restore of its own, which is never
-        made.
-        """
+        """Return nothing: Tune pickles this object for a restore of its own, which we never do."""
         return {}
 
     def suggest(self, tune_id: str) -> Any:
-        suggestion = None if self.stopped() else self.plan.next()
+        """Return the config of Tune's next trial, or Searcher.FINISHED."""
+        if self.stopped():
+            return Searcher.FINISHED
+        suggestion = self.plan.next()
         if suggestion is None:
             return Searcher.FINISHED
         try:
-            job = job_of(suggestion, self.template)
-        except (
-            UserError
-        ) as error:  # a file of first weights was there when the search began, and is gone
+            job = job_of(suggestion, self.context)
+        except UserError as error:  # a file of first weights was deleted during the search
             self._end(error)
             return Searcher.FINISHED
         self.jobs[tune_id] = job
-        self.listener.on_trial_start(job)
+        self.callback.on_trial_start(job)
         return {"job": job, "broker": self.groups.name, "namespace": self.groups.namespace}
 
     def stopped(self) -> AttnFDError | None:
-        """Return why the search cannot go on, or None."""
-        if broken := self._ask("broken"):
-            self._end(RunFailed(f"the search stopped: {broken}; the same command goes on with it"))
+        """Return why the search cannot continue, or None."""
+        if broken := self._ask_broker("broken"):
+            self._end(
+                RunFailed(f"the search stopped: {broken}; run the same command again to resume")
+            )
         return self.fatal
 
     def _end(self, error: AttnFDError) -> None:
-        """End the search with this, unless it ends with something else already."""
+        """End the search with this error; the first one counts."""
         self.fatal = self.fatal or error
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
-        """Return what the broker answers; None without one, and the search is over then."""
+    def _ask_broker(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the broker; if its process is gone, end the search and return None."""
         try:
             return ray.get(getattr(self.groups.broker, method).remote(*arguments))
         except ray.exceptions.RayActorError as error:
@@ -142,85 +146,88 @@ class _Bridge:
             return None
 
     def epoch(self, tune_id: str, metrics: dict[str, Any]) -> bool:
+        """Report an epoch to callback and plan; return whether the trial must stop."""
         job = self.jobs[tune_id]
-        if "epoch" not in metrics or metrics["epoch"] <= self.heard.get(tune_id, 0):
-            return False  # a failure, or what Tune repeats when a trial ends
-        self.heard[tune_id] = metrics["epoch"]
-        self.listener.on_epoch_end(job, metrics)
-        decision = self.plan.report(job.trial_id, metrics["epoch"], metrics["val_miou"])
+        epoch = metrics.get("epoch", 0)
+        if epoch <= self.last_epochs.get(tune_id, 0):
+            return False  # a failure, or Tune repeats the last result when the trial ends
+        self.last_epochs[tune_id] = epoch
+        self.callback.on_epoch_end(job, metrics)
+        decision = self.plan.report(job.trial_id, epoch, metrics["val_miou"])
         if decision.stop:
             self.pruned.add(tune_id)
-            self._ask("cancel", job.trial_id, decision.reason or "stopped early")
+            self._ask_broker("cancel", job.trial_id, decision.reason or "stopped early")
         return decision.stop
 
     def complete(self, tune_id: str, metrics: dict[str, Any], *, error: bool) -> None:
+        """Report to plan and callback how a trial ended; `error`: its process has died."""
         job = self.jobs[tune_id]
-        state: State
-        if error or "failure_kind" in metrics:
-            metrics = {
-                "failure_kind": "WORKER_LOST",
-                "failure_text": "the trial's process died",
-            } | metrics
-            if (
-                error
-            ):  # nobody follows it any more: its group ends the epoch, and leaves it to be done
-                self._ask("cancel", job.trial_id, INTERRUPTED)
-                state = "RUNNING"
-            else:
-                state = self._failed(job, metrics["failure_kind"], metrics["failure_text"])
-        elif tune_id in self.pruned:
-            state = "PRUNED"
-        else:  # what Tune ended with the search is still to be done
-            state = (
-                "COMPLETE" if metrics.get("epoch", 0) >= job.settings.train.epochs else "RUNNING"
-            )
-        self.num_unfinished += state == "RUNNING"
-        if state != "RUNNING":
-            self.plan.finish(
-                job.trial_id, state, metrics.get("best_miou"), measured_metrics(metrics)
-            )
-        self.listener.on_trial_end(job, "UNFINISHED" if state == "RUNNING" else state, metrics)
+        if error:
+            lost = {"failure_kind": "WORKER_LOST", "failure_text": "the trial's process died"}
+            metrics = lost | metrics
+        state = self._end_state(tune_id, metrics, error=error)
+        if state == "RUNNING":
+            self.num_unfinished += 1
+            self.callback.on_trial_end(job, "UNFINISHED", metrics)
+            return
+        self.plan.finish(job.trial_id, state, metrics.get("best_miou"), measured_metrics(metrics))
+        self.callback.on_trial_end(job, state, metrics)
+
+    def _end_state(self, tune_id: str, metrics: dict[str, Any], *, error: bool) -> State:
+        """Return the state of a trial that Tune has ended; RUNNING if it is to be resumed."""
+        job = self.jobs[tune_id]
+        if error:  # no process follows the job any more: stop it after its epoch
+            self._ask_broker("cancel", job.trial_id, INTERRUPTED)
+            return "RUNNING"
+        if "failure_kind" in metrics:
+            return self._failed(job, metrics["failure_kind"], metrics["failure_text"])
+        if tune_id in self.pruned:
+            return "PRUNED"
+        if metrics.get("epoch", 0) >= job.settings.train.epochs:
+            return "COMPLETE"
+        return "RUNNING"  # Tune has ended it together with the search
 
     def _failed(self, job: Job, kind: str, text: str) -> State:
-        """Write that a job failed and count it; return how its trial stands, RUNNING where it is
-        still to be done.
-        """
+        """Record and count a failure; return the state of its trial."""
         if kind == "WORKER_LOST" and self.stopped():
-            return "RUNNING"  # for want of workers, not for what it did
+            return "RUNNING"  # no worker group is left, which is not the job's fault
         try:
-            record_failure(job, kind, text)
+            state = record_failure(self.context.store, job, kind, text)
         except StoreError as error:
             self._end(error)
             return "RUNNING"
-        if end := self.tally.add(job.trial_id, kind, text):
+        if end := self.budget.add(job.trial_id, kind, text):
             self._end(end)
-        self.tidy()
-        return POLICIES[kind].state.value
+        self.delete_expired()
+        return state.value
 
-    def tidy(self) -> None:
-        """Delete what the search needs no longer, where the driver wrote the end; workers do so
-        after theirs.
-        """
-        settings, search_id = self.template.settings, self.template.search_id
-        assert search_id is not None, "a search has an id"
+    def delete_expired(self) -> None:
+        """Delete what the search no longer needs; after trials that a worker ends, it does so."""
+        tune = self.context.settings.tune
+        assert self.context.search_id is not None, "a search has an id"
         try:
-            store, tune = Store.open(settings.store, create=False), settings.tune
-            delete_expired(store, search_id, keep_weights=tune.keep_weights, metrics=tune.metrics)
+            delete_expired(
+                self.context.store,
+                self.context.search_id,
+                keep_weights=tune.keep_weights,
+                metrics=tune.metrics,
+            )
         except StoreError as error:
             self._end(error)
 
 
-def search(plan: SearchPlan, groups: WorkerGroups, template: Job, listener: Callback) -> None:
-    """Run the plan to its end. Raises RunFailed if none completes, or what no trial can do
-    without.
+def search(plan: SearchPlan, groups: WorkerGroups, context: RunContext, callback: Callback) -> None:
+    """Run the plan to its end.
+
+    Raises RunFailed if no trial completes, and the error that ended the search early, if any.
     """
-    bridge = _Bridge(plan, groups, template, listener)
+    bridge = _Bridge(plan, groups, context, callback)
     tuner = tune.Tuner(
         tune.with_resources(trial, resources()),
         tune_config=tune.TuneConfig(
             search_alg=_PlanSearcher(bridge),
             scheduler=_PlanScheduler(bridge),
-            num_samples=-1,  # until the plan says that it is finished
+            num_samples=-1,  # until the searcher says FINISHED
             max_concurrent_trials=groups.count,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -230,7 +237,7 @@ def search(plan: SearchPlan, groups: WorkerGroups, template: Job, listener: Call
             storage_path=str(groups.storage),
             verbose=0,
             stop=_PlanStopper(bridge),
-            failure_config=tune.FailureConfig(max_failures=_TRIAL_PROCESS_LOSSES),
+            failure_config=tune.FailureConfig(max_failures=_MAX_TRIAL_PROCESS_LOSSES),
         ),
     )
     tuner.fit()
@@ -238,16 +245,17 @@ def search(plan: SearchPlan, groups: WorkerGroups, template: Job, listener: Call
         raise error
     if bridge.num_unfinished:
         raise RunFailed(
-            f"{bridge.num_unfinished} trial(s) were not followed to their end; the same command "
-            "goes on with them"
+            f"{bridge.num_unfinished} trial(s) were not followed to their end; run the same "
+            "command again to resume them"
         )
     if not plan.counts().complete:
-        raise RunFailed("no trial was completed; `attnfd-ray report` says what became of each")
+        raise RunFailed("no trial was completed; `attnfd-ray report` has the failure of each")
 
 
 def nested(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metrics as they were reported: Tune makes `loss_terms/kd/logits` of `{loss_terms:
-    {kd/logits: ...}}`.
+    """Return metrics as they were reported.
+
+    Tune flattens them: `{loss_terms: {kd/logits: 1}}` becomes `{loss_terms/kd/logits: 1}`.
     """
     metrics: dict[str, Any] = {}
     for key, value in result.items():
@@ -259,15 +267,10 @@ def nested(result: Mapping[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-def job_of(suggestion: Suggestion, template: Job) -> Job:
-    """Return the job that runs a suggestion, with the hash of the file it starts from; raises as
-    `pinned` does.
+def job_of(suggestion: Suggestion, context: RunContext) -> Job:
+    """Return the job of a suggestion, with the hash of the file that its student starts from.
+
+    Raises as `pinned` does.
     """
-    return dataclasses.replace(
-        template,
-        kind="train",
-        trial_id=suggestion.trial_id,
-        role=suggestion.role,
-        searched=suggestion.values,
-        settings_json=pinned(suggestion.settings).model_dump_json(),
-    )
+    settings = pinned(suggestion.settings)
+    return context.job(suggestion.trial_id, suggestion.role, settings, suggestion.values)

@@ -1,3 +1,4 @@
-"""What a search tries next, rebuilt from what it tried. Imports config, registry, errors, optuna;
-no torch, no ray.
+"""Decides what a search tries next, and rebuilds that from the store's history.
+
+Imports config, registry, errors and optuna. No torch, no ray.
 """

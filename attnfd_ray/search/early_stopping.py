@@ -1,8 +1,7 @@
-"""What stops a trial before its last epoch: each function makes one of Optuna's pruners. No torch,
-no ray.
+"""Stops trials before their last epoch: each function makes one of Optuna's pruners.
 
-A pruner of ours says why (`Explains`). Trials are told apart by the number the plan gave them,
-`user_attrs["index"]`, since Optuna's own numbers shift when a search is rebuilt.
+No torch, no ray. Our own pruners give a reason (`Explains`). Trials are identified by the number
+that the plan gave them, `user_attrs["index"]`: Optuna's own numbers shift when a search is rebuilt.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from optuna.trial import FrozenTrial, TrialState
 from attnfd_ray.config.schema import TuneSettings
 
 INDEX = "index"  # in a trial's user_attrs: its number in the plan
-NUM_COMPLETE = 5  # trials that a median is worth taking of
+NUM_COMPLETE = 5  # complete trials that a median needs
 
 
 @runtime_checkable
 class Explains(Protocol):
-    """A pruner that can say why it stops a trial."""
+    """A pruner that gives the reason why it stops a trial."""
 
     def why(self, study: Study, trial: FrozenTrial) -> str:
-        """Return in one line why `trial`, which `prune` has just stopped, was stopped."""
+        """Return in one line why `prune` has just stopped `trial`."""
 
 
 def asha(tune: TuneSettings, epochs: int) -> BasePruner:
@@ -37,116 +36,123 @@ def asha(tune: TuneSettings, epochs: int) -> BasePruner:
 
 
 def hyperband(tune: TuneSettings, epochs: int) -> BasePruner:
-    """Several asha side by side: bracket b has no rung before rung b, so its trials have longer to
-    show their worth.
+    """Several brackets of asha side by side: bracket b has no rung before rung b.
 
-    Early brackets get more trials, in Hyperband's proportion (Li et al. 2018, algorithm 1).
-    Optuna's HyperbandPruner assigns brackets by its own numbers of trials, and `Study.get_trials`
-    then shows samplers one bracket alone.
+    Trials of later brackets therefore run longer before they may be stopped. Earlier brackets get
+    more trials, in Hyperband's proportion (Li et al. 2018, algorithm 1). Optuna's HyperbandPruner
+    is not used, for two reasons: it assigns brackets by Optuna's own trial numbers, and with it
+    `Study.get_trials` shows the sampler only the trials of one bracket.
     """
     rungs = _rungs(tune, epochs)
-    return Halving(rungs, tune.reduction_factor, num_brackets=max(1, len(rungs)))
+    num_brackets = max(1, len(rungs))
+    return Halving(rungs, tune.reduction_factor, num_brackets)
 
 
 def median(tune: TuneSettings, epochs: int) -> BasePruner:
-    """From grace_epochs on, a trial goes on while its best so far is no less than the median of
-    complete trials then.
+    """Stops a trial whose best value so far is below the median of complete trials at that epoch.
 
-    Nothing is stopped before 5 trials are complete.
+    Stops nothing before grace_epochs, nor before 5 trials are complete.
     """
-    # Those of an earlier search are complete too, but tell of no epoch: hence the second number.
+    # n_min_trials: trials of an earlier search are complete too, but have no value at any epoch
     return Median(NUM_COMPLETE, n_warmup_steps=tune.grace_epochs, n_min_trials=NUM_COMPLETE)
 
 
 def none(tune: TuneSettings, epochs: int) -> BasePruner:
-    """Every trial runs to its last epoch."""
+    """Stops nothing: every trial runs to its last epoch."""
     return NopPruner()
 
 
 class Halving(BasePruner):
-    """At a rung, a trial goes on if it is among the best floor(n / reduction_factor), at least one,
-    of its bracket.
+    """At each rung, the best floor(n / reduction_factor) trials of a bracket continue.
 
-    n counts the trials that have come to this rung so far, itself included. So the first to come
-    goes on whatever it is worth. `rungs` are epochs, ascending. It remembers what it was shown: one
-    for each study.
+    n counts the trials that have reached this rung so far, including the current one. At least one
+    continues, so the first trial to reach a rung always does. `rungs` are epochs, ascending. A
+    pruner remembers the values it has seen, so each study needs its own.
     """
 
     def __init__(self, rungs: Sequence[int], reduction_factor: int, num_brackets: int = 1) -> None:
-        self._rungs, self._factor = rungs, reduction_factor
-        left = range(num_brackets, 0, -1)  # rungs of bracket 0, 1, ...
-        shares = [math.ceil(num_brackets * reduction_factor ** (num - 1) / num) for num in left]
-        self._brackets = [bracket for bracket, share in enumerate(shares) for _ in range(share)]
-        self._reached: dict[
-            tuple[int, int], dict[int, float]
-        ] = {}  # (bracket, epoch) -> value by number of the trial
+        self._rungs = rungs
+        self._factor = reduction_factor
+        self._brackets: list[int] = []  # each bracket as often as its share of the trials
+        for bracket in range(num_brackets):
+            num_rungs = num_brackets - bracket
+            share = math.ceil(num_brackets * reduction_factor ** (num_rungs - 1) / num_rungs)
+            self._brackets += [bracket] * share
+        # (bracket, epoch) -> value by number of the trial
+        self._reached: dict[tuple[int, int], dict[int, float]] = {}
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Return whether the last reported epoch is a rung at which the trial is not among the
-        best.
-        """
-        epoch, bracket = trial.last_step, self._bracket(trial)
+        """Return whether the trial is at a rung and is not among the best there."""
+        epoch = trial.last_step
+        bracket = self._bracket(trial)
         if epoch is None or epoch not in self._rungs[bracket:]:
             return False
         value = trial.intermediate_values[epoch]
-        self._reached.setdefault((bracket, epoch), {})[trial.user_attrs[INDEX]] = value
+        values = self._reached.setdefault((bracket, epoch), {})
+        values[trial.user_attrs[INDEX]] = value
         return value < self._cut_off(bracket, epoch)
 
     def why(self, study: Study, trial: FrozenTrial) -> str:
         """Return value, epoch, rank, rung, bracket (where there are several) and cut-off."""
-        epoch, bracket = trial.last_step, self._bracket(trial)
+        epoch = trial.last_step
+        bracket = self._bracket(trial)
         assert epoch is not None
-        num, kept = len(self._reached[bracket, epoch]), self._num_kept(bracket, epoch)
-        best = "the best" if kept == 1 else f"among the best {kept}"
+        num_trials = len(self._reached[bracket, epoch])
+        num_continuing = self._num_continuing(bracket, epoch)
+        best = "the best"
+        if num_continuing > 1:
+            best = f"among the best {num_continuing}"
         rung = f"rung {self._rungs.index(epoch)}"
         if len(set(self._brackets)) > 1:
             rung += f" of bracket {bracket}"
-        return f"{_value(trial)} is not {best} of {num} at {rung} (cut-off {self._cut_off(bracket, epoch):.4f})"
+        cut_off = f"(cut-off {self._cut_off(bracket, epoch):.4f})"
+        return f"{_value(trial)} is not {best} of {num_trials} at {rung} {cut_off}"
 
     def _cut_off(self, bracket: int, epoch: int) -> float:
-        return sorted(self._reached[bracket, epoch].values(), reverse=True)[
-            self._num_kept(bracket, epoch) - 1
-        ]
+        """Return the lowest value at a rung with which a trial continues."""
+        values = self._reached[bracket, epoch].values()
+        best_first = sorted(values, reverse=True)
+        return best_first[self._num_continuing(bracket, epoch) - 1]
 
-    def _num_kept(self, bracket: int, epoch: int) -> int:
-        return max(1, len(self._reached[bracket, epoch]) // self._factor)
+    def _num_continuing(self, bracket: int, epoch: int) -> int:
+        num_trials = len(self._reached[bracket, epoch])
+        return max(1, num_trials // self._factor)
 
     def _bracket(self, trial: FrozenTrial) -> int:
-        """Return the same for the same number in every process; neighbours differ, so that all
-        brackets fill.
+        """Return the trial's bracket: a hash of its number, so all processes agree.
+
+        Consecutive numbers get different brackets, so that all of them fill.
         """
-        return self._brackets[
-            zlib.crc32(str(trial.user_attrs[INDEX]).encode()) % len(self._brackets)
-        ]
+        number = str(trial.user_attrs[INDEX])
+        digest = zlib.crc32(number.encode())
+        return self._brackets[digest % len(self._brackets)]
 
 
 class Median(MedianPruner):
-    """Optuna's, which says why."""
+    """Optuna's median pruner, with a reason."""
 
     def why(self, study: Study, trial: FrozenTrial) -> str:
-        """Return best value, epoch, the median and of how many trials it is."""
-        epoch, best = trial.last_step, max(trial.intermediate_values.values())
+        """Return the best value, the epoch, the median and the number of trials it is taken of."""
+        epoch = trial.last_step
+        best = max(trial.intermediate_values.values())
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        then = [
+        values = [
             other.intermediate_values[epoch]
             for other in complete
             if epoch in other.intermediate_values
         ]
         return (
-            f"the best up to epoch {epoch}, {best:.4f}, is below the median of {len(then)} "
-            "complete trials there "
-            f"(cut-off {statistics.median(then):.4f})"
+            f"the best up to epoch {epoch}, {best:.4f}, is below the median of {len(values)} "
+            f"complete trials there (cut-off {statistics.median(values):.4f})"
         )
 
 
 def why(study: Study, trial: FrozenTrial) -> str:
-    """Return in one line why `trial` was stopped, by what its pruner says if it can."""
+    """Return in one line why `trial` was stopped: the pruner's reason if it gives one."""
     pruner = study.pruner
-    return (
-        pruner.why(study, trial)
-        if isinstance(pruner, Explains)
-        else f"{_value(trial)} does not promise enough"
-    )
+    if isinstance(pruner, Explains):
+        return pruner.why(study, trial)
+    return f"{_value(trial)} does not promise enough"
 
 
 def _value(trial: FrozenTrial) -> str:
@@ -155,7 +161,8 @@ def _value(trial: FrozenTrial) -> str:
 
 
 def _rungs(tune: TuneSettings, epochs: int) -> list[int]:
-    rungs, epoch = [], tune.grace_epochs
+    rungs: list[int] = []
+    epoch = tune.grace_epochs
     while epoch <= epochs:
         rungs.append(epoch)
         epoch *= tune.reduction_factor

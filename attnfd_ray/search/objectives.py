@@ -1,5 +1,6 @@
-"""What a trial is worth to the sampler: its mIoU, and what else the search aims at. No optuna, no
-torch, no ray.
+"""The values that the sampler optimises: mIoU, and the other metrics of `tune.metric`.
+
+No optuna, no torch, no ray.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from typing import Any
 
 from attnfd_ray.config.metrics import CHANGED_BY, MIOU
 
-MEASURED = tuple(CHANGED_BY)  # once a trial, at its end
+MEASURED = tuple(CHANGED_BY)  # once per trial, at its end
 
 
 def measured_metrics(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return what was measured of a trial, from its row in the store or from what its worker said
-    at its end.
+    """Return the metrics measured at a trial's end.
+
+    `row` is the trial's row in the store, or the last message of its worker.
     """
     return {name: row[name] for name in MEASURED if row.get(name) is not None}
 
@@ -25,7 +27,10 @@ def objective_values(
 ) -> list[float] | None:
     """Return a value for each metric, or None where one is missing or not finite."""
     known = {**measured, MIOU: miou}
-    values = [
-        value for name in metrics if (value := known.get(name)) is not None and math.isfinite(value)
-    ]
-    return values if len(values) == len(metrics) else None
+    values: list[float] = []
+    for name in metrics:
+        value = known.get(name)
+        if value is None or not math.isfinite(value):
+            return None
+        values.append(value)
+    return values

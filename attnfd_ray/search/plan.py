@@ -1,26 +1,22 @@
-"""The plan of a search: what to run next, whether to go on with it, and where the search stands. No
-torch, no ray.
+"""The plan of a search: which trial runs next, whether it continues, and the search's progress.
 
-Trial 0 is the baseline (where the method has one), then comes the file as written, then trials that
-tune the baseline (b1, b2, ..., counted apart, so that there may be more of them later), then what
-the sampler draws. The number of a trial says its role and seeds its draw, so the plan needs nothing
-but the history of the store to go on.
+No torch, no ray. The number of a trial determines its role and the seed of its draw, so the plan
+can be rebuilt from the history in the store alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 
-from attnfd_ray.config.overrides import baseline_of, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.types import SEED
 from attnfd_ray.search.baseline import LOSS_WEIGHT, as_trained
+from attnfd_ray.search.distributions import Values
+from attnfd_ray.search.live_trial import LiveTrial, count_trials
 from attnfd_ray.search.objectives import objective_values
 from attnfd_ray.search.optuna_study import OptunaStudy
 from attnfd_ray.search.records import (
@@ -34,51 +30,17 @@ from attnfd_ray.search.records import (
     Suggestion,
     WarmStartSummary,
 )
+from attnfd_ray.search.slots import Slot, planned_slots, slot_of, start_order
 from attnfd_ray.search.study_spec import StudySpec, baselines, searched
-
-_OPTUNA_STATE: dict[State, TrialState] = {
-    "COMPLETE": TrialState.COMPLETE,
-    "PRUNED": TrialState.PRUNED,
-    "FAILED": TrialState.FAIL,
-    "INFEASIBLE": TrialState.FAIL,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Slot:
-    """A trial to come: its number among those of its kind, and what it is."""
-
-    trial_id: str
-    index: int
-    role: Role
-
-
-@dataclass(kw_only=True)
-class _Trial:
-    """A trial as this session knows it; `handle` is None where the sampler is told nothing of
-    it.
-    """
-
-    trial_id: str
-    index: int
-    role: Role
-    series: StudySpec
-    values: dict[str, Any]
-    seed: int
-    handle: optuna.Trial | None
-    state: State = "RUNNING"
-    epochs: dict[int, float] = field(default_factory=dict)
-    best: float | None = None
-    decision: Decision = CONTINUE
 
 
 class SearchPlan:
-    """What a search tries, one suggestion at a time; one thread at a time.
+    """The trials of a search, one suggestion at a time. Not thread-safe.
 
-    `history` is what this search did before; `earlier` are trials of others, for the sampler to
-    learn from (`warmth`), and must be the same whenever the search goes on. Raises ConfigError
-    where the sampler cannot search the space, cannot learn from `earlier`, or needs a package that
-    is not there.
+    `history` are the trials that this search has started before. `earlier` are trials of other
+    searches, which the sampler learns from (summary in `warm_start`); they must be the same
+    whenever the search resumes. Raises ConfigError where the sampler cannot search the space,
+    cannot learn from `earlier`, or needs a package that is not installed.
     """
 
     def __init__(
@@ -91,57 +53,49 @@ class SearchPlan:
     ) -> None:
         self._settings = settings
         self._search_id = search_id
-        self._advisor = OptunaStudy(settings)
-        self.warmth = self._advisor.add_trials(earlier) if earlier else WarmStartSummary()
-        self._main = searched(settings, self._advisor)
-        are_tuned = settings.tune.baseline_trials > 0 or any(
-            past.role == "baseline_trial" for past in history
+        self._study = OptunaStudy(settings)
+        self.warm_start = WarmStartSummary()
+        if earlier:
+            self.warm_start = self._study.add_trials(earlier)
+        self._searched = searched(settings, self._study)
+        had_baseline_trials = any(past.role == "baseline_trial" for past in history)
+        self._baselines = baselines(
+            settings, are_tuned=settings.tune.baseline_trials > 0 or had_baseline_trials
         )
-        self._baselines = baselines(settings, are_tuned=are_tuned)
-        self._slots = self._order()
-        self._trials: dict[str, _Trial] = {}
+        self._slots = planned_slots(settings, search_id)
+        self._trials: dict[str, LiveTrial] = {}
         self._exhausted: set[Role] = set()
-        self._waiting = self._rebuild(history)
+        self._interrupted = self._rebuild(history)
 
     def next(self) -> Suggestion | None:
-        """Return what to run next, trials that were cut off first; None when there is nothing more
-        to start.
-        """
-        if self._waiting:
-            return self._suggestion(self._waiting.pop(0))
+        """Return the next trial to run, interrupted ones first; None when all have been started."""
+        if self._interrupted:
+            return self._interrupted.pop(0).suggestion()
         while (slot := self._free_slot()) is not None:
-            if slot.role in ("baseline", "as_written"):
-                values = self._main.file_values if slot.role == "as_written" else {}
-                return self._suggestion(self._place(slot, values, self._settings.train.seed))
-            trial = self._sample(slot)
+            trial = self._start(slot)
             if trial is not None:
-                return self._suggestion(trial)
+                return trial.suggestion()
             self._exhausted.add(slot.role)
         return None
 
     def report(self, trial_id: str, epoch: int, value: float) -> Decision:
-        """Take the val_miou of an epoch (from 1) and say whether the trial goes on.
+        """Take the val_miou of an epoch (from 1) and decide whether the trial continues.
 
-        A trial once stopped stays so. An epoch told before and a value that is not finite change
-        nothing; an epoch before the last, trained again after a loss, was gone on from.
+        A stopped trial stays stopped. An epoch reported before changes nothing, and neither does a
+        value that is not finite. A worker that was lost may train epochs again: for any epoch
+        before the last one the answer is CONTINUE, as it was then.
         """
         trial = self._trials[trial_id]
         if epoch < max(trial.epochs, default=0):
             return CONTINUE
-        if (
-            trial.state != "RUNNING"
-            or trial.decision.stop
-            or epoch in trial.epochs
-            or not math.isfinite(value)
-        ):
+        is_over = trial.state != "RUNNING" or trial.decision.stop
+        if is_over or epoch in trial.epochs or not math.isfinite(value):
             return trial.decision
         trial.epochs[epoch] = value
         trial.best = max(trial.epochs.values())
-        if trial.handle is not None and trial.series.study is not None:
-            decision = trial.series.study.report(trial.handle, epoch, value)
-            trial.decision = (
-                CONTINUE if decision.stop and self._has_its_whole_budget(trial) else decision
-            )
+        trial.decision = trial.report(epoch, value)
+        if trial.decision.stop and self._is_never_stopped(trial):
+            trial.decision = CONTINUE
         return trial.decision
 
     def finish(
@@ -151,192 +105,149 @@ class SearchPlan:
         value: float | None = None,
         measures: Mapping[str, float] | None = None,
     ) -> None:
-        """End a trial, once: a second end changes nothing.
+        """End a trial; a second call changes nothing.
 
-        A complete trial is worth its best epoch, or `value` if that is more, and what of `measures`
-        the search aims at. Complete with any of it missing or not finite is FAILED.
+        The objective values of a complete trial are its best val_miou, or `value` if that is
+        higher, and those of `measures` that the search optimises. A complete trial becomes FAILED
+        where any of them is missing or not finite.
         """
         trial = self._trials[trial_id]
-        assert state != "RUNNING", f"{trial_id}: RUNNING is no end"
+        assert state != "RUNNING", f"{trial_id}: RUNNING is not a final state"
         if trial.state != "RUNNING":
             return
         scores = [score for score in (trial.best, value) if score is not None]
-        if state == "COMPLETE" and not (scores and all(map(math.isfinite, scores))):
-            state = "FAILED"
         trial.best = max(filter(math.isfinite, scores), default=None)
-        values = (
-            objective_values(trial.series.metrics, trial.best, measures or {})
-            if state == "COMPLETE"
-            else None
-        )
-        trial.state = state = "FAILED" if state == "COMPLETE" and values is None else state
-        if trial.handle is not None and trial.series.study is not None:
-            if state == "INFEASIBLE":
-                trial.series.study.forbid({**trial.series.file_values, **trial.values})
-            trial.series.study.tell(trial.handle, _OPTUNA_STATE[state], values)
+        values = None
+        if state == "COMPLETE":
+            if all(map(math.isfinite, scores)):
+                values = objective_values(trial.spec.metrics, trial.best, measures or {})
+            if values is None:
+                state = "FAILED"
+        trial.state = state
+        trial.tell(values)
 
     @property
     def is_done(self) -> bool:
-        """Return whether nothing runs and nothing is left to start, as far as `next` has found
-        out.
-        """
-        return not self._with("RUNNING") and self._free_slot() is None
+        """Whether no trial runs and none is left to start, as far as `next` has found out."""
+        states = [trial.state for trial in self._trials.values()]
+        return "RUNNING" not in states and self._free_slot() is None
 
     def counts(self) -> Counts:
-        """Return where the search stands; failed trials have no say in what is best."""
-        scored = [
-            trial for trial in self._with("RUNNING", "COMPLETE", "PRUNED") if trial.best is not None
-        ]
-        best = _best([trial for trial in scored if trial.role not in BASELINES])
-        baseline = _best([trial for trial in scored if trial.role in BASELINES])
-        return Counts(
-            planned=len({slot.trial_id for slot in self._slots} | self._trials.keys()),
-            complete=len(self._with("COMPLETE")),
-            pruned=len(self._with("PRUNED")),
-            failed=len(self._with("FAILED", "INFEASIBLE")),
-            best_value=best.best if best else None,
-            baseline_value=baseline.best if baseline else None,
-        )
+        """Return the progress of the search."""
+        planned = {slot.trial_id for slot in self._slots}
+        planned |= self._trials.keys()
+        return count_trials(self._trials.values(), planned=len(planned))
 
-    def _order(self) -> list[_Slot]:
-        """Return the trials of the whole search in the order they are begun."""
-        has_own = baseline_of(self._settings) not in (None, self._settings)
-        first: list[Role] = ["baseline", "as_written"] if has_own else ["as_written"]
-        drawn: list[Role] = ["trial"] * (
-            self._settings.tune.trials - 1 if self._settings.search else 0
-        )
-        slots = [
-            _Slot(trial_id=f"{self._search_id}-{index:04d}", index=index, role=role)
-            for index, role in enumerate(first + drawn)
-        ]
-        slots[len(first) : len(first)] = [
-            _Slot(trial_id=f"{self._search_id}-b{index:04d}", index=index, role="baseline_trial")
-            for index in range(1, self._settings.tune.baseline_trials + 1)
-        ]
-        return slots
+    def _is_never_stopped(self, trial: LiveTrial) -> bool:
+        """Return whether a trial is exempt from early stopping.
 
-    def _has_its_whole_budget(self, trial: _Trial) -> bool:
-        """Return whether early stopping has no say: for the baseline itself, and for further seeds
-        of a config.
-
-        A mean over seeds counts those that had their whole budget. If the poor ones were stopped,
-        the lucky ones would be left. So no seed is stopped where an earlier one of the same config
-        is complete, or still on its way.
+        The baseline is, and so are further seeds of a configuration. A mean over seeds counts only
+        trials that had their full budget. If poor seeds were stopped, only lucky ones would be
+        left. So no seed is stopped where an earlier one of the same configuration is complete or
+        still running.
         """
-        series = trial.series
-        config = self._config(trial, series)
-        return trial.role == "baseline" or any(
-            other.state == "COMPLETE" or (other.state == "RUNNING" and not other.decision.stop)
+        if trial.slot.role == "baseline":
+            return True
+        config = self._config(trial, trial.spec)
+        return any(
+            other.may_complete and self._config(other, trial.spec) == config
             for other in self._trials.values()
-            if (other.series is series or other.role == "baseline")
-            and other.index < trial.index
-            and self._config(other, series) == config
+            if other.slot.index < trial.slot.index
+            and (other.spec is trial.spec or other.slot.role == "baseline")
         )
 
-    def _config(self, trial: _Trial, series: StudySpec) -> dict[str, Any]:
-        """Return what the seeds of a config share, in a series; in what is searched the baseline is
-        a weight of 0.
+    def _config(self, trial: LiveTrial, spec: StudySpec) -> dict[str, Any]:
+        """Return the values of a trial in a study without its seed.
+
+        In the study of the searched settings, the baseline is the file with a loss weight of 0.
         """
-        values = {**trial.series.file_values, **trial.values}
-        if trial.role == "baseline" and series is self._main:
-            values = {**series.file_values, LOSS_WEIGHT: 0.0}
-        return {path: value for path, value in as_trained(values).items() if path != SEED}
+        values = trial.all_values
+        if trial.slot.role == "baseline" and spec is self._searched:
+            values = {**spec.file_values, LOSS_WEIGHT: 0.0}
+        config = as_trained(values)
+        config.pop(SEED, None)
+        return config
 
-    def _with(self, *states: State) -> list[_Trial]:
-        return [trial for trial in self._trials.values() if trial.state in states]
+    def _free_slot(self) -> Slot | None:
+        """Return the first planned trial that is not started.
 
-    def _free_slot(self) -> _Slot | None:
-        """Return the first trial not given yet; one handed out but lost before it was stored is
-        given again.
+        A trial that was handed out, but lost before it was stored, counts as not started.
         """
-        free = (slot for slot in self._slots if slot.trial_id not in self._trials)
-        return next((slot for slot in free if slot.role not in self._exhausted), None)
+        for slot in self._slots:
+            if slot.trial_id not in self._trials and slot.role not in self._exhausted:
+                return slot
+        return None
 
-    def _series_of(self, role: Role) -> StudySpec:
-        return self._baselines if role in BASELINES else self._main
+    def _spec_of(self, role: Role) -> StudySpec:
+        if role in BASELINES:
+            return self._baselines
+        return self._searched
 
-    def _sample(self, slot: _Slot) -> _Trial | None:
-        advisor = self._series_of(slot.role).study
-        proposal = advisor.ask(slot.index) if advisor else None
+    def _start(self, slot: Slot) -> LiveTrial | None:
+        """Start a planned trial, or return None where the sampler has no configuration left."""
+        seed = self._settings.train.seed
+        if slot.role == "baseline":
+            return self._start_with(slot, {}, seed)
+        if slot.role == "as_written":
+            return self._start_with(slot, self._searched.file_values, seed)
+        study = self._spec_of(slot.role).study
+        if study is None:
+            return None
+        proposal = study.ask(slot.index)
         if proposal is None:
             return None
-        return self._add(slot, proposal.values, proposal.settings.train.seed, proposal.trial)
+        seed = proposal.settings.train.seed
+        return self._add(slot, proposal.values, seed, proposal.trial)
 
-    def _place(self, slot: _Slot, values: dict[str, Any], seed: int) -> _Trial:
-        """Take up a trial the sampler did not draw now; it is told of it if it lies in the
-        space.
-        """
-        series = self._series_of(slot.role)
-        # A setting searched only since the trial ran had the file's value then: the space may grow
-        # and keep history.
-        written = {**series.file_values, **values}
-        return self._add(
-            slot,
-            values,
-            seed,
-            series.study.enqueue(slot.index, written, seed) if series.study else None,
-        )
+    def _start_with(self, slot: Slot, values: Values, seed: int) -> LiveTrial:
+        """Start a trial with given values; the sampler gets it where they are inside the space."""
+        spec = self._spec_of(slot.role)
+        handle = None
+        if spec.study is not None:
+            # A setting that was not searched when the trial ran had the file's value then. So the
+            # space may grow and the history stays.
+            all_values = {**spec.file_values, **values}
+            handle = spec.study.enqueue(slot.index, all_values, seed)
+        return self._add(slot, values, seed, handle)
 
-    def _add(
-        self, slot: _Slot, values: dict[str, Any], seed: int, handle: optuna.Trial | None
-    ) -> _Trial:
-        assert slot.trial_id not in self._trials, f"{slot.trial_id} stands in the history twice"
-        trial = self._trials[slot.trial_id] = _Trial(
-            trial_id=slot.trial_id,
-            index=slot.index,
-            role=slot.role,
-            series=self._series_of(slot.role),
+    def _add(self, slot: Slot, values: Values, seed: int, handle: optuna.Trial | None) -> LiveTrial:
+        assert slot.trial_id not in self._trials, f"{slot.trial_id} is in the history twice"
+        trial = LiveTrial(
+            slot=slot,
+            spec=self._spec_of(slot.role),
             values=dict(values),
             seed=seed,
             handle=handle,
         )
+        self._trials[slot.trial_id] = trial
         return trial
 
-    def _suggestion(self, trial: _Trial) -> Suggestion:
-        settings = with_values(trial.series.settings, {SEED: trial.seed, **trial.values})
-        return Suggestion(
-            trial_id=trial.trial_id,
-            index=trial.index,
-            role=trial.role,
-            values=dict(trial.values),
-            settings=settings,
-        )
-
-    def _rebuild(self, history: Sequence[PastTrial]) -> list[_Trial]:
-        """Live through the history again, and return the trials that were cut off."""
-        waiting: list[tuple[_Trial, PastTrial]] = []
-        for slot, past in sorted(((self._slot_of(past), past) for past in history), key=_in_order):
-            seed = self._settings.train.seed if past.seed is None else past.seed
-            trial = self._place(slot, past.values, seed)
+    def _rebuild(self, history: Sequence[PastTrial]) -> list[LiveTrial]:
+        """Replay the history in the order of the plan, and return the interrupted trials."""
+        interrupted: list[tuple[LiveTrial, PastTrial]] = []
+        in_order = sorted(history, key=lambda past: start_order(slot_of(past, self._search_id)))
+        for past in in_order:
+            slot = slot_of(past, self._search_id)
+            seed = past.seed
+            if seed is None:
+                seed = self._settings.train.seed
+            trial = self._start_with(slot, past.values, seed)
             if past.state == "RUNNING":
-                waiting.append((trial, past))
-                continue
+                interrupted.append((trial, past))
+            else:
+                self._replay(trial, past)
+                _, last_value = max(past.epochs, default=(0, None))
+                self.finish(slot.trial_id, past.state, last_value, past.measures)
+        # Last, because the last epoch of such a trial is decided anew, with all that is known now.
+        for trial, past in interrupted:
             self._replay(trial, past)
-            last_value = max(past.epochs)[1] if past.epochs else None
-            self.finish(trial.trial_id, past.state, last_value, past.measures)
-        # Last, because the epoch such a trial was cut off at is judged again, by all that is known.
-        for trial, past in waiting:
-            self._replay(trial, past)
-        return [trial for trial, _ in waiting]
+        return [trial for trial, _ in interrupted]
 
-    def _replay(self, trial: _Trial, past: PastTrial) -> None:
-        """Report the epochs of the past; they went on from each but the last, whatever would be
-        decided now.
+    def _replay(self, trial: LiveTrial, past: PastTrial) -> None:
+        """Report the epochs of a past trial.
+
+        Only the decision at the last one stands: the trial did continue after the others.
         """
         for epoch, value in sorted(past.epochs):
             trial.decision = CONTINUE
-            self.report(trial.trial_id, epoch, value)
-
-    def _slot_of(self, past: PastTrial) -> _Slot:
-        search_id, _, number = past.trial_id.rpartition("-")
-        assert search_id == self._search_id, f"{past.trial_id} is not of search {self._search_id}"
-        return _Slot(trial_id=past.trial_id, index=int(number.removeprefix("b")), role=past.role)
-
-
-def _in_order(pair: tuple[_Slot, PastTrial]) -> tuple[bool, bool, int]:
-    slot, _ = pair
-    return (slot.role == "trial", slot.role == "baseline_trial", slot.index)
-
-
-def _best(trials: Sequence[_Trial]) -> _Trial | None:
-    return max(trials, key=lambda trial: trial.best or 0.0, default=None)
+            self.report(trial.slot.trial_id, epoch, value)

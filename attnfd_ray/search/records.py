@@ -1,4 +1,4 @@
-"""What a search hands out and takes back: plain records, no optuna, no torch, no ray."""
+"""The records that a search takes and returns. No optuna, no torch, no ray."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, Literal
 from attnfd_ray.config.schema import ExperimentSettings
 
 Role = Literal["baseline", "as_written", "baseline_trial", "trial"]
-BASELINES: tuple[Role, ...] = ("baseline", "baseline_trial")  # the student alone
+BASELINES: tuple[Role, ...] = ("baseline", "baseline_trial")  # the student without its teacher
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED", "INFEASIBLE"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PastTrial:
-    """A trial of an earlier session, as the store tells it; epochs count from 1, val_miou is a
-    fraction.
+    """A trial of an earlier session, read from the store.
 
-    `seed` is the train.seed it ran with; None: the file's. `measures` are what else a metric may
-    ask for: `student_params`, `latency_ms`.
+    `epochs` are pairs of epoch (from 1) and val_miou (a fraction). `seed` is the train.seed it ran
+    with; None stands for the file's. `measures` are the other metrics: `student_params` and
+    `latency_ms`.
     """
 
     trial_id: str
@@ -33,8 +33,9 @@ class PastTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """What to run next; `values` are the searched ones by dotted path, and `settings` has them
-    applied.
+    """A trial to run next.
+
+    `values` are the searched values by dotted path; `settings` already contain them.
     """
 
     trial_id: str
@@ -46,20 +47,19 @@ class Suggestion:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStartSummary:
-    """How many trials of an earlier search the sampler knows, and how many were left out as outside
-    this space.
-    """
+    """How many earlier trials the sampler knows, and how many are outside this space."""
 
     taken: int = 0
     outside: int = 0
 
     def __str__(self) -> str:
-        return f"the sampler knows {self.taken} earlier trials; {self.outside} outside this space are left out"
+        known = f"the sampler knows {self.taken} earlier trials"
+        return f"{known}; {self.outside} outside this space are left out"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a trial ends here, and if so, why."""
+    """Whether a trial ends now, and if so, why."""
 
     stop: bool
     reason: str | None = None
@@ -70,8 +70,9 @@ CONTINUE = Decision(stop=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Where a search stands; scores are best val_miou so far, and those of baselines are not among
-    `best_value`.
+    """The progress of a search.
+
+    `best_value` and `baseline_value` are the best val_miou so far, without and of baselines.
     """
 
     planned: int = 0
@@ -83,5 +84,5 @@ class Counts:
 
     @property
     def finished(self) -> int:
-        """Return how many trials have ended, well or not."""
+        """The number of trials that have ended in any state."""
         return self.complete + self.pruned + self.failed

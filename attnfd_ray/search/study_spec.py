@@ -1,5 +1,6 @@
-"""Trials that compete with one another: those of a search, and apart from them its baselines. No
-torch, no ray.
+"""The two studies of a search: that of the searched settings, and that of the baseline.
+
+Trials compete only within their study. No torch, no ray.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from attnfd_ray.search.warm_start import values_at
 
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
-    """What each trial changes, the values it has of that, and their sampler and early stopping.
+    """The settings that each trial varies, the file's values of them, and the Optuna study.
 
-    Without an advisor there is nothing to draw, and nothing is stopped.
+    Without a study nothing is drawn and nothing is stopped.
     """
 
     settings: ExperimentSettings
@@ -27,28 +28,28 @@ class StudySpec:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What its trials are told to be worth; the student alone has nothing but its mIoU to
-        choose by.
-        """
-        return (MIOU,) if self.study is None else self.study.metrics
+        """The metrics of its trials; those of an untuned baseline have mIoU alone."""
+        if self.study is None:
+            return (MIOU,)
+        return self.study.metrics
 
 
-def searched(settings: ExperimentSettings, advisor: OptunaStudy) -> StudySpec:
-    """Return the series of what is searched."""
+def searched(settings: ExperimentSettings, study: OptunaStudy) -> StudySpec:
+    """Return the study of the searched settings."""
     return StudySpec(
-        settings=settings, file_values=values_at(settings, settings.search), study=advisor
+        settings=settings, file_values=values_at(settings, settings.search), study=study
     )
 
 
 def baselines(settings: ExperimentSettings, *, are_tuned: bool) -> StudySpec:
-    """Return the series of the student alone. Raises ConfigError where it is to be tuned and there
-    is none.
+    """Return the study of the baseline.
+
+    Raises ConfigError where it is to be tuned and the method has no baseline.
     """
+    alone = without_teacher(settings) or settings
     if not are_tuned:
-        return StudySpec(settings=without_teacher(settings) or settings, file_values={}, study=None)
+        return StudySpec(settings=alone, file_values={}, study=None)
     space = tuning_space(settings)
     return StudySpec(
-        settings=without_teacher(settings) or settings,
-        file_values=values_at(space, space.search),
-        study=OptunaStudy(space),
+        settings=alone, file_values=values_at(space, space.search), study=OptunaStudy(space)
     )

@@ -1,9 +1,9 @@
-"""Trials of an earlier search, as the sampler of this one may know them. No torch, no ray.
+"""Converts trials of an earlier search for the sampler of a new one. No torch, no ray.
 
-They are no trials of this search: not counted, never its best, and free to be tried again. And they
-compete with none of its trials at a rung or a median: the sampler only ranks, but a cut-off
-compares values, and those of a search with other settings may lie on another level, which would
-stop every new trial, or none.
+Earlier trials are not trials of the new search: they are not counted, are never its best, and may
+be drawn again. They take no part in early stopping either. The sampler only ranks trials, but a
+pruner compares values, and those of a search with other settings may be on another level. Its
+thresholds would then stop every new trial, or none.
 """
 
 from __future__ import annotations
@@ -12,112 +12,124 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from attnfd_ray.config.metrics import LATENCY
+from attnfd_ray.config.samplers import LEARNING, any_of, traits_of
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
-from attnfd_ray.search.distributions import encode
+from attnfd_ray.search.distributions import Distributions, Params, Values, encode
 from attnfd_ray.search.objectives import objective_values
 from attnfd_ray.search.records import BASELINES, PastTrial, WarmStartSummary
 
-_NOT_LEARNING = {
-    "cmaes",
-    "grid",
-    "nsga2",
-    "random",
-}  # from trials that they did not propose themselves
-
 
 def check_sampler(settings: ExperimentSettings) -> None:
-    """Raise ConfigError where the sampler would not heed earlier trials, or could not compare
-    them.
-    """
+    """Raise ConfigError where the sampler cannot learn from trials of an earlier search."""
     name = settings.tune.sampler
     if LATENCY in settings.tune.metrics:
         raise ConfigError(
             f"tune.metric: {LATENCY} of earlier trials may be another machine's; leave "
             f"--warm-start or {LATENCY} out"
         )
-    if name in _NOT_LEARNING:
+    if not traits_of(name).learns_from_other_trials:
         raise ConfigError(
-            f"tune.sampler: '{name}' learns nothing from a warm start; needs tpe or gp"
+            f"tune.sampler: '{name}' learns nothing from a warm start; needs {any_of(LEARNING)}"
         )
 
 
 def to_frozen_trials(
     earlier: Iterable[PastTrial],
     settings: ExperimentSettings,
-    distributions: Mapping[str, BaseDistribution],
+    distributions: Distributions,
 ) -> tuple[list[FrozenTrial], WarmStartSummary]:
-    """Return the earlier trials that lie in this space as Optuna's, and how many do and do not.
+    """Return the earlier trials in this space as Optuna's, and how many are inside and outside.
 
-    What was not searched then takes the file's own value; what is not searched now must have it.
-    Several metrics learn from those alone that ran as long as one does here: of one stopped early
-    Optuna would take nothing.
+    A setting that the earlier search did not vary has the file's own value. A setting that this
+    search does not vary must have had it. With several metrics only trials that ran for the whole
+    budget are taken: Optuna would ignore the others.
     """
-    found: list[FrozenTrial] = []
+    metrics = settings.tune.metrics
+    trials: list[FrozenTrial] = []
     outside = 0
     for past in sorted(earlier, key=lambda past: past.trial_id):
-        epochs = {
-            epoch: score
-            for epoch, score in past.epochs
-            if math.isfinite(score) and epoch <= settings.train.epochs
-        }
-        if past.role in BASELINES or past.state not in ("COMPLETE", "PRUNED") or not epochs:
+        epochs = _comparable_epochs(past, settings)
+        has_result = past.state in ("COMPLETE", "PRUNED")
+        if past.role in BASELINES or not has_result or not epochs:
             continue
         params = _params(past.values, settings)
         if params is None:
             outside += 1
-        else:
-            is_whole = max(past.epochs)[0] >= settings.train.epochs
-            values = (
-                objective_values(settings.tune.metrics, max(epochs.values()), past.measures)
-                if is_whole
-                else None
-            )
-            if values or (not is_whole and len(settings.tune.metrics) == 1):
-                found.append(_frozen(params, distributions, epochs, values))
-    return found, WarmStartSummary(taken=len(found), outside=outside)
+            continue
+        last_epoch, _ = max(past.epochs)
+        is_whole = last_epoch >= settings.train.epochs
+        if is_whole:
+            values = objective_values(metrics, max(epochs.values()), past.measures)
+            if values is not None:
+                trials.append(_complete_trial(params, distributions, values))
+        elif len(metrics) == 1:
+            trials.append(_pruned_trial(params, distributions, epochs))
+    return trials, WarmStartSummary(taken=len(trials), outside=outside)
 
 
 def values_at(settings: ExperimentSettings, paths: Iterable[str]) -> dict[str, Any]:
-    """Return the values the file itself gives to these paths; None where it has none."""
-    tree, values = settings.model_dump(mode="json"), {}
-    for path in paths:
-        node: Any = tree
-        for key in path.split("."):
-            node = node.get(key) if isinstance(node, dict) else None
-        values[path] = node
-    return values
+    """Return the file's own values at these dotted paths; None where there is none."""
+    tree = settings.model_dump(mode="json")
+    return {path: _value_at(tree, path) for path in paths}
 
 
-def _params(values: Mapping[str, Any], settings: ExperimentSettings) -> dict[str, Any] | None:
-    written = values_at(settings, {*settings.search, *values})
-    if any(values[path] != written[path] for path in values.keys() - settings.search.keys()):
+def _value_at(tree: dict[str, Any], path: str) -> Any:
+    node: Any = tree
+    for key in path.split("."):
+        if not isinstance(node, dict):
+            return None
+        node = node.get(key)
+    return node
+
+
+def _comparable_epochs(past: PastTrial, settings: ExperimentSettings) -> dict[int, float]:
+    """Return the val_miou by epoch, where it is finite and within this search's budget."""
+    return {
+        epoch: score
+        for epoch, score in past.epochs
+        if math.isfinite(score) and epoch <= settings.train.epochs
+    }
+
+
+def _params(values: Values, settings: ExperimentSettings) -> Params | None:
+    """Return Optuna's params of an earlier trial's values, or None where outside this space."""
+    file_values = values_at(settings, {*settings.search, *values})
+    not_searched = values.keys() - settings.search.keys()
+    if any(values[path] != file_values[path] for path in not_searched):
         return None
-    return encode(
-        {path: values.get(path, written[path]) for path in settings.search}, settings.search
+    all_values = file_values | dict(values)
+    searched = {path: all_values[path] for path in settings.search}
+    return encode(searched, settings.search)
+
+
+def _complete_trial(
+    params: Params, distributions: Distributions, values: list[float]
+) -> FrozenTrial:
+    """Return a complete trial without its curve, so that no pruner compares with it."""
+    return create_trial(
+        state=TrialState.COMPLETE,
+        values=values,
+        params=params,
+        distributions=distributions,
+        intermediate_values={},
     )
 
 
-def _frozen(
-    params: dict[str, Any],
-    distributions: Mapping[str, BaseDistribution],
+def _pruned_trial(
+    params: Params,
+    distributions: Distributions,
     epochs: Mapping[int, float],
-    values: list[float] | None,
 ) -> FrozenTrial:
-    """Return a complete trial with its values, its best epoch among them, or without any one
-    stopped early.
-
-    Of its curve only what TPE ranks a stopped trial by is kept.
-    """
+    """Return a trial that was stopped early, with its last epoch: TPE ranks it by that one."""
     last = max(epochs)
     return create_trial(
-        state=TrialState.COMPLETE if values else TrialState.PRUNED,
-        values=values or [epochs[last]],
+        state=TrialState.PRUNED,
+        values=[epochs[last]],
         params=params,
-        distributions=dict(distributions),
-        intermediate_values={} if values else {last: epochs[last]},
+        distributions=distributions,
+        intermediate_values={last: epochs[last]},
     )

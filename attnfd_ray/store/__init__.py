@@ -1,3 +1,1 @@
-"""The results store: write-once Parquet parts that anyone's pyarrow, pandas or duckdb can read. No
-torch, no ray.
-"""
+"""The results store: Parquet files that pyarrow, pandas and duckdb can read. No torch, no ray."""

@@ -1,4 +1,4 @@
-"""Whole files or none: how everything in a store comes to be. Standard library only."""
+"""Atomic writes, by which every file of a store is made. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file that no reader ever sees half of, and that is on the disk when this returns.
-    Raises OSError.
+    """Write a file so that no reader ever sees half of it; it is on disk when this returns.
 
-    Until it is whole it has a name with a dot in front, which pyarrow, pandas, duckdb and shell
-    patterns pass over.
+    Until it is complete it has a hidden name, which pyarrow, pandas, duckdb and shell patterns
+    ignore. Raises OSError.
     """
-    aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with aside.open("xb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:  # Ctrl-C too: nothing half-written is left behind
-        aside.unlink(missing_ok=True)
+        temporary.replace(path)
+    except BaseException:  # Ctrl-C too: no half-written file is left behind
+        temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make new names in a directory survive a power cut."""
+    """Make new names in a directory survive a power cut. Raises OSError."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What a writer says: one record per row, field for column of `schema`. No pyarrow."""
+"""The rows that writers append: one record per row, one field per column. No pyarrow."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from typing import Any, Literal, get_args
 from attnfd_ray.store.schema import SCHEMA_VERSION
 
 Role = Literal["teacher", "baseline", "as_written", "baseline_trial", "trial", "run", "confirm"]
-BASELINES: tuple[Role, ...] = (
-    "baseline",
-    "baseline_trial",
-)  # a search's student alone: as the file has it, and tuned
+# the student of a search without distillation: with the settings of the file, and tuned
+BASELINES: tuple[Role, ...] = ("baseline", "baseline_trial")
 
 
 class TrialState(StrEnum):
-    """How a trial stands; all but RUNNING are final for the attempt."""
+    """The state of a trial; all but RUNNING are final for the attempt."""
 
     RUNNING = "RUNNING"
     COMPLETE = "COMPLETE"
@@ -35,7 +33,10 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """Whose row it is. `attempt` counts from 1, `search_id` is None for a run of `train`."""
+    """The columns that both tables have.
+
+    `attempt` counts from 1; `search_id` is None for a run of `train`.
+    """
 
     experiment: str
     trial_id: str
@@ -59,8 +60,9 @@ class _Row:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRow(_Row):
-    """One finished epoch, 1-based; mIoU and accuracies are fractions, `wall_s` is of this epoch
-    alone.
+    """One finished epoch, counted from 1.
+
+    mIoU and accuracies are fractions 0..1; `wall_s` is the time of this epoch alone.
     """
 
     epoch: int
@@ -88,10 +90,10 @@ class EpochRow(_Row):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow(_Row):
-    """How a trial stands: written once when an attempt starts (RUNNING) and once when it ends.
+    """The state of a trial: one row when an attempt starts (RUNNING), one when it ends.
 
-    `wall_s` counts all attempts together. `checkpoint` may be any path: the store keeps it relative
-    where it can.
+    mIoU and accuracies are fractions 0..1; `wall_s` is the time of all attempts together.
+    `checkpoint` may be any path: the store makes it relative if the file is inside the store.
     """
 
     state: TrialState
@@ -136,10 +138,10 @@ class TrialRow(_Row):
 
 
 def _check_fractions(*values: float | None) -> None:
-    """A percentage here would be off by 100 in every report; NaN is what a diverged run
-    measures.
+    """Refuse percentages, which would be wrong by a factor of 100 in every report.
+
+    NaN passes: a diverged run measures it.
     """
     for value in values:
-        assert value is None or math.isnan(value) or 0 <= value <= 1, (
-            f"{value} is not a fraction 0..1"
-        )
+        if value is not None and not math.isnan(value):
+            assert 0 <= value <= 1, f"{value} is not a fraction 0..1"

@@ -1,4 +1,4 @@
-"""One training run: the step, the optimiser, metrics, checkpoints and the loop. It knows no Ray.
+"""One training run: steps, optimiser, metrics, checkpoints and the epochs. No ray.
 
 Imports distill, data, models, config, registry and errors; never search, store, report or runtime.
 """

@@ -1,9 +1,8 @@
-"""The whole state of a run on disk, so that a run killed at any moment goes on as if nothing had
-happened.
+"""Checkpoints: the whole state of a run on disk, so that a killed run resumes exactly. No ray.
 
-`<run>/checkpoints/epoch-0003/` holds `state.pt` and, written last, `manifest.json` with its
-checksum; the directory is filled under another name and renamed. What has no manifest, or one that
-does not fit, was never there.
+`<run>/checkpoints/epoch-0003/` holds `state.pt` and, written last, `manifest.json` with the
+checksum of the state. The directory is written under another name and then renamed. A directory
+without a manifest, or with one that does not match, is ignored.
 """
 
 from __future__ import annotations
@@ -21,60 +20,55 @@ import torch
 
 from attnfd_ray.errors import CheckpointError, StoreError
 
-_FULL_BYTES = 2**20
-_STATE, _MANIFEST, _ASIDE = "state.pt", "manifest.json", ".writing"
+_FULL_BYTES = 2**20  # a disk with less free space than this counts as full
+_STATE = "state.pt"
+_MANIFEST = "manifest.json"
+_TEMPORARY = ".writing"
+
+State = dict[str, Any]  # what `torch.save` takes
+Record = dict[str, Any]  # what JSON takes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A complete checkpoint: its epoch, what the run said after it, and where it lies."""
+    """A complete checkpoint: its epoch (from 1), the record of that epoch, and its directory."""
 
     epoch: int
-    record: dict[str, Any]
+    record: Record
     directory: Path
 
-    def load(self) -> dict[str, Any]:
-        """Return the state, tensors on the CPU. Runs no code from the file: one that asks for it is
-        refused.
+    def load(self) -> State:
+        """Return the state, with tensors on the CPU.
+
+        Raises CheckpointError where the file cannot be read, or would run code when loaded.
         """
+        file = self.directory / _STATE
         try:
-            state: dict[str, Any] = torch.load(
-                self.directory / _STATE, map_location="cpu", weights_only=True
-            )
+            state: State = torch.load(file, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, pickle.UnpicklingError):
             raise CheckpointError(
                 f"{self.directory}: cannot be read as tensors and numbers; start over with "
-                "--fresh, "
-                f"or delete {self.directory.parents[1]}"
+                f"--fresh, or delete {self.directory.parents[1]}"
             ) from None
         return state
 
 
-def save(root: Path, *, epoch: int, state: dict[str, Any], record: dict[str, Any]) -> None:
-    """Write the checkpoint of an epoch, then delete the ones before it. Raises StoreError on a full
-    disk.
+def save(root: Path, *, epoch: int, state: State, record: Record) -> None:
+    """Write the checkpoint of an epoch atomically, then delete earlier ones.
+
+    Raises StoreError where it cannot be written, for instance on a full disk.
     """
-    final, aside = root / f"epoch-{epoch:04d}", root / f"epoch-{epoch:04d}{_ASIDE}"
+    final = root / f"epoch-{epoch:04d}"
+    temporary = root / f"epoch-{epoch:04d}{_TEMPORARY}"
     try:
-        for stale in (aside, final):
+        for stale in (temporary, final):
             shutil.rmtree(stale, ignore_errors=True)
-        aside.mkdir(parents=True)
-        with (aside / _STATE).open("wb") as file:
-            torch.save(state, file)
-            _flush(file)
-        manifest = {"epoch": epoch, "sha256": _sha256(aside / _STATE), "record": record}
-        with (aside / _MANIFEST).open("w", encoding="utf-8") as text:
-            json.dump(manifest, text)
-            _flush(text)
-        aside.rename(final)
+        _write(temporary, epoch=epoch, state=state, record=record)
+        temporary.rename(final)
         _flush_directory(root)
-    except (OSError, RuntimeError) as error:  # torch wraps what the disk says in a RuntimeError
-        full = (
-            root.is_dir() and shutil.disk_usage(root).free < _FULL_BYTES
-        )  # before what was written is removed
-        shutil.rmtree(aside, ignore_errors=True)
-        reason = str(getattr(error, "strerror", None) or error).splitlines()[0]
-        reason = "No space left on device" if full else reason
+    except (OSError, RuntimeError) as error:  # torch wraps an OSError in a RuntimeError
+        reason = _reason(error, root)  # first: deleting the files frees space
+        shutil.rmtree(temporary, ignore_errors=True)
         raise StoreError(f"{final}: cannot be written: {reason}") from None
     for other in root.glob("epoch-*"):
         if other != final:
@@ -83,14 +77,33 @@ def save(root: Path, *, epoch: int, state: dict[str, Any], record: dict[str, Any
 
 def latest(root: Path) -> Checkpoint | None:
     """Return the newest complete checkpoint, or None."""
-    found = [
-        checkpoint for directory in root.glob("epoch-*") if (checkpoint := _complete(directory))
-    ]
-    return max(found, key=lambda checkpoint: checkpoint.epoch, default=None)
+    checkpoints = [_complete(directory) for directory in root.glob("epoch-*")]
+    complete = [checkpoint for checkpoint in checkpoints if checkpoint]
+    return max(complete, key=lambda checkpoint: checkpoint.epoch, default=None)
+
+
+def _write(directory: Path, *, epoch: int, state: State, record: Record) -> None:
+    directory.mkdir(parents=True)
+    with (directory / _STATE).open("wb") as file:
+        torch.save(state, file)
+        _flush(file)
+    manifest = {"epoch": epoch, "sha256": _sha256(directory / _STATE), "record": record}
+    with (directory / _MANIFEST).open("w", encoding="utf-8") as text:
+        json.dump(manifest, text)
+        _flush(text)
+
+
+def _reason(error: OSError | RuntimeError, root: Path) -> str:
+    """Return in one line why a checkpoint could not be written."""
+    if root.is_dir() and shutil.disk_usage(root).free < _FULL_BYTES:
+        return "No space left on device"
+    text = getattr(error, "strerror", None) or error
+    return str(text).splitlines()[0]
 
 
 def _complete(directory: Path) -> Checkpoint | None:
-    if directory.suffix == _ASIDE:
+    """Return the checkpoint in a directory, or None where it is incomplete."""
+    if directory.suffix == _TEMPORARY:
         return None
     try:
         manifest = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))

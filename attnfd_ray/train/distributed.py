@@ -1,4 +1,4 @@
-"""The few collective operations a run needs; all of them do nothing in a run of one process."""
+"""The collective operations of a run. In a run of one process all of them do nothing. No ray."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 def world_size() -> int:
     """Return the number of processes of this run."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    if not dist.is_initialized():
+        return 1
+    return dist.get_world_size()
 
 
 def rank() -> int:
-    """Return which of them this is, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    """Return the number of this process, from 0."""
+    if not dist.is_initialized():
+        return 0
+    return dist.get_rank()
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
@@ -33,59 +37,57 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 
 def broadcast_object(value: T) -> T:
-    """Return what the process of rank 0 has for `value`, which must be picklable."""
+    """Return rank 0's `value`, which must be picklable."""
     if not dist.is_initialized() or world_size() == 1:
         return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def all_gather_object(value: T) -> list[T]:
-    """Return what each process has for `value`, which must be picklable, by rank."""
+    """Return the `value` of each process, by rank; it must be picklable."""
     if world_size() == 1:
         return [value]
-    found: list[T] = [value] * world_size()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[T] = [value] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def broadcast_buffers(module: nn.Module) -> None:
-    """Give every process the buffers of rank 0, so that all of them evaluate the same network."""
+    """Give all processes the buffers of rank 0, so that all of them evaluate the same network."""
     if world_size() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
 
 
 def wrap_ddp(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return `module` as something that leaves every process the mean of all gradients after a
-    backward pass.
-    """
+    """Return `module` wrapped so that a backward pass averages gradients over all processes."""
     if world_size() == 1:
         return module
-    # running statistics are not looked at in training, and `broadcast_buffers` comes before they
-    # are
-    devices = [device.index] if device.type == "cuda" else None
+    devices = None
+    if device.type == "cuda":
+        devices = [device.index]
+    # Training does not use running statistics, and evaluation calls `broadcast_buffers` first.
     return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
 
 def convert_sync_batchnorm(module: AnyModule, device: torch.device) -> AnyModule:
-    """Return `module` with BatchNorm statistics taken over all processes, where the device can.
+    """Return `module` with BatchNorm statistics over all processes, where the device supports it.
 
-    It replaces the BatchNorm modules, so it comes before anything listens to them or holds their
-    parameters.
+    It replaces the BatchNorm modules. Call it before anything hooks them or holds their parameters.
     """
     if world_size() == 1 or device.type != "cuda":
         return module
-    shared: AnyModule = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-    return shared
+    converted: AnyModule = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return converted
 
 
 def seed_everything(seed: int, *, epoch: int, rank: int) -> None:
     """Seed every random generator for one epoch of one process.
 
-    Generators are never stored: seeding them anew each epoch makes a resumed run equal to one never
-    stopped, on any number of processes.
+    The state of generators is never stored. Since they are seeded anew each epoch, a resumed run
+    equals one that was never stopped, with any number of processes.
     """
     entropy = np.random.SeedSequence([seed, epoch, rank]).generate_state(2)
     torch.manual_seed(int(entropy[0]))

@@ -1,6 +1,4 @@
-"""How a network is scored: an integer count over all images, at the resolution of the labels it is
-handed.
-"""
+"""Scores a network by integer counts over all images, at the resolution of the labels. No ray."""
 
 from __future__ import annotations
 
@@ -14,6 +12,7 @@ from attnfd_ray.errors import NoMetric
 from attnfd_ray.train.distributed import all_reduce_sum, broadcast_buffers
 from attnfd_ray.train.inference import class_scores, stride
 from attnfd_ray.train.metrics import Scores, confusion, scores
+from attnfd_ray.train.precision import autocast
 
 _IMAGES_AT_ONCE = 8
 
@@ -21,39 +20,35 @@ Batch = tuple[Tensor, Tensor]
 
 
 def protocol(data: DataSettings) -> str:
-    """Return the name of how mIoU is measured: split, resolution, flips. Only equal names may be
-    compared.
+    """Return the name of the mIoU protocol: dataset, split, resolution, input scale, scales, flips.
 
-    The released AttnFD code resizes labels too, to a short side of 513 pixels: `resized513`.
-    Windows are named by height x width and their stride: `sliding513x513+342x342`; several scales
-    by `-ms0.5,1,1.5`.
+    Only scores of the same protocol may be compared. The released AttnFD code resizes labels too,
+    to a short side of 513 pixels: `resized513`. Sliding windows are named by height x width and
+    their stride, as in `sliding513x513+342x342`, and several scales by `-ms0.5,1,1.5`.
     """
-    split = data.val_split if data.val_limit is None else f"{data.val_split}[:{data.val_limit}]"
-    size = {
+    split = data.val_split
+    if data.val_limit is not None:
+        split += f"[:{data.val_limit}]"
+    sizes = {
         "native": "native",
         "resized": f"resized{min(data.crop)}",
         "sliding": "sliding{}x{}+{}x{}".format(*data.crop, *stride(data)),
-    }[data.evaluation]
-    shrunk = "" if data.input_scale == 1 else f"-input{data.input_scale:g}"
-    scales = (
-        ""
-        if data.eval_scales == (1.0,)
-        else "-ms" + ",".join(f"{scale:g}" for scale in data.eval_scales)
-    )
-    return f"{data.name}/{split}/{size}{shrunk}{scales}/{'flip' if data.eval_flip else 'noflip'}"
+    }
+    size = sizes[data.evaluation]
+    if data.input_scale != 1:
+        size += f"-input{data.input_scale:g}"
+    if data.eval_scales != (1.0,):
+        scales = ",".join(f"{scale:g}" for scale in data.eval_scales)
+        size += f"-ms{scales}"
+    flip = "noflip"
+    if data.eval_flip:
+        flip = "flip"
+    return f"{data.name}/{split}/{size}/{flip}"
 
 
 def for_test(data: DataSettings) -> DataSettings:
-    """Return the settings by which the test split is scored: all of it, otherwise as the val split
-    is.
-    """
+    """Return the settings for scoring the whole test split in the same way as the val split."""
     return data.model_copy(update={"val_split": data.test_split, "val_limit": None})
-
-
-def autocast(device: torch.device, settings: TrainSettings) -> torch.autocast:
-    """Return the context in which a forward pass runs at the asked precision."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 @torch.no_grad()
@@ -66,39 +61,45 @@ def evaluate(
     data: DataSettings,
     train: TrainSettings,
 ) -> Scores:
-    """Score a network on (image [1, 3, h, w], label [1, H, W]) pairs, of which each worker brings
-    its own.
+    """Score a network on (image [1, 3, h, w], label [1, H, W]) pairs; each worker brings its own.
 
-    The workers' counts are summed, so that every image counts once and all workers return the same
-    scores. Raises NoMetric, on every worker at once, when no pixel counts.
+    The counts of all workers are added. So every image counts once, and all workers return the same
+    scores. Raises NoMetric, on every worker at once, when no labelled pixel exists.
     """
     was_training = network.training
     network.eval()
     broadcast_buffers(network)
-    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-    for images_NCHW, labels_NHW in _same_size(batches):
+    counts_CC = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+    for images_NCHW, labels_NHW in _join_equal_sizes(batches):
         with autocast(device, train):
-            votes_NCHW = class_scores(network, images_NCHW, data, size=labels_NHW.shape[-2:])
-        counts += confusion(labels_NHW, votes_NCHW.argmax(dim=1), num_classes=num_classes)
+            scores_NCHW = class_scores(network, images_NCHW, data, size=labels_NHW.shape[-2:])
+        predictions_NHW = scores_NCHW.argmax(dim=1)
+        counts_CC += confusion(labels_NHW, predictions_NHW, num_classes=num_classes)
     network.train(was_training)
-    counts = all_reduce_sum(counts)
-    if not counts.any():
+    counts_CC = all_reduce_sum(counts_CC)
+    if not counts_CC.any():
         raise NoMetric(
             f"no pixel of split '{data.val_split}' of {data.name} has a label that counts, so it "
-            "has "
-            "no mIoU; `attnfd-ray data check FILE --full` says what its labels hold"
+            "has no mIoU; `attnfd-ray data check FILE --full` says what its labels hold"
         )
-    return scores(counts)
+    return scores(counts_CC)
 
 
-def _same_size(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Join neighbours of equal size, since small images one by one leave a processor idle."""
-    held: list[Batch] = []
+def _join_equal_sizes(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Join consecutive images of equal size: one small image at a time leaves a processor idle."""
+    group: list[Batch] = []
     for image, label in batches:
-        alike = held and (held[0][0].shape, held[0][1].shape) == (image.shape, label.shape)
-        if held and (not alike or len(held) == _IMAGES_AT_ONCE):
-            yield torch.cat([pair[0] for pair in held]), torch.cat([pair[1] for pair in held])
-            held = []
-        held.append((image, label))
-    if held:
-        yield torch.cat([pair[0] for pair in held]), torch.cat([pair[1] for pair in held])
+        if group:
+            first_image, first_label = group[0]
+            is_equal = (first_image.shape, first_label.shape) == (image.shape, label.shape)
+            if not is_equal or len(group) == _IMAGES_AT_ONCE:
+                yield _concatenated(group)
+                group = []
+        group.append((image, label))
+    if group:
+        yield _concatenated(group)
+
+
+def _concatenated(group: list[Batch]) -> Batch:
+    images, labels = zip(*group, strict=True)
+    return torch.cat(images), torch.cat(labels)

@@ -1,9 +1,7 @@
-"""How strongly each loss term pulls at the student: the norms of the terms' gradients, and their
-directions.
+"""Measures how strongly each loss term acts on the student: gradient norms and directions. No ray.
 
-For the learning parameters w of the student alone (no connectors, no gates), with L_ce the
-cross-entropy, L_i the further terms as they are added to it, and L_d the sum of all L_i
-("distillation"):
+Let w be the student's trainable parameters (without connectors and gates), L_ce the cross-entropy,
+L_i the other terms as they are added to it, and L_d the sum of all L_i ("distillation"). Then
 
     norm_i = |dL_i/dw|        cosine_i = <dL_i/dw, dL_ce/dw> / (|dL_i/dw| |dL_ce/dw|)
 """
@@ -24,26 +22,26 @@ from attnfd_ray.train.distributed import all_reduce_sum, world_size
 class GradientMeter:
     """Collects gradient norms and cosines at some steps of one epoch.
 
-    Measures at `checks` evenly spaced of the epoch's `steps` optimiser steps, the last one at its
-    last step; at every step where there are fewer steps than checks, and never for `checks` 0.
-    Measuring changes nothing that is trained: it leaves `.grad`, the hooks of
-    DistributedDataParallel, BatchNorm statistics and random generators alone.
+    It measures at `checks` of the epoch's `steps` optimiser steps, evenly spaced and including the
+    last. With fewer steps than checks it measures at every step, and with `checks` 0 at none.
+    Measuring does not affect training: `.grad`, the hooks of DistributedDataParallel, BatchNorm
+    statistics and random generators stay the same.
     """
 
     def __init__(self, student: nn.Module, *, steps: int, checks: int) -> None:
         self.student = student
-        self.due_steps = {
-            -(-steps * check // checks) for check in range(1, checks + 1)
-        }  # rounded up, from 1
+        self.due_steps: set[int] = set()  # numbers from 1
+        for check in range(1, checks + 1):
+            self.due_steps.add(math.ceil(steps * check / checks))
         self._norms: dict[str, list[float]] = {}
         self._cosines: dict[str, list[float]] = {}
 
     @property
     def norms(self) -> dict[str, float]:
-        """Loss term -> L2 norm of its gradient, the mean over checks; `distillation` is all but the
-        cross-entropy.
+        """Loss term -> L2 norm of its gradient, the mean over checks.
 
-        Empty where nothing was measured.
+        `distillation` is the sum of all terms but the cross-entropy. Empty where nothing was
+        measured.
         """
         return _means(self._norms)
 
@@ -51,84 +49,84 @@ class GradientMeter:
     def cosines(self) -> dict[str, float]:
         """Loss term -> cosine of its gradient with the cross-entropy's, the mean over checks.
 
-        The cross-entropy itself is left out, and so is a pair of which one gradient was zero at
-        every check.
+        Without the cross-entropy itself, and without terms for which one of the two gradients was
+        zero at every check.
         """
         return _means(self._cosines)
 
     def measure(self, terms: Mapping[str, Tensor], scaler: torch.amp.GradScaler) -> None:
-        """Take the gradients of a step's terms (scalars), before backward; the graph is kept for
-        that.
+        """Measure the gradients of a step's loss terms (scalars) before backward.
 
-        Every worker calls it at the same step and gets the same numbers: those of the mean gradient
-        over workers, which is that of the global batch. With `train.accumulate` above 1 it is
-        called for the first part of a step only, so norms are those of that part. Does nothing for
-        a student alone, and where nothing of the student learns. A check at which a gradient
-        overflows, as in fp16 before the scale has settled, is left out.
+        The graph is kept for backward. Every worker calls it at the same step and gets the same
+        numbers: those of the mean gradient over workers, which is that of the global batch. With
+        `train.accumulate` above 1 it is called for the first part of a step only, so norms are
+        those of that part. It does nothing where there is no term but the cross-entropy, or nothing
+        of the student is trained. A check at which a gradient overflows is left out, as in fp16
+        before the scale has settled.
 
-        Three vectors of the student's size are held at a time, beside the gradient that autograd
-        has just made.
+        It holds three vectors of the student's size at a time, and the gradient that autograd has
+        just made.
         """
         parameters = [
             parameter for parameter in self.student.parameters() if parameter.requires_grad
         ]
-        further = [name for name in terms if name != CROSS_ENTROPY]
-        if not parameters or not further:
+        other_names = [name for name in terms if name != CROSS_ENTROPY]
+        if not parameters or not other_names:
             return
         reference_term = scaler.scale(terms[CROSS_ENTROPY])
         reference = _gradient(reference_term, parameters)
         total = torch.zeros_like(reference)
-        norms, products = {CROSS_ENTROPY: torch.linalg.vector_norm(reference)}, {}
-        for name in further:
+        norms = {CROSS_ENTROPY: torch.linalg.vector_norm(reference)}
+        products: dict[str, Tensor] = {}
+        for name in other_names:
             # Scaled as for backward, or gradients of half-precision features would vanish. The
             # added zero has the graph of the cross-entropy: SyncBatchNorm's backward pass waits for
             # the other workers, so every worker must run it, even where a term is constant on that
             # worker.
             gradient = _gradient(scaler.scale(terms[name]) + 0 * reference_term, parameters)
-            norms[name], products[name] = (
-                torch.linalg.vector_norm(gradient),
-                torch.dot(gradient, reference),
-            )
+            norms[name] = torch.linalg.vector_norm(gradient)
+            products[name] = torch.dot(gradient, reference)
             total += gradient
             del gradient
-        norms[DISTILLATION], products[DISTILLATION] = (
-            torch.linalg.vector_norm(total),
-            torch.dot(total, reference),
-        )
-        self._keep(_numbers(norms), _numbers(products), scaler.get_scale())
+        norms[DISTILLATION] = torch.linalg.vector_norm(total)
+        products[DISTILLATION] = torch.dot(total, reference)
+        self._add_check(_to_floats(norms), _to_floats(products), scaler.get_scale())
 
-    def _keep(
+    def _add_check(
         self, norms: Mapping[str, float], products: Mapping[str, float], scale: float
     ) -> None:
-        if not all(map(math.isfinite, (*norms.values(), *products.values()))):
+        """Add the numbers of one check; `scale` is the factor on its norms."""
+        numbers = (*norms.values(), *products.values())
+        if not all(map(math.isfinite, numbers)):
             return
         for name, norm in norms.items():
             self._norms.setdefault(name, []).append(norm / scale)
         for name, product in products.items():
             lengths = norms[name] * norms[CROSS_ENTROPY]
             if lengths > 0:
-                cosine = min(1.0, max(-1.0, product / lengths))  # rounding goes beyond
+                cosine = product / lengths
+                cosine = min(1.0, max(-1.0, cosine))  # against rounding errors
                 self._cosines.setdefault(name, []).append(cosine)
 
 
 def _gradient(term: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Return the gradient of a term as one vector, the mean over workers; zero where it depends on
-    nothing.
+    """Return the gradient of a term as one vector, averaged over workers.
+
+    It is zero for parameters that the term does not depend on.
     """
-    found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
-    pairs = zip(parameters, found, strict=True)
-    flat = torch.cat(
-        [
-            (torch.zeros_like(parameter) if part is None else part).flatten()
-            for parameter, part in pairs
-        ]
-    )
-    return all_reduce_sum(flat).div_(world_size())
+    gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    vectors: list[Tensor] = []
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            gradient = torch.zeros_like(parameter)
+        vectors.append(gradient.flatten())
+    return all_reduce_sum(torch.cat(vectors)).div_(world_size())
 
 
-def _numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
-    return dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
+def _to_floats(scalars: Mapping[str, Tensor]) -> dict[str, float]:
+    values = torch.stack(list(scalars.values())).tolist()
+    return dict(zip(scalars, values, strict=True))
 
 
 def _means(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {name: fmean(found) for name, found in values.items()}
+    return {name: fmean(numbers) for name, numbers in values.items()}

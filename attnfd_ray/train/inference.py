@@ -1,12 +1,11 @@
-"""What a network says of whole images: at once or window by window, at one scale or several,
-mirrored or not.
+"""Class scores of whole images: at once or by sliding window, at several scales, mirrored. No ray.
 
-Averages over scales and mirror images are of probabilities; windows that overlap are averaged
-before, as logits.
+Scales and mirror images are averaged as probabilities, overlapping windows before that as logits.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,63 +18,80 @@ from attnfd_ray.config.schema import DataSettings
 def class_scores(
     network: nn.Module, images_NCHW: Tensor, data: DataSettings, *, size: Sequence[int]
 ) -> Tensor:
-    """Return votes_NCHW of height and width `size`, whose largest channel is the class the network
-    says.
+    """Return scores_NCHW of height and width `size`; the predicted class has the highest score.
 
-    One view gives its logits, several the sum of their probabilities.
+    Scores are logits for one view of the images, and the sum of probabilities for several.
     """
     if data.eval_scales == (1.0,) and not data.eval_flip:
-        return _at_size(_logits(network, images_NCHW, data), size)
+        return _resized(_logits(network, images_NCHW, data), size)
     total = torch.zeros((), device=images_NCHW.device)
     for scale in data.eval_scales:
-        view_NCHW = _at_size(
-            images_NCHW, [max(1, round(side * scale)) for side in images_NCHW.shape[-2:]]
-        )
-        total = total + _probabilities(_logits(network, view_NCHW, data), size)
+        view_size = [max(1, round(side * scale)) for side in images_NCHW.shape[-2:]]
+        view_NCHW = _resized(images_NCHW, view_size)
+        logits_NCHW = _logits(network, view_NCHW, data)
+        total = total + _probabilities(logits_NCHW, size)
         if data.eval_flip:
-            mirrored = _logits(network, view_NCHW.flip(-1), data).flip(-1)
-            total = total + _probabilities(mirrored, size)
+            mirrored_NCHW = _logits(network, view_NCHW.flip(-1), data)
+            total = total + _probabilities(mirrored_NCHW.flip(-1), size)
     return total
 
 
 def stride(data: DataSettings) -> tuple[int, int]:
-    """Return the height and width from one sliding window to the next."""
+    """Return the distance between sliding windows: height and width, pixels."""
+    if data.eval_stride:
+        return data.eval_stride
     height, width = data.crop
-    return data.eval_stride or (-(-2 * height // 3), -(-2 * width // 3))
+    return _two_thirds(height), _two_thirds(width)
+
+
+def _two_thirds(length: int) -> int:
+    return math.ceil(2 * length / 3)
 
 
 def _logits(network: nn.Module, images_NCHW: Tensor, data: DataSettings) -> Tensor:
     if data.evaluation != "sliding":
         logits_NCHW: Tensor = network(images_NCHW)
         return logits_NCHW
+    return _sliding_logits(network, images_NCHW, data)
+
+
+def _sliding_logits(network: nn.Module, images_NCHW: Tensor, data: DataSettings) -> Tensor:
     height, width = images_NCHW.shape[-2:]
-    (rows, columns), steps = data.crop, stride(data)
-    # 0 is the mean colour; what is said of the padding is cut off again
-    padded_NCHW = F.pad(images_NCHW, (0, max(0, columns - width), 0, max(0, rows - height)))
-    total, times = None, torch.zeros(padded_NCHW.shape[-2:], device=images_NCHW.device)
-    for top in _starts(padded_NCHW.shape[-2], rows, steps[0]):
-        for left in _starts(padded_NCHW.shape[-1], columns, steps[1]):
+    rows, columns = data.crop
+    row_step, column_step = stride(data)
+    # 0 is the mean colour; the logits of the padding are cut off at the end
+    right = max(0, columns - width)
+    below = max(0, rows - height)
+    padded_NCHW = F.pad(images_NCHW, (0, right, 0, below))
+    padded_height, padded_width = padded_NCHW.shape[-2:]
+    sum_NCHW = None
+    count_HW = torch.zeros(padded_height, padded_width, device=images_NCHW.device)
+    for top in _starts(padded_height, rows, row_step):
+        for left in _starts(padded_width, columns, column_step):
             window = (..., slice(top, top + rows), slice(left, left + columns))
-            said_NCHW = _at_size(network(padded_NCHW[window]), data.crop).float()
-            if total is None:
-                total = said_NCHW.new_zeros((*said_NCHW.shape[:2], *padded_NCHW.shape[-2:]))
-            total[window] += said_NCHW
-            times[window] += 1
-    assert total is not None, "there is at least one window"
-    return (total / times)[..., :height, :width]
+            logits_NCHW = _resized(network(padded_NCHW[window]), data.crop).float()
+            if sum_NCHW is None:
+                batch_and_classes = logits_NCHW.shape[:2]
+                sum_NCHW = logits_NCHW.new_zeros((*batch_and_classes, padded_height, padded_width))
+            sum_NCHW[window] += logits_NCHW
+            count_HW[window] += 1
+    assert sum_NCHW is not None, "there is at least one window"
+    return (sum_NCHW / count_HW)[..., :height, :width]
 
 
 def _probabilities(logits_NCHW: Tensor, size: Sequence[int]) -> Tensor:
-    # in full precision: half a dozen sums of halves would change the winner of many a pixel
-    return _at_size(logits_NCHW, size).float().softmax(dim=1)
+    # In float32: adding a few half-precision numbers would change the predicted class of many
+    # pixels.
+    return _resized(logits_NCHW, size).float().softmax(dim=1)
 
 
 def _starts(length: int, window: int, step: int) -> list[int]:
-    """Return where windows begin so that they cover 0..length; the last ends there."""
-    return [*range(0, length - window, step), length - window]
+    """Return the starts of windows that cover 0..length; the last window ends at `length`."""
+    last = length - window
+    return [*range(0, last, step), last]
 
 
-def _at_size(field_NCHW: Tensor, size: Sequence[int]) -> Tensor:
-    if list(field_NCHW.shape[-2:]) == list(size):
-        return field_NCHW
-    return F.interpolate(field_NCHW.float(), size=list(size), mode="bilinear", align_corners=False)
+def _resized(images_NCHW: Tensor, size: Sequence[int]) -> Tensor:
+    if list(images_NCHW.shape[-2:]) == list(size):
+        return images_NCHW
+    return F.interpolate(images_NCHW.float(), size=list(size), mode="bilinear", align_corners=False)

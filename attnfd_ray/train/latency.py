@@ -1,11 +1,11 @@
-"""How long a student takes for one image: the exported network, as it is scored, on the device it
-was trained on.
+"""Measures the latency of a student: one image through the exported network. No ray.
 
-Batch 1, the first image of the val split in the size the network sees it in when scored (whole, or
-a window of it), the precision and memory layout of training. Twice the same network differs by some
-per cent, by more where other trials share the processor; unlike sizes, precisions, devices and
-numbers of threads, which `Latency.protocol` names, tell nothing of each other. A report keeps them
-apart; a sampler takes them as they come, so give a search like devices.
+It is measured on the device that trained the student, with the image size, precision and memory
+layout used there. The batch is one image: the first of the val split, or a window of it with
+`evaluation: sliding`. Two measurements of the same network differ by a few per cent, and by more
+where other trials share the processor. Latencies of different image sizes, precisions, devices or
+numbers of threads cannot be compared. `Latency.protocol` names these, and a report keeps different
+ones apart. A sampler does not, so run a search on devices of one kind.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from attnfd_ray.data.loading.loader import val_batches
 from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.models import build_model
 from attnfd_ray.models.files import load_weights
-from attnfd_ray.train.evaluate import autocast
-from attnfd_ray.train.trainer import memory_layout
+from attnfd_ray.train.build import without_pretrained
+from attnfd_ray.train.precision import autocast, memory_layout
 
-_WARM_UP = 5  # forwards before the first that counts: libraries choose their kernels in them
-_FORWARDS = 30  # at least, and as many as a second holds: a busy moment then passes
-_AT_LEAST_S = 1.0
+_WARM_UP = 5  # passes that do not count: libraries choose their kernels in them
+# At least so many passes, and for at least a second: a short load of the machine then averages out.
+_MIN_PASSES = 30
+_MIN_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """The median over forwards, in milliseconds, and what was timed on what."""
+    """The median over forward passes, in milliseconds; `protocol` names its conditions."""
 
     ms: float
     protocol: str
@@ -51,13 +52,15 @@ def measure(
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
-    """Time the student in a file of weights on an image of `dataset`. DataError where that cannot
-    be read.
+    """Measure the student in a file of weights on an image of `dataset`.
+
+    Raises DataError where the image cannot be read, and CheckpointError where the weights cannot.
     """
-    plain = settings.student.model_copy(update={"pretrained": "none"})
-    network: nn.Module = build_model(plain, num_classes=dataset.num_classes)
+    student = without_pretrained(settings.student)
+    network: nn.Module = build_model(student, num_classes=dataset.num_classes)
     load_weights(network, weights, num_classes=dataset.num_classes)
-    network = network.eval().to(device).to(memory_format=memory_layout(settings.train, device))
+    layout = memory_layout(settings.train, device)
+    network = network.eval().to(device).to(memory_format=layout)
     image_1CHW = _image(dataset, settings.data, readers, device)
 
     def forward_s() -> float:
@@ -71,7 +74,7 @@ def measure(
     for _ in range(_WARM_UP):
         forward_s()
     times_s: list[float] = []
-    while len(times_s) < _FORWARDS or sum(times_s) < _AT_LEAST_S:
+    while len(times_s) < _MIN_PASSES or sum(times_s) < _MIN_S:
         times_s.append(forward_s())
     height, width = image_1CHW.shape[-2:]
     protocol = f"{height}x{width} {settings.train.precision} on {where(device)}"
@@ -79,23 +82,26 @@ def measure(
 
 
 def where(device: torch.device) -> str:
-    """Return what makes two latencies comparable: the kind of the device, of a CPU the number of
-    threads too.
-    """
+    """Return the model of a GPU, or the model of a CPU and the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    threads = "1 thread"
+    if torch.get_num_threads() > 1:
+        threads = f"{torch.get_num_threads()} threads"
+    return f"{_processor()}, {threads}"
 
 
 def _processor() -> str:
-    """Return the processor by its name where Linux tells it, else its architecture."""
+    """Return the name of the processor where Linux gives it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    for line in lines:
+        if line.startswith("model name"):
+            _, _, name = line.partition(":")
+            return name.strip()
+    return platform.machine()
 
 
 def _image(

@@ -1,4 +1,4 @@
-"""Which parameter learns how fast."""
+"""The optimiser's parameter groups and the learning rate schedule. No ray."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from attnfd_ray.train.task import DistillationTask
 
 
 def build_optimizer(task: DistillationTask, settings: OptimSettings) -> torch.optim.SGD:
-    """Return SGD over the student's backbone (lr) and everything else that learns (lr x
-    head_lr_factor).
-    """
+    """Return SGD with two groups: the student's backbone (lr), the rest (lr x head_lr_factor)."""
     backbone = [
         parameter for parameter in task.student.backbone_parameters() if parameter.requires_grad
     ]
-    slow = {id(parameter) for parameter in backbone}
+    backbone_ids = {id(parameter) for parameter in backbone}
     rest = [
         parameter
         for parameter in task.parameters()
-        if parameter.requires_grad and id(parameter) not in slow
+        if parameter.requires_grad and id(parameter) not in backbone_ids
     ]
     groups = [
         {"params": backbone, "lr": settings.lr},
@@ -39,30 +37,31 @@ def build_optimizer(task: DistillationTask, settings: OptimSettings) -> torch.op
 
 
 def check_groups(task: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Assert that every parameter that wants a gradient is in exactly one group, and no other
-    parameter is.
-    """
+    """Assert that each trainable parameter is in exactly one group, and that no other is in any."""
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
-    wanted = {
+    trainable = {
         id(parameter): name
         for name, parameter in task.named_parameters()
         if parameter.requires_grad
     }
     assert len(grouped) == len(set(grouped)), "a parameter is in two optimiser groups"
-    lost = [name for key, name in wanted.items() if key not in set(grouped)]
-    assert not lost, f"in no optimiser group: {', '.join(lost)}"
-    assert len(grouped) == len(wanted), "an optimiser group holds a parameter that is not trained"
+    missing = [trainable[key] for key in trainable if key not in set(grouped)]
+    assert not missing, f"in no optimiser group: {', '.join(missing)}"
+    assert len(grouped) == len(trainable), (
+        "an optimiser group holds a parameter that is not trained"
+    )
 
 
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, settings: OptimSettings, *, step: int, total: int
 ) -> float:
-    """Set every group's rate for optimiser step `step` (from 0) of `total`, and return the
-    backbone's.
+    """Set the learning rates for optimiser step `step` (from 0) of `total`; return the backbone's.
 
-    A pure function of the position, so that there is no schedule state to save.
+    They depend on the step alone, so there is no schedule state to save.
     """
-    factor = (1 - step / total) ** settings.poly_power if settings.schedule == "poly" else 1.0
+    factor = 1.0
+    if settings.schedule == "poly":
+        factor = (1 - step / total) ** settings.poly_power
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     return settings.lr * factor

@@ -1,4 +1,4 @@
-"""What a run says: a record an epoch, and one at the end."""
+"""What a run reports: a record for each epoch, and one at the end. No ray."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from attnfd_ray.train.metrics import Scores
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One finished epoch. `epoch` counts from 1; scores are fractions 0..1; `loss_terms` are
-    weighted and sum to `train_loss`; `lr` is the backbone's at the epoch's last step; `wall_s`
-    covers training and evaluation.
+    """One finished epoch; epochs count from 1 and scores are fractions in 0..1.
 
-    `gradient_norms` and `gradient_cosines` are those of `train.gradients.GradientMeter`; empty:
-    nothing was measured, as in checkpoints of versions that did not measure.
+    `loss_terms` are weighted and sum to `train_loss`. `lr` is the backbone's at the epoch's last
+    step. `wall_s` covers training and evaluation. `gradient_norms` and `gradient_cosines` are those
+    of `train.gradients.GradientMeter`. They are empty where nothing was measured, as in checkpoints
+    of versions that did not measure.
     """
 
     epoch: int
@@ -37,8 +37,10 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended; `best_weights` is a file of the best epoch's student, `test` what that
-    scores on `data.test_split`: None without one, or for a run that was stopped.
+    """The result of a run.
+
+    `best_weights` is the file of the best epoch's student, and `test` its scores on
+    `data.test_split`. `test` is None without a test split or for a run that was stopped early.
     """
 
     last: EpochRecord

@@ -1,4 +1,4 @@
-"""Student and method as one module: what DistributedDataParallel wraps and the optimiser trains."""
+"""The trained module: student and method, wrapped by DistributedDataParallel. No ray."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from attnfd_ray.models import SegmentationModel, TapRecorder
 
 
 class DistillationTask(nn.Module):
-    """Named loss terms of a batch; their sum is the loss.
+    """Computes the named loss terms of a batch. Their sum is the loss.
 
-    The cross-entropy is a mean over the labelled pixels of the *global* batch: `share` says what
-    part of them a call holds is divided by, so that cutting a batch over workers or over
-    accumulated parts changes nothing. The teacher stays outside; its features come as an argument.
-    `factor` is on every term.
+    The cross-entropy is a mean over the labelled pixels of the global batch, so splitting a batch
+    over workers or over accumulated parts changes nothing. The teacher is not part of the module;
+    its features are an argument of `forward`. Every term is multiplied by `factor`.
     """
 
     def __init__(
@@ -35,23 +34,23 @@ class DistillationTask(nn.Module):
         self.method: Any = method
         self._factor = factor
         self._recorder = TapRecorder(student, taps)
-        self._learning = [
+        self._trainable = [
             name for name, parameter in self.named_parameters() if parameter.requires_grad
         ]
 
     def freeze(self, prefixes: tuple[str, ...]) -> None:
-        """Let the parameters under `prefixes` rest, and all others learn that ever do.
+        """Freeze the parameters under the module paths `prefixes`, and unfreeze all others.
 
-        A prefix without a module is an AttributeError. Comes before the task is wrapped for several
-        workers. A resting parameter has no gradient, so the optimiser leaves it and its momentum
-        alone.
+        Parameters that were not trainable at first stay so. Call it before the task is wrapped for
+        several workers. A frozen parameter has no gradient, so the optimiser does not change it or
+        its momentum. Raises AttributeError for a prefix that is not a module.
         """
         for prefix in prefixes:
             self.get_submodule(prefix)
-        for name in self._learning:
-            self.get_parameter(name).requires_grad_(
-                not name.startswith(tuple(f"{prefix}." for prefix in prefixes))
-            )
+        starts = tuple(f"{prefix}." for prefix in prefixes)
+        for name in self._trainable:
+            is_frozen = name.startswith(starts)
+            self.get_parameter(name).requires_grad_(not is_frozen)
 
     def forward(
         self,
@@ -62,17 +61,17 @@ class DistillationTask(nn.Module):
         labelled_pixels: Tensor,
         image_share: float,
     ) -> dict[str, Tensor]:
-        """Return the terms of this part of the batch.
+        """Return the loss terms of this part of the batch.
 
-        `labelled_pixels` is the divisor of the summed cross-entropy, `image_share` the factor on
-        the method's means over images (this part's images / those that one optimiser step of this
-        worker sees).
+        The summed cross-entropy is divided by `labelled_pixels`. The method's terms, which are
+        means over images, are multiplied by `image_share`: the images of this part / the images of
+        this worker in one optimiser step. Raises ConfigError where the method uses a reserved name.
         """
         logits_NCHW = self.student(images_NCHW)
-        summed = F.cross_entropy(
+        cross_entropy_sum = F.cross_entropy(
             logits_NCHW.float(), labels_NHW, ignore_index=IGNORED, reduction="sum"
         )
-        terms = {CROSS_ENTROPY: summed / labelled_pixels}
+        terms = {CROSS_ENTROPY: cross_entropy_sum / labelled_pixels}
         method_terms = self.method(self._recorder.features, teacher_features, labels_NHW)
         self._recorder.clear()
         reserved = {CROSS_ENTROPY, DISTILLATION} & method_terms.keys()
@@ -80,9 +79,8 @@ class DistillationTask(nn.Module):
             raise ConfigError(
                 f"method: its loss terms need other names than {', '.join(sorted(reserved))}"
             )
-        terms |= {name: term * image_share for name, term in method_terms.items()}
-        return (
-            {name: term * self._factor for name, term in terms.items()}
-            if self._factor != 1
-            else terms
-        )
+        for name, term in method_terms.items():
+            terms[name] = term * image_share
+        if self._factor == 1:
+            return terms
+        return {name: term * self._factor for name, term in terms.items()}

@@ -1,4 +1,4 @@
-"""Mistakes that are told before Ray starts and before anything is written."""
+"""Errors that are found before Ray starts and before anything is written."""
 
 import json
 import os
@@ -12,8 +12,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-# Importing torch and ray takes seconds: one process runs all the commands, and says after each how
-# it ended.
+# Importing torch and ray takes seconds: one process runs all commands, and prints how each ended.
 RUN_ALL = """
 import contextlib, io, json, os, sys
 from attnfd_ray import cli
@@ -49,7 +48,7 @@ def experiment(root: Path, **changes):
 
 
 def camvid(root: Path, *, val: str = "val"):
-    """Write the smallest CamVid there is."""
+    """Write the smallest possible CamVid."""
     for split in ("train", val):
         (root / split).mkdir(parents=True)
         (root / f"{split}annot").mkdir()
@@ -83,7 +82,8 @@ def teacher_of_other_keys(root):
     experiment(root)
     camvid(root / "data")
     save_file({"classifier.weight": torch.zeros(2, 2)}, root / "teacher.safetensors")
-    return "147 missing (backbone.conv1.weight, backbone.bn1.weight, backbone.bn1.bias, ...), 1 unexpected (classifier"
+    names = "backbone.conv1.weight, backbone.bn1.weight, backbone.bn1.bias, ..."
+    return f"147 missing ({names}), 1 unexpected (classifier"
 
 
 def no_store(root):
@@ -111,7 +111,7 @@ def store_of_a_ray_job(root):
     copied = "session_1/runtime_resources/working_dir_files/_ray_pkg_1"
     experiment(root, store=f"{copied}/results")
     return (
-        "results is thrown away when the job ends; give an absolute path that lasts, "
+        "results is deleted when the job ends; give an absolute path that lasts, "
         "with --set store=/shared/results or ATTNFD_STORE"
     )
 
@@ -130,17 +130,18 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
-    """Return how each case ended under each command, and what it should have said."""
-    jobs, told = [], {}
+    """Return how each case ended under each command, and the expected error line."""
+    jobs = []
+    expected = {}
     for case in CASES:
         for command in ("train", "tune"):
             directory = tmp_path_factory.mktemp(f"{case.__name__}-{command}")
-            said = case(directory)
+            line = case(directory)
             before = sorted(
                 name for _, names, files in os.walk(directory) for name in names + files
             )
             jobs.append((str(directory), [command, "exp.yaml"]))
-            told[case, command] = [said, before]
+            expected[case, command] = [line, before]
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL],
         input=json.dumps(jobs),
@@ -151,15 +152,16 @@ def ended(tmp_path_factory):
     )
     results = [json.loads(line) for line in done.stdout.splitlines()]
     return {
-        key: [*value, *result] for (key, value), result in zip(told.items(), results, strict=True)
+        key: [*value, *result]
+        for (key, value), result in zip(expected.items(), results, strict=True)
     }
 
 
 @pytest.mark.parametrize("command", ["train", "tune"])
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_one_line_and_exit_code_2_and_nothing_was_started_or_written(ended, case, command):
-    said, before, code, out, err, ray_runs, files = ended[case, command]
+    line, before, code, out, err, ray_runs, files = ended[case, command]
     assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert said in err
+    assert line in err
     assert not ray_runs
     assert files == before

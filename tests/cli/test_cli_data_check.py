@@ -1,4 +1,4 @@
-"""`attnfd-ray data check` and `data show`: what they print and write, and how they end."""
+"""`attnfd-ray data check` and `data show`: their output, files and exit codes."""
 
 import json
 import re
@@ -67,7 +67,7 @@ def broken(run, tmp_path):
         (tmp_path / HOME / name).write_text("broken")
 
 
-def test_a_good_set_is_told_in_tables_that_fit_eighty_columns(run):
+def test_a_good_set_is_printed_in_tables_of_eighty_columns(run):
     code, out, err = run("check", "exp.yaml", "--full")
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -81,7 +81,7 @@ def test_a_good_set_is_told_in_tables_that_fit_eighty_columns(run):
     assert re.fullmatch("data_hash: [0-9a-f]{16}", lines[-1])
 
 
-def test_all_errors_come_at_once_a_line_each_and_end_with_2(run, broken):
+def test_all_errors_are_printed_one_per_line_and_the_exit_code_is_2(run, broken):
     code, out, err = run("check", "exp.yaml", "--full")
     assert code == 2
     assert [
@@ -101,7 +101,7 @@ def test_without_full_a_few_files_are_read(run, broken):
     assert (rows["train"][2], rows["val"][2]) == ("2", "3")
 
 
-def test_json_says_the_same_in_one_object(run, broken):
+def test_json_is_one_object_with_the_same_content(run, broken):
     code, out, err = run("check", "exp.yaml", "--full", "--json")
     assert code == 2
     report = json.loads(out)
@@ -117,7 +117,7 @@ def test_a_set_that_is_not_there_is_one_line(run):
     assert out.splitlines()[-1] == "data_hash: none while files are missing"
 
 
-def test_the_page_needs_nothing_beside_itself_and_escapes_every_name(run, tmp_path, monkeypatch):
+def test_the_page_loads_no_other_file_and_escapes_every_name(run, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "own_names.py").write_text(OWN)
     code, out, err = run(

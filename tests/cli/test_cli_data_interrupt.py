@@ -1,6 +1,4 @@
-"""Ctrl-C while `attnfd-ray data check` reads with several processes: run as a user runs it, in a
-process of its own.
-"""
+"""Ctrl-C while `attnfd-ray data check` reads with several processes, run as a user does."""
 
 import os
 import signal
@@ -14,8 +12,8 @@ import yaml
 
 from attnfd_ray.data.generate.toyscenes import write_toyscenes
 
-PATIENCE_S = 60  # torch is imported first, on a busy machine
-SOON_S = 8  # it takes less than one, and a check that is not in good order is ended after ten
+TIMEOUT_S = 60  # on a busy machine, torch is imported first
+SOON_S = 8  # it takes less than 1 s; after 10 s, a check that hangs is killed
 
 STUCK = """
 import time
@@ -54,19 +52,14 @@ def test_ctrl_c_ends_a_check_at_once_with_all_its_processes_and_no_traceback(
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (
-            list(tmp_path.glob("reads-*"))
-            if moment == "while they read"
-            else len(group(process.pid)) > 1
-        ):
+        deadline = time.monotonic() + TIMEOUT_S
+        while not has_come(moment, tmp_path, process.pid):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.001)
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(
-            timeout=SOON_S
-        )  # ends when the last of them has let go of its pipes
+        # returns when all processes have closed their pipes
+        out, err = process.communicate(timeout=SOON_S)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -76,14 +69,20 @@ def test_ctrl_c_ends_a_check_at_once_with_all_its_processes_and_no_traceback(
     assert group(process.pid) == []
 
 
+def has_come(moment: str, directory: Path, leader: int) -> bool:
+    if moment == "while they read":
+        return any(directory.glob("reads-*"))
+    return len(group(leader)) > 1
+
+
 def group(leader: int) -> list[str]:
-    """Return the processes of a group that are not over, by Linux's proc(5)."""
+    """Return the running processes of a group, by Linux's proc(5)."""
     alive = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, found, *_ = path.read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # over by now
+            continue  # it has ended
         if int(found) == leader and state != "Z":
             alive.append(path.parent.name)
     return alive

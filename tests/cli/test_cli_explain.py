@@ -1,4 +1,4 @@
-"""`attnfd-ray explain`: every setting that a preset changes, and why."""
+"""`attnfd-ray explain`: each setting of a preset, and the reason for it."""
 
 import json
 
@@ -35,10 +35,9 @@ def test_the_columns_are_setting_default_and_preset_with_why_below():
     assert ["method.divide_by_batch", "false", "true"] in lines
 
 
-def test_it_says_where_a_preset_is_unlike_what_it_stands_for():
-    assert explain("attnfd_release").output.count("unlike what it stands for: ") == len(
-        registry.load("preset", "attnfd_release").unlike
-    )
+def test_it_prints_where_a_preset_differs_from_its_source():
+    differences = registry.load("preset", "attnfd_release").unlike
+    assert explain("attnfd_release").output.count("differs from its source: ") == len(differences)
 
 
 def test_json_is_one_document():
@@ -49,7 +48,7 @@ def test_json_is_one_document():
     assert all(row["why"] for row in rows.values())
 
 
-def test_an_unknown_preset_is_told_with_what_was_meant():
+def test_an_unknown_preset_is_refused_with_a_suggestion():
     with pytest.raises(
         ConfigError, match="unknown preset 'attnfd_papr'; did you mean 'attnfd_paper'"
     ):

@@ -1,4 +1,4 @@
-"""`attnfd-ray gc`: what killed commands left goes, and nothing else."""
+"""`attnfd-ray gc`: deletes what killed commands left, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from attnfd_ray.store.rows import TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
 MIB = b"0" * 2**20
-# what a store may hold -> whether it goes
+# file in a store -> whether it is deleted
 FILES = {
-    "runs/e.search1-0000/best.safetensors": False,  # the baseline's
+    "runs/e.search1-0000/best.safetensors": False,  # of the baseline
     "runs/e.search1-0000/checkpoints/epoch-0003/state.pt": True,
-    "runs/e.search1-0002/best.safetensors": False,  # the leader's
+    "runs/e.search1-0002/best.safetensors": False,  # of the leader
     "runs/e.search1-0002/checkpoints/epoch-0003/state.pt": True,
-    "runs/e.search1-0003/best.safetensors": True,  # a loser's
+    "runs/e.search1-0003/best.safetensors": True,  # does not lead
     "runs/e.search1-0003/last.safetensors": True,
-    "runs/e.search1-0004/checkpoints/epoch-0002/state.pt": False,  # runs, and goes on
+    "runs/e.search1-0004/checkpoints/epoch-0002/state.pt": False,  # RUNNING: it resumes
     "runs/e.search1-0004/checkpoints/epoch-0003.writing/state.pt": True,
     "runs/e.search1-0004/.best.safetensors.ab12.partial": True,
     "runs/e.search1-0004/best.safetensors": False,
-    "runs/e.search1-0005/checkpoints/epoch-0002/state.pt": False,  # failed, and may be tried again
+    "runs/e.search1-0005/checkpoints/epoch-0002/state.pt": False,  # FAILED: it may be retried
     "runs/e.search1-b0001/checkpoints/epoch-0002/state.pt": False,
-    "runs/e.search1-b0001/checkpoints/epoch-0003.writing/state.pt": True,  # a killed baseline trial's
+    "runs/e.search1-b0001/checkpoints/epoch-0003.writing/state.pt": True,  # of a killed trial
     "runs/e.search1-b0001/.best.safetensors.ab12.partial": True,
     "runs/e.search1.confirm-ab12cd34-s7/best.safetensors": False,
     "runs/e.search1.confirm-ab12cd34-s7/.best.safetensors.ab12.partial": True,
@@ -40,7 +40,7 @@ FILES = {
     "runs/e.train1/.last.safetensors.ab12.partial": True,
     "runs/teacher-ab12/best.safetensors": False,
     "runs/teacher-ab12/checkpoints/epoch-0001.writing/state.pt": True,
-    "runs/mine/.best.safetensors.ab12.partial": False,  # nobody's that is known here
+    "runs/mine/.best.safetensors.ab12.partial": False,  # of no known run
     "ray/e.search1-0123abcd/tune/state.json": True,
     "ray/e.search1.confirm-0123abcd/group-0/state.json": True,
     "ray/e.train1-0123abcd/group-0/state.json": True,
@@ -99,27 +99,27 @@ def gc(*arguments: str | Path) -> Result:
     return CliRunner().invoke(cli, ["gc", *map(str, arguments)])
 
 
-def there(store: Path) -> set[str]:
+def existing(store: Path) -> set[str]:
     return {name for name in FILES if (store / name).exists()}
 
 
-STAY = {name for name, goes in FILES.items() if not goes}
+STAY = {name for name, deleted in FILES.items() if not deleted}
 
 
-def test_what_nobody_needs_goes_and_all_else_stays(store: Path) -> None:
+def test_files_that_are_not_needed_are_deleted_and_the_others_stay(store: Path) -> None:
     done = gc(store)
     assert (done.exit_code, done.stderr) == (0, "")
-    assert there(store) == STAY
+    assert existing(store) == STAY
     assert len(FILES) - len(STAY) == 15
     assert done.stdout.splitlines()[-1] == "     15.00 MiB  deleted"
     assert len(Store.open(store, create=False).trials()) == 6, "rows stay"
 
 
-def test_a_dry_run_says_the_same_and_deletes_nothing(store: Path) -> None:
-    said = gc(store, "--dry-run")
-    assert there(store) == FILES.keys()
-    *lines, total = said.stdout.splitlines()
-    assert total == "     15.00 MiB  could go"
+def test_a_dry_run_prints_the_same_and_deletes_nothing(store: Path) -> None:
+    dry_run = gc(store, "--dry-run")
+    assert existing(store) == FILES.keys()
+    *lines, total = dry_run.stdout.splitlines()
+    assert total == "     15.00 MiB  could be deleted"
     assert (
         "      1.00 MiB  runs/e.search1-0003/best.safetensors  (weights of a trial that does not "
         "lead)" in lines
@@ -129,17 +129,19 @@ def test_a_dry_run_says_the_same_and_deletes_nothing(store: Path) -> None:
     assert gc(store).stdout == "      0.00 MiB  deleted\n"
 
 
-def test_an_experiment_that_a_command_works_on_is_left_alone(store: Path) -> None:
+def test_an_experiment_that_a_command_works_on_is_skipped(store: Path) -> None:
     with file_lock(store, "e.search", "busy"):
         done = gc(store)
     assert done.exit_code == 0
     assert done.stderr == (
-        f"left alone: {store}/experiments/e.search.lock: a command is working on 'e.search'\n"
+        f"skipped: {store}/experiments/e.search.lock: a command is working on 'e.search'\n"
     )
-    assert there(store) == STAY | OF_THE_SEARCH | {"preflight/0123abcd/driver"}
+    assert existing(store) == STAY | OF_THE_SEARCH | {"preflight/0123abcd/driver"}
 
 
-def test_a_search_is_held_while_its_files_go(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_is_locked_while_its_files_are_deleted(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused = []
 
     def remove(path: Path) -> None:
@@ -159,19 +161,19 @@ def test_a_search_is_held_while_its_files_go(store: Path, monkeypatch: pytest.Mo
     assert len(refused) == 11
 
 
-def test_the_nodes_that_are_being_asked_are_left_to_answer(store: Path) -> None:
+def test_a_preflight_check_in_progress_is_left_alone(store: Path) -> None:
     os.utime(store / "preflight/0123abcd")
     gc(store)
-    assert there(store) == STAY | {"preflight/0123abcd/driver"}
+    assert existing(store) == STAY | {"preflight/0123abcd/driver"}
 
 
 @pytest.mark.parametrize("tune", [{"keep_weights": None}, {}])
-def test_a_search_that_keeps_all_or_knows_of_no_such_setting_keeps_all_weights(
+def test_a_search_with_keep_weights_null_or_without_it_keeps_all_weights(
     store: Path, tune: dict[str, Any]
 ) -> None:
     (store / "experiments/e.search1.json").write_text(json.dumps({"tune": tune}))
     gc(store)
-    assert there(store) == STAY | {
+    assert existing(store) == STAY | {
         f"runs/e.search1-0003/{name}.safetensors" for name in ("best", "last")
     }
 
@@ -198,13 +200,13 @@ def test_of_a_search_with_several_metrics_the_front_keeps_its_weights(store: Pat
     assert left == ["e.search1-0006", "e.search1-0008"]
 
 
-def test_links_lead_nowhere(store: Path, tmp_path: Path) -> None:
+def test_links_are_not_followed(store: Path, tmp_path: Path) -> None:
     (store / "runs").rename(tmp_path / "runs")
     (store / "runs").symlink_to(tmp_path / "runs")
     (tmp_path / "tune").mkdir()
     (store / "ray/e.search1-00000000").symlink_to(tmp_path / "tune")
     gc(store)
-    assert there(store) == STAY | {name for name in FILES if name.startswith("runs/")}
+    assert existing(store) == STAY | {name for name in FILES if name.startswith("runs/")}
     assert (tmp_path / "tune").is_dir()
 
 
@@ -215,10 +217,10 @@ def test_settings_that_cannot_be_read_are_one_line(store: Path) -> None:
     assert str(error).startswith(
         f"{store}/experiments/e.search1.json: cannot be read as settings; restore it"
     )
-    assert there(store) >= STAY
+    assert existing(store) >= STAY
 
 
-def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     error = gc(tmp_path).exception
     assert isinstance(error, StoreError)

@@ -1,6 +1,4 @@
-"""The command line around the commands: help, --show, exit codes, and who gets to see a
-traceback.
-"""
+"""The command line around the commands: help, --show, exit codes, tracebacks."""
 
 import json
 import os
@@ -36,10 +34,12 @@ method: {name: attnfd}
 
 
 class Ran:
-    """How the command line ended in this process: exit code and what it printed."""
+    """The exit code and the output of the command line, run in this process."""
 
     def __init__(self, code, printed):
-        self.code, self.out, self.err = code, printed.out, printed.err
+        self.code = code
+        self.out = printed.out
+        self.err = printed.err
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def test_help_comes_at_once_and_loads_neither_torch_nor_ray_nor_pyarrow():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stdout.startswith("Usage: attnfd-ray [OPTIONS] COMMAND [ARGS]...\n")
-    assert done.stdout.splitlines()[-1] == "", "none of them is loaded"
-    # processor time, since the tests share the machine; it takes about 0.1 s
+    assert done.stdout.splitlines()[-1] == "", "no such library is loaded"
+    # CPU time, since tests share the machine; about 0.1 s
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
@@ -174,17 +174,17 @@ def test_what_show_prints_is_a_file_for_the_same_settings(run, monkeypatch, tmp_
     assert load_experiment(tmp_path / "shown.yaml") == load_experiment(tmp_path / "exp.yaml")
 
 
-def test_show_as_json_is_one_line_that_says_the_same(run, monkeypatch):
+def test_show_as_json_is_one_line_with_the_same_settings(run, monkeypatch):
     monkeypatch.setenv("CAMVID_ROOT", "/camvid")
     out = run("train", "exp.yaml", "--show", "--json").out
     assert out.count("\n") == 1
     assert json.loads(out) == yaml.safe_load(run("train", "exp.yaml", "--show").out)
 
 
-# ---- mistakes of the user's
+# ---- errors of the user
 
 
-def test_every_mistake_in_a_file_is_a_line_on_stderr_and_the_exit_code_is_2(
+def test_every_error_in_a_file_is_a_line_on_stderr_and_the_exit_code_is_2(
     run, monkeypatch, tmp_path
 ):
     monkeypatch.delenv("CAMVID_ROOT", raising=False)
@@ -229,7 +229,7 @@ def test_a_file_that_is_not_there_is_one_line(run):
         (["data", "toyscenes", "there", "--size", "3"], "3 is not in the range 32<=x<=1024"),
     ],
 )
-def test_a_mistake_on_the_command_line_exits_with_2_and_says_what_is_needed(run, arguments, needed):
+def test_an_error_on_the_command_line_exits_with_2_and_names_what_is_needed(run, arguments, needed):
     ran = run(*arguments)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("Usage: attnfd-ray")
@@ -243,11 +243,11 @@ def test_without_a_command_there_is_help_and_exit_code_2(run):
     assert "Usage: attnfd-ray [OPTIONS] COMMAND" in ran.out + ran.err
 
 
-def test_a_store_that_is_none_is_one_line(run, tmp_path):
+def test_a_directory_that_is_not_a_store_is_one_line(run, tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "mine").write_text("")
     for name, problem in [
-        ("nowhere", "there is no such directory"),
+        ("nowhere", "no such directory"),
         ("results", "not an attnfd-ray store"),
     ]:
         ran = run("report", name)
@@ -258,7 +258,7 @@ def test_a_store_that_is_none_is_one_line(run, tmp_path):
 @pytest.mark.parametrize(
     "error", [ConfigError, DataError, ClusterError, CheckpointError, StoreError, CapacityError]
 )
-def test_what_the_user_can_mend_is_one_line_and_exit_code_2(fails, error):
+def test_an_error_of_the_user_is_one_line_and_exit_code_2(fails, error):
     ran = fails(error("x.png: 3 bytes\nneeded is \x1b[31m more"))
     assert (ran.code, ran.out, ran.err) == (2, "", "x.png: 3 bytes\\nneeded is \\x1b[31m more\n")
 
@@ -273,9 +273,15 @@ def test_the_errors_are_those_tested_here():
         if error.__module__ == "attnfd_ray.errors" and error.exit_code == 2
     }
     assert {error.__name__ for error in ours} == {
-        "UserError", "UserErrors", "ConfigError", "DataError", "ClusterError", "CheckpointError", "StoreError",
+        "UserError",
+        "UserErrors",
+        "ConfigError",
+        "DataError",
+        "ClusterError",
+        "CheckpointError",
+        "StoreError",
         "CapacityError",
-    }  # fmt: skip
+    }
 
 
 # ---- other ends
@@ -289,24 +295,24 @@ def test_a_run_that_failed_is_one_line_and_exit_code_1(fails):
 def test_an_interrupted_command_exits_with_130(fails):
     ran = fails(KeyboardInterrupt())
     assert (ran.code, ran.out) == (130, "")
-    assert ran.err.strip() == "interrupted; nothing had begun; start it again"
+    assert ran.err.strip() == "interrupted; nothing was started; run the command again"
 
 
 @pytest.mark.parametrize("name", ["train", "tune", "confirm"])
-def test_an_interrupted_command_says_which_command_goes_on(run, monkeypatch, name):
+def test_an_interrupted_command_names_the_command_that_resumes(run, monkeypatch, name):
     def fail(**_):
-        raise Interrupted("interrupted after the last epoch that had begun")
+        raise Interrupted("interrupted after the running epochs")
 
     monkeypatch.setattr(cli.cli.commands[name], "callback", fail)
-    monkeypatch.setattr("attnfd_ray.runtime.jobs.interrupt.has_begun", lambda: True)
-    ran = run(
-        name, "my file.yaml", "--set", "train.epochs=3", *(["--fresh"] if name != "confirm" else [])
-    )
+    monkeypatch.setattr("attnfd_ray.runtime.jobs.interrupt.is_resumable", lambda: True)
+    arguments = [name, "my file.yaml", "--set", "train.epochs=3"]
+    if name != "confirm":
+        arguments.append("--fresh")
+    ran = run(*arguments)
     assert (ran.code, ran.out) == (130, "")
     assert ran.err == (
-        "interrupted after the last epoch that had begun; "
-        f"go on from the last finished epoch: attnfd-ray {name} 'my file.yaml' --set "
-        "train.epochs=3\n"
+        "interrupted after the running epochs; resume from the last finished epoch: attnfd-ray "
+        f"{name} 'my file.yaml' --set train.epochs=3\n"
     )
 
 
@@ -320,7 +326,7 @@ def test_a_command_that_ends_well_exits_with_0(run, monkeypatch):
     "error",
     [ZeroDivisionError("ours"), AssertionError("ours"), ValueError("ours"), OSError("ours")],
 )
-def test_a_mistake_of_ours_is_not_swallowed(run, monkeypatch, error):
+def test_a_bug_is_not_swallowed(run, monkeypatch, error):
     def fail():
         raise error
 
@@ -330,7 +336,7 @@ def test_a_mistake_of_ours_is_not_swallowed(run, monkeypatch, error):
         cli.main()
 
 
-def test_a_reader_that_has_seen_enough_ends_the_command_silently():
+def test_a_closed_pipe_ends_the_command_silently():
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as closed:

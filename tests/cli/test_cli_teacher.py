@@ -1,6 +1,4 @@
-"""`attnfd-ray teacher import`: what is printed and written for a file that fits, and how every
-other file ends.
-"""
+"""`attnfd-ray teacher import`: the output for a file that fits, and the errors of others."""
 
 import json
 import os
@@ -33,9 +31,7 @@ def run(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def refused(run, tmp_path):
-    """Return the line that an import of in.pth ends with; check the exit code, and that nothing was
-    written.
-    """
+    """Return the error line of an import of in.pth; check that nothing was written."""
 
     def refused(*options, file="in.pth"):
         before = sorted(tmp_path.rglob("*"))
@@ -58,14 +54,12 @@ def tiny(tmp_path):
 # ---- a file that fits
 
 
-def test_without_json_it_says_in_lines_what_was_taken_and_what_was_assumed(run, tiny):
+def test_without_json_it_prints_what_was_taken_and_what_was_assumed(run, tiny):
     code, out, err = run("import", "in.pth", "-o", "out.safetensors")
     assert (code, err) == (0, "")
+    network = "deeplabv3plus with resnet18 at width 0.125, output stride 16"
     assert out.splitlines() == [
-        (
-            "in.pth: deeplabv3plus with resnet18 at width 0.125, output stride 16 (assumed: "
-            "--output-stride)"
-        ),
+        f"in.pth: {network} (assumed: --output-stride)",
         "classes:  4 (class0, class1, class2, ...)",
         f"taken:    {len(tiny)} tensors",
         "left out: beside the weights: 1 (epoch)",
@@ -73,15 +67,15 @@ def test_without_json_it_says_in_lines_what_was_taken_and_what_was_assumed(run, 
     ]
 
 
-def test_each_gate_gets_a_line_with_its_verdict_and_the_numbers_behind_it(run, tiny):
+def test_each_gate_has_a_line_with_its_verdict_and_the_numbers_behind_it(run, tiny):
     torch.manual_seed(0)
-    for place, channels in {"backbone": 64, "aspp": 32, "decoder": 32}.items():
-        # 64 hidden channels: enough weights for the largest to lie within 1 % of the bound
+    for location, channels in {"backbone": 64, "aspp": 32, "decoder": 32}.items():
+        # 64 hidden channels: enough weights for the largest to be within 1 % of the bound
         for name, shape in gate_shapes(
             {"ChannelGate.mlp.1.weight": torch.zeros(64, channels)}, channels
         ).items():
-            tiny[f"{place}.cbam.{name}"] = torch.randn(shape)
-    for index, inputs in ((1, 32), (3, 64)):  # as born: uniform in +-1/sqrt(inputs)
+            tiny[f"{location}.cbam.{name}"] = torch.randn(shape)
+    for index, inputs in ((1, 32), (3, 64)):  # as initialised: uniform in +-1/sqrt(inputs)
         tiny[f"aspp.cbam.ChannelGate.mlp.{index}.weight"].uniform_(-(inputs**-0.5), inputs**-0.5)
     tiny["aspp.cbam.SpatialGate.spatial.conv.weight"] *= (2 / 98) ** 0.5
     tiny["aspp.cbam.SpatialGate.spatial.bn.weight"].fill_(1)
@@ -102,7 +96,7 @@ def test_each_gate_gets_a_line_with_its_verdict_and_the_numbers_behind_it(run, t
     assert gates[1].endswith("BatchNorm weight 1, bias 0, batches seen 5")
 
 
-def test_class_names_come_from_a_file_a_line_each(run, tiny, tmp_path):
+def test_class_names_are_read_from_a_file_one_per_line(run, tiny, tmp_path):
     (tmp_path / "names.txt").write_text("sky\nroad \ntr\u00e9e\ncar\n", encoding="utf-8")
     assert run("import", "in.pth", "-o", "out.safetensors", "--class-names", "names.txt")[0] == 0
     assert read_header(tmp_path / "out.safetensors").class_names == (
@@ -140,7 +134,7 @@ def test_a_best_file_of_our_own_comes_back_with_its_names(run, tmp_path):
 
 
 class Trap:
-    """Unpickled by an ordinary load, it leaves a directory."""
+    """Makes a directory when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -172,7 +166,7 @@ def test_a_truncated_file_is_refused(refused, tiny, tmp_path, share):
     )
 
 
-def test_what_is_no_checkpoint_is_refused(refused, tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_refused(refused, tmp_path):
     (tmp_path / "in.pth").write_text("<html>Sign in to download</html>")
     assert refused().startswith("in.pth: cannot be read as weights: ")
     torch.save({"epoch": 3}, "in.pth")
@@ -207,11 +201,11 @@ def test_a_wrong_file_is_refused_with_the_first_keys_and_as_json_with_all(
         "aspp.aspp1.bn.bias, ...)" in line
     )
     code, out, err = run("import", "in.pth", "-o", "out.safetensors", "--json")
-    told = json.loads(out)
+    document = json.loads(out)
     assert (code, err) == (2, f"{line}\n")
-    assert told["error"] == line
-    assert told["missing"] == lost
-    assert told["unexpected"][-1:] == ["fc.bias"]
+    assert document["error"] == line
+    assert document["missing"] == lost
+    assert document["unexpected"][-1:] == ["fc.bias"]
     assert not (tmp_path / "out.safetensors").exists()
 
 
@@ -219,12 +213,12 @@ def test_names_that_do_not_fit_are_refused(refused, tiny, tmp_path):
     (tmp_path / "names.txt").write_text("sky\n\nroad\n")
     assert (
         refused("--class-names", "names.txt")
-        == "names.txt:2: is empty; needed is the name of a class a line"
+        == "names.txt:2: is empty; needed is the name of one class per line"
     )
     (tmp_path / "names.txt").write_text("")
     assert (
         refused("--class-names", "names.txt")
-        == "names.txt:1: is empty; needed is the name of a class a line"
+        == "names.txt:1: is empty; needed is the name of one class per line"
     )
     (tmp_path / "names.txt").write_bytes(b"\xff\n")
     assert refused("--class-names", "names.txt").startswith("names.txt: is not text in UTF-8")
@@ -239,21 +233,21 @@ def test_names_that_do_not_fit_are_refused(refused, tiny, tmp_path):
     )
 
 
-def test_a_file_in_the_way_is_left_alone(run, tiny, tmp_path):
+def test_an_existing_file_is_not_overwritten(run, tiny, tmp_path):
     before = (tmp_path / "in.pth").read_bytes()
     code, out, err = run("import", "in.pth", "-o", "in.pth")
     assert (code, out, err) == (2, "", "in.pth: there already; move it away or give another name\n")
     assert (tmp_path / "in.pth").read_bytes() == before
 
 
-def test_two_sources_of_class_names_are_one_too_many(run):
+def test_two_sources_of_class_names_are_refused(run):
     code, _, err = run("import", "in.pth", "-o", "out", "--classes", "3", "--dataset", "voc")
     assert code == 2
-    assert "--classes, --class-names and --dataset say the same: give one of them" in err
+    assert "--classes, --class-names and --dataset exclude each other: give one of them" in err
 
 
 @pytest.mark.parametrize("command", [["teacher"], ["teacher", "import"]])
-def test_help_says_how_it_is_used(run, command):
+def test_help_has_the_usage(run, command):
     code, out, err = run(*command[1:], "--help")
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: attnfd-ray {' '.join(command)} ")

@@ -1,4 +1,4 @@
-"""The files in cluster/ have not met a cluster; what can be known without one is known here."""
+"""The files in cluster/, as far as they can be tested without a cluster."""
 
 import importlib.util
 import json
@@ -48,7 +48,7 @@ def test_there_are_four_files_and_the_readme_names_each():
     assert [path.name for path in FILES if f"`{path.name}`" not in readme] == []
 
 
-def test_the_readme_says_that_none_of_it_was_run():
+def test_the_readme_warns_that_none_of_it_was_run():
     assert "have not been run on a real cluster" in " ".join(read("README.md").split())
 
 
@@ -66,7 +66,7 @@ def test_every_version_of_ray_is_the_one_of_the_constraints(kuberay):
     assert set(images) == {(ray_version(), "311")}
 
 
-def test_every_image_is_the_one_that_the_dockerfile_says_to_build(kuberay):
+def test_every_image_is_the_one_that_the_dockerfile_builds(kuberay):
     built = re.search(r"docker build .* -t (\S+) \.", read("Dockerfile"))
     assert built
     assert built[1].endswith(f":{attnfd_ray.__version__}")
@@ -74,7 +74,7 @@ def test_every_image_is_the_one_that_the_dockerfile_says_to_build(kuberay):
     assert set(re.findall(r"\S+/attnfd-ray:\S+", read("README.md"))) == {built[1]}
 
 
-def test_what_the_dockerfile_copies_is_there():
+def test_the_files_that_the_dockerfile_copies_exist():
     sources = [
         name
         for line in re.findall(r"^COPY --chown=ray (.+) \S+$", read("Dockerfile"), re.M)
@@ -130,11 +130,11 @@ def test_the_slurm_script_is_bash():
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "missing"),
     [({}, "ATTNFD_VENV"), ({"ATTNFD_VENV": "/nowhere"}, "ATTNFD_STORE")],
     ids=["no environment", "no store"],
 )
-def test_the_slurm_script_says_what_it_misses(environment, said):
+def test_the_slurm_script_names_what_is_missing(environment, missing):
     known = {"PATH": os.environ["PATH"], **environment}
     done = subprocess.run(
         ["bash", str(CLUSTER / "slurm.sh"), "tune", "x.yaml"],
@@ -144,11 +144,11 @@ def test_the_slurm_script_says_what_it_misses(environment, said):
         timeout=10,
     )
     assert done.returncode != 0
-    assert said in done.stderr
+    assert missing in done.stderr
 
 
 def test_the_slurm_script_starts_ray_on_every_node_and_the_command_on_one(tmp_path):
-    """Run with stand-ins for srun and hostname: what reaches them is what would reach Slurm."""
+    """Run with fakes of srun and hostname, which print what they get."""
     bin_directory = tmp_path / "bin"
     bin_directory.mkdir()
     (bin_directory / "activate").write_text("")

@@ -8,8 +8,7 @@ from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 
-# what an experiment cannot do without, a section a line; a test appends what it is about from line
-# 6 on
+# the settings that an experiment needs, one section a line; a test appends its own from line 6 on
 SHORTEST = """\
 experiment: e
 data: {name: camvid, root: /data, crop: [360, 480]}
@@ -20,9 +19,7 @@ method: {name: attnfd}
 
 
 class File:
-    """`exp.yaml` in a directory of its own: the shortest experiment, with lines appended or
-    replaced.
-    """
+    """`exp.yaml`, the shortest experiment, in which lines are appended or replaced."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -25,7 +25,7 @@ def changed(old: ExperimentSettings, new: ExperimentSettings) -> list[str]:
     return differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
 
 
-def test_paths_of_first_weights_are_made_absolute_wherever_they_stand(file, tmp_path):
+def test_paths_of_first_weights_are_made_absolute_everywhere(file, tmp_path):
     file.write(
         "search: {student.pretrained: {choice: [none, imagenet, w/b.pth]}}",
         student="{pretrained: w/a.pth}",
@@ -64,7 +64,7 @@ def test_without_a_hash_a_config_has_the_hash_it_always_had():
     assert config_hash(teacher_experiment(made())) == "091f140162baa120"
 
 
-def test_a_file_counts_by_its_hash_wherever_it_lies():
+def test_a_file_counts_by_its_hash_wherever_it_is():
     assert config_hash(made(pretrained="/x.pth", pretrained_sha256=A)) == config_hash(
         made(pretrained_sha256=A)
     )
@@ -81,7 +81,7 @@ def test_a_teachers_training_knows_the_hash_of_its_file():
     )
 
 
-def test_a_hash_that_only_one_knows_is_no_difference_and_another_is():
+def test_a_hash_that_only_one_has_is_no_difference_and_another_hash_is():
     assert (
         changed(made(), made(pretrained_sha256=A))
         == changed(made(pretrained_sha256=A), made())
@@ -108,7 +108,7 @@ def test_a_hash_that_only_one_knows_is_no_difference_and_another_is():
         ({"optim.lr": 0.5, "student.output_stride": 8}, A),
     ],
 )
-def test_a_hash_does_not_go_over_to_another_file(values, kept):
+def test_a_hash_is_dropped_when_the_file_changes(values, kept):
     if "student.arch" in values:
         values = values | {"student.output_stride": 8}
     assert with_values(made(pretrained_sha256=A), values).student.pretrained_sha256 == kept

@@ -1,6 +1,4 @@
-"""The identity of every shipped experiment stays as it was, so that searches of earlier versions go
-on.
-"""
+"""Every shipped experiment keeps its identity, so that searches of earlier versions can resume."""
 
 from __future__ import annotations
 

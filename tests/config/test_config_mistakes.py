@@ -1,6 +1,4 @@
-"""Every mistake in a settings file is one line: file, line number, setting, what came, what is
-needed.
-"""
+"""Every mistake in a settings file is one line: where, which setting, what came, what is needed."""
 
 import pickle
 
@@ -12,7 +10,10 @@ TOP_KEYS = (
     "data, experiment, method, optim, preset, scaling, search, store, student, teacher, train, tune"
 )
 OPTIM_KEYS = "head_lr_factor, lr, momentum, nesterov, poly_power, schedule, weight_decay"
-NAME = "experiment: needs letters, digits, '.', '_' or '-', at most 100, the first a letter or digit, got"
+NAME = (
+    "experiment: needs letters, digits, '.', '_' or '-', at most 100, the first a letter or digit, "
+    "got"
+)
 LINES = {"experiment": 1, "data": 2, "teacher": 3, "student": 4, "method": 5}
 
 
@@ -79,8 +80,8 @@ LINES = {"experiment": 1, "data": 2, "teacher": 3, "student": 4, "method": 5}
         (
             "tune: {early_stopping: x}",
             (
-                "tune.early_stopping: unknown early stopping 'x'; there is: asha, hyperband, median, "
-                "none"
+                "tune.early_stopping: unknown early stopping 'x'; there is: asha, hyperband, "
+                "median, none"
             ),
         ),
     ],
@@ -180,7 +181,7 @@ def test_a_mistake_is_one_line_with_file_and_line(file, line, problem):
         ),
     ],
 )
-def test_a_mistake_in_a_section_is_told_with_the_line_of_the_section(file, section, text, problem):
+def test_a_mistake_in_a_section_has_the_line_of_the_section(file, section, text, problem):
     file.write(**{section: text})
     assert file.problems() == [f"exp.yaml:{LINES[section]}: {problem}"]
 
@@ -227,8 +228,8 @@ def test_a_message_is_one_line_whatever_it_quotes(file):
         f"exp.yaml:6: a\\nb: unknown key 'a\\nb'; there is: {TOP_KEYS}",
         'exp.yaml:7: train.epochs: needs a whole number, got "1\\n\\u001b[31m2"',
         (
-            "exp.yaml:8: tune.sampler: unknown sampler 'x\\r\\ny'; there is: cmaes, gp, grid, nsga2, "
-            "random, tpe"
+            "exp.yaml:8: tune.sampler: unknown sampler 'x\\r\\ny'; there is: cmaes, gp, grid, "
+            "nsga2, random, tpe"
         ),
     ]
 

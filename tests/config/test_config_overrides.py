@@ -1,4 +1,4 @@
-"""Changed copies of an experiment, and what makes two of them the same."""
+"""Changed copies of an experiment, and the identity of settings."""
 
 import copy
 
@@ -60,14 +60,14 @@ def test_values_are_validated_with_all_the_rest(settings):
         with_values(settings, {"scaling.workers": 3})
 
 
-def test_a_value_that_was_handed_in_is_never_changed(settings):
+def test_a_value_that_was_passed_in_is_never_changed(settings):
     method = {"name": "attnfd", "loss_weight": 1.0}
     changed = with_values(settings, {"method": method, "method.loss_weight": 3.0})
     assert changed.method.loss_weight == 3.0
     assert method == {"name": "attnfd", "loss_weight": 1.0}
 
 
-def test_a_path_through_a_plain_value_leads_nowhere():
+def test_a_path_through_a_plain_value_is_refused():
     tree = {"a": {"b": 1}, "c": None}
     with pytest.raises(TypeError, match="'b' is not a section"):
         set_dotted(tree, "a.b.c", 2)
@@ -100,12 +100,12 @@ def test_the_teachers_experiment_trains_its_network_alone(settings):
     assert (training.teacher, training.method.name, training.search) == (None, "none", {})
     assert (training.train.epochs, training.train.seed) == (7, 5)
     assert (training.train.batch_size, training.optim.lr) == (4, 0.1), (
-        "what it does not say is as for the student"
+        "settings that it leaves out are those of the student"
     )
     assert training.data == settings.data
 
 
-def test_what_a_teacher_says_of_its_training_comes_first(settings):
+def test_the_settings_of_the_teachers_training_win(settings):
     training = teacher_experiment(
         with_values(settings, {"teacher.train.lr": 0.02, "teacher.train.batch_size": 8})
     )
@@ -135,7 +135,7 @@ def test_every_leaf_has_its_dotted_path():
         "train.gradient_checks",
     ],
 )
-def test_where_and_how_long_are_no_differences(settings, path):
+def test_settings_that_may_change_on_resume_are_no_differences(settings, path):
     value = {"store": "/elsewhere", "data.root": "/elsewhere", "tune.duplicates": "skip"}.get(
         path, 6
     )
@@ -188,7 +188,7 @@ def test_a_hash_is_what_it_was_before_gradients_were_measured(settings):
     assert config_hash(teacher_experiment(settings)) == "235f21f75d679cab"
 
 
-def test_a_method_that_weighs_nothing_has_the_hash_of_none(settings):
+def test_a_method_of_loss_weight_0_has_the_hash_of_none(settings):
     none = config_hash(with_values(settings, {"method": {"name": "none"}}))
     for method in ({"name": "attnfd"}, {"name": "kd", "temperature": 2.0}):
         weighing = with_values(settings, {"method": method})

@@ -1,6 +1,4 @@
-"""`package.module:Attribute` in a settings file: someone's own part, looked for before anything
-starts.
-"""
+"""`package.module:Attribute` in a settings file: a user's own component, checked at the start."""
 
 import pytest
 
@@ -22,18 +20,18 @@ SECTIONS = {
         ("json.nowhere:Part", ("there is no module 'json.nowhere'; install it, or put its "
                               "directory on PYTHONPATH")),
         ("json:Part", "module 'json' has no 'Part'"),
-        (":Part", "a part of your own is named package.module:Attribute"),
-        ("json:", "a part of your own is named package.module:Attribute"),
-        (".json:Part", "a part of your own is named package.module:Attribute"),
-        ("a b:Part", "a part of your own is named package.module:Attribute"),
-        ("json:Part:Part", "a part of your own is named package.module:Attribute"),
+        (":Part", "your own is written package.module:Attribute"),
+        ("json:", "your own is written package.module:Attribute"),
+        (".json:Part", "your own is written package.module:Attribute"),
+        ("a b:Part", "your own is written package.module:Attribute"),
+        ("json:Part:Part", "your own is written package.module:Attribute"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("section", SECTIONS)
-def test_a_part_that_cannot_be_had_is_told_with_its_line(file, section, name, problem):
-    text, place = SECTIONS[section]
+def test_a_component_that_does_not_exist_has_its_line(file, section, name, problem):
+    text, location = SECTIONS[section]
     file.write(**{section: text.format(name)})
-    assert file.problem() == f"{place} '{name}': {problem}"
+    assert file.problem() == f"{location} '{name}': {problem}"
 
 
 def test_a_method_has_a_settings_record(file, module):
@@ -42,7 +40,7 @@ def test_a_method_has_a_settings_record(file, module):
         file.write(method=f"{{name: '{name}'}}")
         assert file.problem() == (
             f"exp.yaml:5: method.name: '{name}' has no Settings, a class derived from "
-            "config.schema.MethodSettings"
+            "attnfd_ray.MethodSettings"
         )
 
 
@@ -70,7 +68,7 @@ def test_an_own_method_is_validated_by_its_own_record(file, module):
         ("None.x", AttributeError),
     ],
 )
-def test_what_an_own_module_raises_is_its_authors_to_see(file, module, text, error):
+def test_an_error_inside_an_own_module_passes_through(file, module, text, error):
     module("broken_part", text)
     file.write(student="{backbone: 'broken_part:net'}")
     with pytest.raises(error):

@@ -1,4 +1,4 @@
-"""`preset: NAME` fills in what a file leaves out, and what the file says wins."""
+"""`preset: NAME` sets what a file leaves out; a value in the file wins."""
 
 import pytest
 import yaml
@@ -24,7 +24,7 @@ def test_a_preset_fills_in_the_method_and_the_recipe_around_it(file):
     assert settings.student.pretrained == "imagenet"
 
 
-def test_what_the_file_says_wins(file):
+def test_a_value_in_the_file_wins(file):
     file.write(
         "preset: attnfd_release\ntrain: {epochs: 3}\noptim:",
         method="{layers: [aspp], norm: image}",
@@ -80,23 +80,23 @@ def test_the_expanded_file_reads_back_the_same_and_names_no_preset(file, name):
     [
         ("attnfd_relaese", "unknown preset 'attnfd_relaese'; did you mean 'attnfd_release'?"),
         ("zzz", "unknown preset 'zzz'; there is: attnfd, attnfd_paper, attnfd_release"),
-        ("os:path", "preset 'os:path' is none: needs an attnfd_ray.distill.presets.Preset"),
+        ("os:path", "preset 'os:path' is not a preset: needs an attnfd_ray.distill.presets.Preset"),
         ("[attnfd]", 'needs the name of a preset, got ["attnfd"]'),
         ("", "needs the name of a preset, got null"),
         ("${NOT_SET}", "the variable NOT_SET is not set; export it, or write ${NOT_SET:-default}"),
     ],
 )
-def test_a_preset_that_is_none_is_told_in_one_line(file, value, problem):
+def test_a_preset_that_does_not_exist_is_reported_in_one_line(file, value, problem):
     file.write(f"preset: {value}")
     assert file.problem() == f"exp.yaml:6: preset: {problem}"
 
 
-def test_what_an_unknown_preset_was_to_bring_is_not_told_too(file):
+def test_settings_that_an_unknown_preset_would_set_are_not_reported_as_missing(file):
     file.write("preset: attnfd_relaese", method=None, student=None, data="{name: voc, root: /data}")
     assert file.problem().endswith("did you mean 'attnfd_release'?")
 
 
-def test_a_value_that_comes_from_a_preset_is_told_with_its_line(file):
+def test_a_mistake_in_a_value_of_a_preset_has_the_line_of_the_preset(file):
     file.write(
         "scaling: {workers: 4}\npreset: attnfd_release",
         data="{name: voc, root: /data, crop: [64, 64]}",
@@ -107,12 +107,12 @@ def test_a_value_that_comes_from_a_preset_is_told_with_its_line(file):
     )
 
 
-def test_a_section_that_is_none_is_left_to_be_told(file):
+def test_a_plain_value_for_a_section_is_reported_with_a_preset_too(file):
     file.write("preset: attnfd_release\ntrain: fast")
     assert file.problem() == 'exp.yaml:7: train: needs a section of settings, got "fast"'
 
 
-def test_a_preset_of_someones_own_is_named_by_its_module(file, module):
+def test_a_preset_of_a_user_is_named_by_its_module(file, module):
     module(
         "mine",
         "from attnfd_ray.distill.presets import Choice, Preset\n"
@@ -127,14 +127,14 @@ def test_resized_evaluation_and_a_shrunk_input_exclude_each_other(file):
         data="{name: voc, root: /data, crop: [64, 64], evaluation: resized, input_scale: 0.5}"
     )
     assert file.problem() == (
-        "exp.yaml:2: data.input_scale: needs 1 where evaluation: resized says how large images "
-        "are, got 0.5"
+        "exp.yaml:2: data.input_scale: needs 1 with evaluation: resized, which sets the size of "
+        "images, got 0.5"
     )
 
 
 def test_the_evaluation_cannot_be_searched(file):
     file.write("search: {data.evaluation: {choice: [native, resized]}}")
     assert file.problem() == (
-        "exp.yaml:6: search.data.evaluation: 'data.evaluation' cannot be searched: "
-        "scores of unlike protocols cannot be compared"
+        "exp.yaml:6: search.data.evaluation: 'data.evaluation' cannot be searched: scores of "
+        "different protocols cannot be compared"
     )

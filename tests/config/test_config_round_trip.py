@@ -16,10 +16,11 @@ from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 TRICKY = [
-    "", " ", "null", "~", "true", "no", "on", "3", "0x10", "1_000", "1e3", "1e-3", ".5", ".inf", ".nan", "1:30",
-    "2026-03-01", "2026-13-45", "=", "<<", "*a", "&a", "!a", "%a", "@a", "`a", "- a", "a: b", "a #b", "#b", "{a", "[a",
-    "'", '"', "\\", "\n", "a\nb\n", "\t", "\r\n", "\x00\x1b", "\x85", "\u2028", "\ufeff", "\u00fc", "\U0001f600",
-    "${A}", "$${A}", "$$${A}", "${A:-b}", "${", "$$", "a" * 300, "a b " * 100, " a", "a ",
+    "", " ", "null", "~", "true", "no", "on", "3", "0x10", "1_000", "1e3", "1e-3", ".5", ".inf",
+    ".nan", "1:30", "2026-03-01", "2026-13-45", "=", "<<", "*a", "&a", "!a", "%a", "@a", "`a",
+    "- a", "a: b", "a #b", "#b", "{a", "[a", "'", '"', "\\", "\n", "a\nb\n", "\t", "\r\n",
+    "\x00\x1b", "\x85", "\u2028", "\ufeff", "\u00fc", "\U0001f600", "${A}", "$${A}", "$$${A}",
+    "${A:-b}", "${", "$$", "a" * 300, "a b " * 100, " a", "a ",
 ]  # fmt: skip
 texts = st.sampled_from(TRICKY) | st.text(max_size=20)
 numbers = st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False)
@@ -31,7 +32,7 @@ anything = st.recursive(
 
 
 class Anything(MethodSettings):
-    """A user's own method that takes whatever comes."""
+    """A user's own method that accepts any values."""
 
     loss_weight: Any = 1.0
     values: dict[str, Any] = {}
@@ -52,7 +53,7 @@ def path(tmp_path_factory):
 
 
 def once(values):
-    """Return the values without those that a choice would refuse to hold twice."""
+    """Return the values without repeated ones, which a choice refuses."""
     found: list[Any] = []
     for value in values:
         if not any(value == other and type(value) is type(other) for other in found):

@@ -1,4 +1,4 @@
-"""What must hold between settings, each told at the setting to change."""
+"""Rules between settings; a broken rule is reported at the setting to change."""
 
 import pytest
 
@@ -25,11 +25,11 @@ EITHER = "teacher: needs either checkpoint: FILE or train: {epochs: N}, one of t
         ),
         (
             "train: {batch_size: 4, accumulate: 2}\nscaling: {workers: 2}",
-            "6: train.batch_size: 4 leaves one image at a time to 4 parts: needs 2 each",
+            "6: train.batch_size: 4 gives each of 4 parts one image only: needs at least 2 each",
         ),
         (
             "train: {batch_size: 1}",
-            "6: train.batch_size: 1 leaves one image at a time to 1 parts: needs 2 each",
+            "6: train.batch_size: 1 gives each of 1 parts one image only: needs at least 2 each",
         ),
         (
             "scaling: {workers: 3}",
@@ -48,8 +48,8 @@ def test_every_part_of_a_batch_has_the_same_two_images_at_least(file, more, prob
 def test_a_teacher_that_is_trained_has_its_batch_cut_in_the_same_way(file):
     file.write("scaling: {workers: 2}", teacher="{train: {epochs: 1, batch_size: 3}}")
     assert file.problem() == (
-        "exp.yaml:3: teacher.train.batch_size: 3 cannot be shared evenly: "
-        "needs a multiple of 2 workers x accumulate 1 = 2"
+        "exp.yaml:3: teacher.train.batch_size: 3 cannot be shared evenly: needs a multiple of 2 "
+        "workers x accumulate 1 = 2"
     )
 
 
@@ -88,12 +88,12 @@ def test_a_teacher_that_is_trained_has_its_batch_cut_in_the_same_way(file):
             "student",
             "{pretrained_sha256: 0123456789abcdef}",
             (
-                "4: student.pretrained_sha256: is of no file where pretrained is none; remove it, or "
-                "name the file"
+                "4: student.pretrained_sha256: needs a file in pretrained, which is none; remove "
+                "it, or name the file"
             ),
         ),
-        ("teacher", "", "3: teacher: is missing: method 'attnfd' learns from one"),
-        ("teacher", None, "1: teacher: is missing: method 'attnfd' learns from one"),
+        ("teacher", "", "3: teacher: is missing: method 'attnfd' needs one"),
+        ("teacher", None, "1: teacher: is missing: method 'attnfd' needs one"),
         ("teacher", "{backbone: resnet50}", f"3: {EITHER}"),
         ("teacher", "{checkpoint: x, train: {epochs: 1}}", f"3: {EITHER}"),
         (
@@ -109,7 +109,7 @@ def test_a_teacher_that_is_trained_has_its_batch_cut_in_the_same_way(file):
         (
             "method",
             "{name: attnfd, layers: [aspp, aspp]}",
-            "5: method.layers: a layer stands there twice in ['aspp', 'aspp']",
+            "5: method.layers: a layer is listed twice in ['aspp', 'aspp']",
         ),
     ],
 )
@@ -123,12 +123,12 @@ def test_a_method_without_a_teacher_needs_none(file):
     assert file.load().teacher is None
 
 
-def test_imagenet_weights_fit_the_width_they_were_learnt_at(file):
+def test_imagenet_weights_fit_width_1(file):
     file.write(student="{width: 1.0, pretrained: imagenet}")
     assert file.load().student.pretrained == "imagenet"
 
 
-def test_rules_between_sound_sections_are_told_along_with_mistakes_in_others(file):
+def test_rules_between_valid_sections_are_reported_along_with_mistakes_in_others(file):
     file.write(
         "optim: {lr: fast}\nscaling: {workers: 3}",
         student="{width: 0.5, pretrained: imagenet}",
@@ -136,8 +136,8 @@ def test_rules_between_sound_sections_are_told_along_with_mistakes_in_others(fil
     )
     assert file.problems() == [
         (
-            "exp.yaml:1: train.batch_size: 16 cannot be shared evenly: needs a multiple of 3 workers "
-            "x accumulate 1 = 3"
+            "exp.yaml:1: train.batch_size: 16 cannot be shared evenly: needs a multiple of 3 "
+            "workers x accumulate 1 = 3"
         ),
         "exp.yaml:4: student.pretrained: imagenet weights exist for width 1, not 0.5; use 'none'",
         "exp.yaml:5: method.layers: the student has no layer 'stage9'; did you mean 'stage4'?",
@@ -145,7 +145,7 @@ def test_rules_between_sound_sections_are_told_along_with_mistakes_in_others(fil
     ]
 
 
-def test_a_rule_waits_until_every_section_it_needs_is_sound(file):
+def test_a_rule_is_checked_once_every_section_it_needs_is_valid(file):
     file.write("scaling: {workers: 3}\ntrain: {batch_size: many}", teacher="{checkpoint: 3}")
     assert file.problems() == [
         "exp.yaml:3: teacher.checkpoint: needs text, got 3; put it in quotes",
@@ -153,7 +153,7 @@ def test_a_rule_waits_until_every_section_it_needs_is_sound(file):
     ]
 
 
-def test_layers_of_someones_own_network_are_known_only_once_it_is_built(file, module):
+def test_layers_of_a_users_own_network_are_known_only_once_it_is_built(file, module):
     module("own_network", "class Net: pass\nclass Named:\n    tap_names = ('left', 'right')\n")
     file.write(student="{arch: 'own_network:Net'}", method="{name: attnfd, layers: [stage4]}")
     assert file.load().student.arch == "own_network:Net"
@@ -173,8 +173,8 @@ BOTH = "tune: {metric: [val_miou, student_params]"
         (
             f"{SIZED}{BOTH}, early_stopping: asha}}",
             (
-                "early_stopping: 'asha' compares trials by one value; needs none, or leave it out, "
-                "with several metrics"
+                "early_stopping: 'asha' compares trials by one metric; with several, needs none, "
+                "or leave it out"
             ),
         ),
         (
@@ -184,8 +184,8 @@ BOTH = "tune: {metric: [val_miou, student_params]"
         (
             f"{SIZED}{BOTH}, sampler: gp}}",
             (
-                "sampler: 'gp' takes minutes a draw with several metrics; needs tpe, nsga2, random or "
-                "grid"
+                "sampler: 'gp' takes minutes a draw with several metrics; needs tpe, nsga2, random "
+                "or grid"
             ),
         ),
         (

@@ -56,7 +56,7 @@ def test_what_was_wrong_in_the_file_is_forgotten_with_the_value_it_was_about(fil
     file.write("train:\n  epochs: ${EPOCHS}\n  seed: x\n  seed: y\nstore: !mine x")
     assert file.load("train={epochs: 2}", "store=/r").train.epochs == 2
     assert file.problems("train.epochs=2", "store=/r") == [
-        "exp.yaml:9: train.seed: stands there twice; keep one"
+        "exp.yaml:9: train.seed: is given twice; keep one"
     ]
 
 
@@ -72,8 +72,7 @@ def test_what_was_wrong_in_the_file_is_forgotten_with_the_value_it_was_about(fil
             "student.zzz.y=3",
             (
                 "student.zzz: unknown key 'zzz'; there is: arch, backbone, output_stride, "
-                "pretrained, "
-                "pretrained_sha256, width"
+                "pretrained, pretrained_sha256, width"
             ),
         ),
         (
@@ -81,7 +80,7 @@ def test_what_was_wrong_in_the_file_is_forgotten_with_the_value_it_was_about(fil
             "optim.lr: the variable NONE is not set; export it, or write ${NONE:-default}",
         ),
         ("data.crop=[1, x]", 'data.crop[1]: needs a whole number, got "x"'),
-        ("tune={trials: 1, trials: 2}", "tune.trials: stands there twice; keep one"),
+        ("tune={trials: 1, trials: 2}", "tune.trials: is given twice; keep one"),
         ("store=a: b", 'store: needs text, got {"a": "b"}'),
         (
             "search.optim.lr={float: [2, 1]}",
@@ -119,7 +118,7 @@ def test_mistakes_on_the_command_line_come_after_those_in_the_file_and_all_at_on
         "--set trian.epochs=3: trian: unknown key 'trian'; did you mean 'train'?",
         "--set nonsense: needs a path and a value, as in --set train.epochs=3",
         (
-            "--set store=[: while parsing a flow node: expected the node content, but found '<stream "
-            "end>'"
+            "--set store=[: while parsing a flow node: expected the node content, but found "
+            "'<stream end>'"
         ),
     ]

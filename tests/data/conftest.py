@@ -37,17 +37,17 @@ def make_voc(tmp_path: Path) -> Callable[..., Path]:
         home: str = "VOCdevkit/VOC2012", *, train: int = 5, val: int = 3, height: int = 20
     ) -> Path:
         root = tmp_path / "voc"
-        place = root / home
+        base = root / home
         for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-            (place / name).mkdir(parents=True)
+            (base / name).mkdir(parents=True)
         for split, letter, count in (("train", "a", train), ("val", "b", val)):
             ids = [f"{letter}{number}" for number in range(count)]
-            (place / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(ids) + "\n")
+            (base / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(ids) + "\n")
             for number, name in enumerate(ids):
                 image = image_of(100 * (split == "val") + number, height, 30 + number)
-                Image.fromarray(image).save(place / f"JPEGImages/{name}.jpg")
+                Image.fromarray(image).save(base / f"JPEGImages/{name}.jpg")
                 save_mask(
-                    place / f"SegmentationClass/{name}.png",
+                    base / f"SegmentationClass/{name}.png",
                     label_of(number, height, 30 + number, 21),
                 )
         return root
@@ -57,7 +57,7 @@ def make_voc(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_camvid(tmp_path: Path) -> Callable[..., Path]:
-    """Write a CamVid tree of noise whose lists carry somebody else's absolute paths."""
+    """Write a CamVid tree of noise whose lists hold absolute paths of another machine."""
 
     def make(*, lists: bool = True) -> Path:
         root = tmp_path / "camvid"
@@ -92,8 +92,9 @@ CITYSCAPES_FRAMES = (
 
 @pytest.fixture
 def make_cityscapes(tmp_path: Path) -> Callable[..., Path]:
-    """Write a Cityscapes tree of noise, 3 images a split; each kind of mask has values 0..classes-1
-    and 255.
+    """Write a Cityscapes tree of noise with 3 images a split.
+
+    Each kind of mask has the values 0..classes-1 and 255.
     """
 
     def make(
@@ -126,9 +127,7 @@ def make_cityscapes(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_camvid_original(tmp_path: Path) -> Callable[..., Path]:
-    """Write a CamVid tree as first published: noise in five of its colours and void, lists of
-    ids.
-    """
+    """Write a tree of the original CamVid: noise in five colours and void, and lists of ids."""
 
     def make() -> Path:
         root = tmp_path / "camvid_original"
@@ -164,8 +163,8 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         root.mkdir()
         (root / "classes.yaml").write_text(classes)
         for split, numbers in (("train", range(3)), ("val", range(3, 5))):
-            for place in ("images", "masks"):
-                (root / place / split).mkdir(parents=True, exist_ok=True)
+            for kind in ("images", "masks"):
+                (root / kind / split).mkdir(parents=True, exist_ok=True)
             for number in numbers:
                 Image.fromarray(image_of(number, 12, 15)).save(
                     root / f"images/{split}/{number}.jpg"
@@ -197,7 +196,7 @@ def settings() -> Callable[..., DataSettings]:
 
 @pytest.fixture
 def make(settings: Callable[..., DataSettings]) -> Callable[..., DataSettings]:
-    """Return settings with no chance in the views but what a test asks for."""
+    """Return settings whose views are random only where a test asks for it."""
 
     def plain(**others: object) -> DataSettings:
         return settings(Path("unused"), **{"scale": (1.0, 1.0), "flip": 0.0, "blur": 0.0, **others})

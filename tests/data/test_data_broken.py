@@ -1,6 +1,4 @@
-"""Every way a dataset can be broken is one line that names the file, or the list, and says what to
-do.
-"""
+"""Every way to break a dataset gives one line that names the file or list and the way out."""
 
 import os
 import shutil
@@ -24,7 +22,7 @@ Break = Callable[["Layout"], Any]
 
 
 class Layout(NamedTuple):
-    """Where a layout keeps a train image, its mask, their list; and a val image."""
+    """The files of a layout: a train image, its mask, their list, and a val image."""
 
     home: Path
     image: str
@@ -39,8 +37,12 @@ class Layout(NamedTuple):
 
 LAYOUTS = {
     "voc": (
-        *("VOCdevkit/VOC2012", "JPEGImages/a0.jpg", "SegmentationClass/a0.png"),
-        *("ImageSets/Segmentation/train.txt", "{}", "JPEGImages/b0.jpg"),
+        "VOCdevkit/VOC2012",
+        "JPEGImages/a0.jpg",
+        "SegmentationClass/a0.png",
+        "ImageSets/Segmentation/train.txt",
+        "{}",
+        "JPEGImages/b0.jpg",
     ),
     "camvid": (
         "",
@@ -66,7 +68,7 @@ def holds(name: str, content: bytes) -> Break:
 
 
 def drawn(name: str, mode: str, size: tuple[int, int] | None = None) -> Break:
-    """Put a blank picture there, of the size of the image if not told."""
+    """Write a blank picture, of the size of the image unless `size` is given."""
 
     def broken(at: Layout) -> None:
         picture = Image.new(mode, size or Image.open(at.path("image")).size)
@@ -95,7 +97,7 @@ def replaced(name: str, make: Callable[[Path], Any]) -> Break:
 
 
 def listed(*ids: str) -> Break:
-    """Add lines to the list, as the layout writes an id."""
+    """Add ids to the list, in the format of the layout."""
 
     def broken(at: Layout) -> None:
         with at.path("split").open("a") as stream:
@@ -124,51 +126,85 @@ WHOLE = "needed is a whole image file: copy it again"
 CONVERT = "convert it first"
 TOGETHER = "check that they belong together"
 ADD = "add them or take them off the list"
-ONCE = "needed is once"
+ONCE = "list each id once"
 INSIDE = "needed are names inside data.root"
 NAME = "check that data.name is what data.root holds"
 LIST = "needed is a list with one image a line"
 IN_PLACE = "put image files in their place"
 LINKS = "check who may read them and where links lead"
 
-# what is done -> (how, the file or list that the line names, how the line ends)
-CASES: dict[str, tuple[Break, str, str]] = {
-    **{f"{name} cut to {share:.0%}": (cut(name, share), name, WHOLE) for name in ("image", "mask") for share in (
-        0.01, 0.05, 0.2, 0.5, 0.8
-    )},
-    **{f"{name} empty": (holds(name, b""), name, "copy them again") for name in ("image", "mask")},
-    **{f"{name} of text": (holds(name, b"an image\n" * 99), name, WHOLE) for name in ("image", "mask")},
-    **{f"{name} of zeros": (holds(name, bytes(4096)), name, WHOLE) for name in ("image", "mask")},
-    **{f"{name} of HTML": (holds(name, b"<!doctype html><p>404"), name, WHOLE) for name in ("image", "mask")},
-    **{f"{name} is a Git LFS "
-       "pointer": (holds(name, b"version https://git-lfs.github.com/spec/v1\noid sha256:0"), name,
-                                       WHOLE) for name in ("image", "mask")},
-    **{f"{name} is a bomb": (holds(name, png(40_000, 40_000)), name, WHOLE) for name in ("image", "mask")},
-    **{f"{name} without pixels": (holds(name, png(24, 18)), name, WHOLE) for name in ("image", "mask")},
-    **{f"{name} of no width": (holds(name, png(0, 18)), name, WHOLE) for name in ("image", "mask")},
-    **{f"{name} missing": (lambda at, name=name: at.path(name).unlink(), name, ADD) for name in ("image", "mask")},
-    **{f"{name} a directory": (replaced(name, Path.mkdir), name, IN_PLACE) for name in ("image", "mask")},
-    **{f"{name} a pipe": (replaced(name, os.mkfifo), name, IN_PLACE) for name in ("image", "mask")},
-    **{f"{name} a link to itself": (replaced(name, lambda path: path.symlink_to(path)), name, LINKS)
-       for name in ("image", "mask")},
-    **{f"{name} a link to nothing": (replaced(name, lambda path: path.symlink_to("nothing")), name, ADD)
-       for name in ("image", "mask")},
-    "image of 16 bits": (drawn("image", "I;16"), "image", CONVERT),
-    **{f"mask {mode}": (drawn("mask", mode), "mask", CONVERT) for mode in ("RGB", "RGBA", "1", "LA", "I;16")},
-    **{f"mask of {size}": (drawn("mask", "L", size), "mask", TOGETHER) for size in ((1, 1), (20, 30), (3000, 2))},
-    "mask with a broken palette": (
-        holds("mask", png(24, 18, chunk(b"PLTE", bytes(9), check=0), colour=3)), "mask", WHOLE
-    ),
-    **{f"value {value}": (valued(value), "mask", NAME) for value in (21, 99, 254)},
-    "an id twice": (listed("0", "0"), "split", ONCE),
-    **{f"id {name!r}": (listed(name), "split", INSIDE) for name in ("../../../x", "/../../../x", "a/../../../../b")},
-    **{f"id {name!r}": (listed(name), "x", ADD) for name in ("no-such", "..\\x", "a\0b", "~x", "%2e%2e")},
-    "an id too long": (listed("x" * 300), "x", LINKS),
-    "list empty": (holds("split", b""), "split", "needed is at least one"),
-    "list of blank lines": (holds("split", b"\n \n\t\n"), "split", "needed is at least one"),
-    "list that is no text": (holds("split", b"\xff\xfe\x00a\x00"), "split", LIST),
-    "list that is an image": (lambda at: shutil.copy(at.path("mask"), at.path("split")), "split", LIST),
-}  # fmt: skip
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0"
+
+# how it is broken, the file or list that the line names, the end of the line
+Case = tuple[Break, str, str]
+
+
+def remove(name: str) -> Break:
+    return lambda at: at.path(name).unlink()
+
+
+def cases_of_file(name: str) -> dict[str, Case]:
+    """Return the ways in which an image or a mask file can be broken."""
+    cases: dict[str, Case] = {}
+    for share in (0.01, 0.05, 0.2, 0.5, 0.8):
+        cases[f"{name} cut to {share:.0%}"] = (cut(name, share), name, WHOLE)
+    unreadable = {
+        "of text": b"an image\n" * 99,
+        "of zeros": bytes(4096),
+        "of HTML": b"<!doctype html><p>404",
+        "is a Git LFS pointer": LFS_POINTER,
+        "is a bomb": png(40_000, 40_000),
+        "without pixels": png(24, 18),
+        "of no width": png(0, 18),
+    }
+    for kind, content in unreadable.items():
+        cases[f"{name} {kind}"] = (holds(name, content), name, WHOLE)
+    cases[f"{name} empty"] = (holds(name, b""), name, "copy them again")
+    cases[f"{name} missing"] = (remove(name), name, ADD)
+    cases[f"{name} a directory"] = (replaced(name, Path.mkdir), name, IN_PLACE)
+    cases[f"{name} a pipe"] = (replaced(name, os.mkfifo), name, IN_PLACE)
+    to_itself = replaced(name, lambda path: path.symlink_to(path))
+    cases[f"{name} a link to itself"] = (to_itself, name, LINKS)
+    to_nothing = replaced(name, lambda path: path.symlink_to("nothing"))
+    cases[f"{name} a link to nothing"] = (to_nothing, name, ADD)
+    return cases
+
+
+def cases_of_pixels() -> dict[str, Case]:
+    """Return the ways in which a decoded image or mask can be wrong."""
+    palette = png(24, 18, chunk(b"PLTE", bytes(9), check=0), colour=3)
+    cases: dict[str, Case] = {
+        "image of 16 bits": (drawn("image", "I;16"), "image", CONVERT),
+        "mask with a broken palette": (holds("mask", palette), "mask", WHOLE),
+    }
+    for mode in ("RGB", "RGBA", "1", "LA", "I;16"):
+        cases[f"mask {mode}"] = (drawn("mask", mode), "mask", CONVERT)
+    for size in ((1, 1), (20, 30), (3000, 2)):
+        cases[f"mask of {size}"] = (drawn("mask", "L", size), "mask", TOGETHER)
+    for value in (21, 99, 254):
+        cases[f"value {value}"] = (valued(value), "mask", NAME)
+    return cases
+
+
+def cases_of_list() -> dict[str, Case]:
+    """Return the ways in which a list can be broken."""
+    image_as_list: Break = lambda at: shutil.copy(at.path("mask"), at.path("split"))  # noqa: E731
+    cases: dict[str, Case] = {
+        "an id twice": (listed("0", "0"), "split", ONCE),
+        "an id too long": (listed("x" * 300), "x", LINKS),
+        "list empty": (holds("split", b""), "split", "needed is at least one"),
+        "list of blank lines": (holds("split", b"\n \n\t\n"), "split", "needed is at least one"),
+        "list that is no text": (holds("split", b"\xff\xfe\x00a\x00"), "split", LIST),
+        "list that is an image": (image_as_list, "split", LIST),
+    }
+    for name in ("../../../x", "/../../../x", "a/../../../../b"):
+        cases[f"id {name!r}"] = (listed(name), "split", INSIDE)
+    for name in ("no-such", "..\\x", "a\0b", "~x", "%2e%2e"):
+        cases[f"id {name!r}"] = (listed(name), "x", ADD)
+    return cases
+
+
+CASES = cases_of_file("image") | cases_of_file("mask") | cases_of_pixels() | cases_of_list()
 
 
 @pytest.fixture(params=["voc", "camvid"])
@@ -183,9 +219,7 @@ def data_of(at: Layout, settings: Settings, **others: Any) -> DataSettings:
 
 
 def the_line(data: DataSettings, *, quick: bool = True) -> str:
-    """Return the one error that the whole check finds; unless told otherwise, the quick one does
-    too.
-    """
+    """Return the one error of the full check; with `quick`, the quick check must find it too."""
     (line,) = check_data(data, full=True).errors
     assert line.isprintable()
     if quick:
@@ -206,10 +240,10 @@ def test_a_broken_input_is_one_line_with_a_name_and_a_way_out(
     line = the_line(data_of(at, settings))
     assert line.endswith(remedy), line
     assert str(at.home) in line
-    told = {"split": ("split 'train'", at.split), "x": ("split 'train'",)}.get(name) or (
+    expected = {"split": ("split 'train'", at.split), "x": ("split 'train'",)}.get(name) or (
         getattr(at, name),
     )
-    assert any(words in line for words in told), line
+    assert any(words in line for words in expected), line
 
 
 def test_there_are_many_ways() -> None:
@@ -269,7 +303,7 @@ def test_settings_that_do_not_fit_the_files_are_refused(
     assert words in errors[0]
     assert len(errors) == (
         2 if "name" in others else 1
-    )  # a line a split where each misses its own list
+    )  # one line per split where each lacks its own list
 
 
 @pytest.mark.parametrize(
@@ -341,12 +375,11 @@ def test_the_same_image_in_train_and_val_is_one_line_that_names_both(
     Image.new("L", size).save(at.home / folder / mask)
     assert the_line(data_of(at, settings), quick=False) == (
         f"{at.path('val_image')}: the same image as {at.path('image')} of train split 'train'; a "
-        "score needs images "
-        "not learned from: take one off its list"
+        "score needs images not learned from: take one off its list"
     )
 
 
-def test_both_files_of_a_pair_are_looked_at_though_the_first_is_broken(
+def test_both_files_of_a_pair_are_checked_even_if_the_first_is_broken(
     at: Layout, settings: Settings
 ) -> None:
     for name in ("image", "mask"):
@@ -380,32 +413,21 @@ def test_a_tree_with_many_faults_has_them_all_listed_at_once(
     (masks / "b2.png").unlink()
     (masks / "b2.png").symlink_to("b2.png")
     (lists / "train.txt").write_text((lists / "train.txt").read_text() + "a8\n../a9\nb4\n")
-    told = check_data(settings(home, pad_label=99), full=True).errors
+    errors = check_data(settings(home, pad_label=99), full=True).errors
     expected = [
-        *(
-            "lists files outside the dataset: ../a9",
-            "lists 1 ids more than once: a8",
-            "are empty: JPEGImages/a0.jpg",
-        ),
-        *(
-            (
-                "2 of the 20 files of split 'train' are missing: JPEGImages/a1.jpg, "
-                "SegmentationClass/a2.png"
-            ),
-            "b2.png",
-        ),
-        *(
-            "are also in train split 'train' (b4)",
-            "data.pad_label 99",
-            "a3.jpg: cannot be read",
-            "a4.png: the mask has",
-        ),
-        *(
-            "a5.png: the mask is 20x34",
-            "a6.png: mask values 77",
-            "b1.png: cannot be read",
-            "b0.jpg: the same image as",
-        ),
+        "lists files outside the dataset: ../a9",
+        "lists 1 ids more than once: a8",
+        "are empty: JPEGImages/a0.jpg",
+        "files of split 'train' are missing: JPEGImages/a1.jpg, SegmentationClass/a2.png",
+        "b2.png",
+        "are also in train split 'train' (b4)",
+        "data.pad_label 99",
+        "a3.jpg: cannot be read",
+        "a4.png: the mask has",
+        "a5.png: the mask is 20x34",
+        "a6.png: mask values 77",
+        "b1.png: cannot be read",
+        "b0.jpg: the same image as",
     ]
-    assert len(told) == len(expected), "\n".join(told)
-    assert [words for words in expected if sum(words in line for line in told) != 1] == []
+    assert len(errors) == len(expected), "\n".join(errors)
+    assert [words for words in expected if sum(words in line for line in errors) != 1] == []

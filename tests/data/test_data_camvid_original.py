@@ -1,4 +1,4 @@
-"""CamVid as first published: colours become the 11 classes, and its splits are the user's."""
+"""The original CamVid: its colours become the 11 classes, and its splits are the user's."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +12,16 @@ from attnfd_ray.errors import DataError
 
 Make = Callable[..., Path]
 
-# the 32 classes and their colours, as published
+# the 32 published classes and their colours
 LABEL_COLOURS = """
 Sky 128 128 128, Building 128 0 0, Archway 192 0 128, Bridge 0 128 64, Tunnel 64 0 64, Wall 64 192 0
 Column_Pole 192 192 128, TrafficCone 0 0 64, Road 128 64 128, LaneMkgsDriv 128 0 192
 LaneMkgsNonDriv 192 0 64, Sidewalk 0 0 192, ParkingBlock 64 192 128, RoadShoulder 128 128 192
 Tree 128 128 0, VegetationMisc 192 192 0, SignSymbol 192 128 128, Misc_Text 128 128 64
-TrafficLight 0 64 64, Fence 64 64 128, Car 64 0 128, SUVPickupTruck 64 128 192, Truck_Bus 192 128 192
-Train 192 64 128, OtherMoving 128 64 64, Pedestrian 64 64 0, Child 192 128 64, CartLuggagePram 64 0 192
-Animal 64 128 64, Bicyclist 0 128 192, MotorcycleScooter 192 0 192, Void 0 0 0
+TrafficLight 0 64 64, Fence 64 64 128, Car 64 0 128, SUVPickupTruck 64 128 192
+Truck_Bus 192 128 192, Train 192 64 128, OtherMoving 128 64 64, Pedestrian 64 64 0
+Child 192 128 64, CartLuggagePram 64 0 192, Animal 64 128 64, Bicyclist 0 128 192
+MotorcycleScooter 192 0 192, Void 0 0 0
 """
 COLOURS = {
     name: tuple(map(int, colour))
@@ -92,12 +93,11 @@ def test_a_list_may_name_ids_files_or_the_pairs_of_the_tutorial(make_camvid_orig
     assert dataset.ids == ["0006R0_00002", "0006R0_00000", "0016E5_00004"]
 
 
-def test_without_a_list_it_is_said_how_to_write_one(make_camvid_original: Make) -> None:
+def test_without_a_list_the_error_explains_how_to_write_one(make_camvid_original: Make) -> None:
     root = make_camvid_original()
     assert message(lambda: CamVid(root, "test")) == (
-        f"{root}: there is no test.txt; needed is a list, for this CamVid has no splits of its "
-        "own: write one id (such "
-        "as 0001TP_006690) a line, or take the list of the SegNet tutorial"
+        f"{root}: there is no test.txt; needed is a list, because this CamVid has no splits of its "
+        "own: write one id (such as 0001TP_006690) a line, or take the list of the SegNet tutorial"
     )
 
 
@@ -110,7 +110,7 @@ def test_an_id_without_files_is_missing(make_camvid_original: Make) -> None:
     )
 
 
-def test_colours_that_are_no_class_are_named(make_camvid_original: Make) -> None:
+def test_unknown_colours_are_named(make_camvid_original: Make) -> None:
     dataset = CamVid(make_camvid_original(), "train")
     path = dataset.paths(1)[1]
     colours_HWC = np.asarray(Image.open(path)).copy()
@@ -118,8 +118,7 @@ def test_colours_that_are_no_class_are_named(make_camvid_original: Make) -> None
     Image.fromarray(colours_HWC).save(path)
     assert message(lambda: dataset.read(1)) == (
         f"{path}: mask colours (0, 0, 1), (1, 2, 3), (255, 255, 255) are no class; needed are the "
-        "32 of the dataset: "
-        "check that data.name is what data.root holds"
+        "32 of the dataset: check that data.name is what data.root holds"
     )
 
 

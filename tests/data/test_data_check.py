@@ -1,4 +1,4 @@
-"""What is looked at before a run starts."""
+"""The checks of a dataset before a run starts, quick and full."""
 
 import os
 import shutil
@@ -25,14 +25,14 @@ Make = Callable[..., Path]
 HOME = Path("VOCdevkit/VOC2012")
 
 
-def test_a_good_dataset_is_summed_up(toy: Path, settings: Settings) -> None:
+def test_a_good_dataset_is_summarised(toy: Path, settings: Settings) -> None:
     summary = quick_check(settings(toy, "toyscenes"))
     assert (summary.num_train, summary.num_val, summary.num_classes) == (32, 16, 12)
     assert summary.class_names == CLASS_NAMES
     assert len(summary.data_hash) == 16
 
 
-def test_the_hash_covers_both_splits_and_not_their_place(
+def test_the_hash_covers_both_splits_and_not_their_directory(
     make_voc: Make, settings: Settings, tmp_path: Path
 ) -> None:
     root = make_voc()
@@ -81,8 +81,7 @@ def test_images_in_both_splits_are_refused(make_voc: Make, settings: Settings) -
         quick_check(settings(root))
     assert str(caught.value) == (
         f"{root}: 2 images of val split 'val' are also in train split 'train' (b0, b1); a score "
-        "needs images not "
-        "learned from: set data.train_split or data.val_split to another list"
+        "needs images not learned from: set data.train_split or data.val_split to another list"
     )
 
 
@@ -97,7 +96,7 @@ def test_a_pad_label_that_is_no_class_is_refused(toy: Path, settings: Settings) 
     )
 
 
-# ---- every file read
+# ---- the full check
 
 
 def test_pixels_are_counted_as_numpy_counts_them(toy: Path, settings: Settings) -> None:
@@ -149,21 +148,21 @@ def test_of_a_full_check_a_few_bytes_a_class_are_kept_for_each_image(
             return [Sample(str(number), "", "") for number in range(500)]
 
         def read(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-            # counts above 256, for which Python has no number ready
+            # counts above 256, which Python does not cache
             label_HW = torch.arange(num_classes, dtype=torch.uint8).repeat(300, 1)
             return torch.full((3, *label_HW.shape), index % 256, dtype=torch.uint8), label_HW
 
     monkeypatch.setattr(
-        process_pool, "_MOST_PROCESSES", 0
-    )  # all in this one, whose memory is looked at
+        process_pool, "_MAX_PROCESSES", 0
+    )  # all in this process, whose memory is measured
     dataset, samples = Large(tmp_path, "train"), [SampleAt(0, index) for index in range(500)]
     tracemalloc.start()
     (facts,), problems = inspect([dataset], samples, lambda done, total: None)
-    kept, _ = tracemalloc.get_traced_memory()
+    kept_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (len(facts), problems) == (500, [])
     assert (facts["pixels"] == 300).all()
-    assert kept / 500 < 4 * num_classes + 64
+    assert kept_bytes / 500 < 4 * num_classes + 64
 
 
 def test_several_processes_find_what_one_finds(
@@ -172,12 +171,12 @@ def test_several_processes_find_what_one_finds(
     root = make_voc()
     (root / HOME / "SegmentationClass/a3.png").write_text("no mask")
     alone = check_data(settings(root), full=True)
-    monkeypatch.setattr(process_pool, "_WORTH_A_PROCESS", 2)
-    heard: list[tuple[int, int]] = []
+    monkeypatch.setattr(process_pool, "_FILES_PER_PROCESS", 2)
+    calls: list[tuple[int, int]] = []
     assert (
-        check_data(settings(root), full=True, on_read=lambda *counts: heard.append(counts)) == alone
+        check_data(settings(root), full=True, on_read=lambda *counts: calls.append(counts)) == alone
     )
-    assert heard == [(done, 8) for done in range(1, 9)]
+    assert calls == [(done, 8) for done in range(1, 9)]
     assert len(alone.errors) == 1
 
 
@@ -185,7 +184,7 @@ def test_a_reading_process_that_dies_ends_the_check_in_one_line(
     make_voc: Make, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = os.getpid()
-    monkeypatch.setattr(process_pool, "_WORTH_A_PROCESS", 2)
+    monkeypatch.setattr(process_pool, "_FILES_PER_PROCESS", 2)
     monkeypatch.setattr(VOC, "read", lambda *_: os._exit(9) if os.getpid() != parent else None)
     monkeypatch.setattr(process_pool.os, "sched_getaffinity", lambda _: {0, 1})
     root = make_voc()
@@ -210,10 +209,10 @@ def test_a_val_image_saved_again_from_a_train_image_is_a_note(
     assert note.startswith(
         "1 images of val split 'val' look almost like one of train split 'train'; a score on them "
     )
-    assert note.endswith(" flatters (val_00002 like train_00004)")
+    assert note.endswith(" is optimistic (val_00002 like train_00004)")
 
 
-def test_the_difference_hash_tells_where_an_image_gets_brighter() -> None:
+def test_the_difference_hash_has_a_bit_where_an_image_gets_brighter() -> None:
     image = torch.zeros(3, 16, 18, dtype=torch.uint8)
     assert difference_hash(image) == 0
     image[:, :2, 16:] = 200  # the last of nine columns in the first of eight rows
@@ -253,8 +252,7 @@ def test_frames_of_one_film_in_both_splits_are_a_note(
     notes = check_data(settings(root, "camvid")).notes
     assert notes[-1] == (
         "2 of 2 images of val split 'val' are frames of films that train split 'train' has frames "
-        "of too (0016E5): "
-        "neighbours in time, so a score on them flatters"
+        "of too (0016E5): neighbours in time, so a score on them is optimistic"
     )
 
 
@@ -268,7 +266,7 @@ def test_the_real_camvid_has_no_error_and_one_note(settings: Settings) -> None:
     assert [split.num_classes_seen for split in report.splits] == [11, 11]
 
 
-def test_a_test_split_is_looked_at_too_and_leaves_the_hash_alone(
+def test_a_test_split_is_checked_too_and_does_not_change_the_hash(
     make_voc: Make, settings: Settings
 ) -> None:
     root = make_voc()

@@ -16,8 +16,8 @@ from attnfd_ray.errors import DataError
 Make = Callable[..., Path]
 SPLITS = "train, val, train_coarse, val_coarse, train_extra"
 EXTRA = " or ".join(
-    f"{place}/train_extra"
-    for place in ("leftImg8bit", "images", "cityscapes/leftImg8bit", "cityscapes/images")
+    f"{folder}/train_extra"
+    for folder in ("leftImg8bit", "images", "cityscapes/leftImg8bit", "cityscapes/images")
 )
 IDS = ["aachen_000000_000019", "aachen_000002_000019", "zurich_000001_000019"]
 
@@ -56,7 +56,7 @@ def test_it_is_found_in_each_shape_and_sorted_by_name(
 
 
 def test_every_label_id_has_its_train_id(tmp_path: Path) -> None:
-    negative = np.array([-1], np.int8).astype(np.uint8)  # the licence plate's id as a byte
+    negative = np.array([-1], np.int8).astype(np.uint8)  # the id of a licence plate, as a byte
     save(
         tmp_path,
         "val",
@@ -87,8 +87,8 @@ def test_torchvision_reads_the_same(make_cityscapes: Make, split: str) -> None:
     root = make_cityscapes(splits=("train", "val"), annotation="gtCoarse" if coarse else "gtFine")
     theirs = TorchvisionCityscapes(str(root), part, "coarse" if coarse else "fine", "semantic")
     by_id = {
-        Path(path).name.removesuffix("_leftImg8bit.png"): place
-        for place, path in enumerate(theirs.images)
+        Path(path).name.removesuffix("_leftImg8bit.png"): number
+        for number, path in enumerate(theirs.images)
     }
     table = np.full(256, 255, np.uint8)
     for entry in theirs.classes:
@@ -119,8 +119,8 @@ def test_a_label_id_in_a_mask_of_train_ids_is_named(tmp_path: Path) -> None:
     save(tmp_path, "train", "gtFine_labelTrainIds", np.array([[18, 19, 33]], np.uint8))
     dataset = Cityscapes(tmp_path, "train")
     assert message(lambda: dataset.read(0)) == (
-        f"{dataset.paths(0)[1]}: mask values 19, 33 are no class; needed are 0..18 or 255: "
-        "check that data.name is what data.root holds"
+        f"{dataset.paths(0)[1]}: mask values 19, 33 are no class; needed are 0..18 or 255: check "
+        "that data.name is what data.root holds"
     )
 
 
@@ -133,13 +133,13 @@ def test_coarse_splits_read_coarse_masks(make_cityscapes: Make) -> None:
     )
 
 
-def test_coarse_masks_among_the_fine_are_none_of_them(make_cityscapes: Make) -> None:
+def test_coarse_masks_among_the_fine_ones_are_not_read(make_cityscapes: Make) -> None:
     root = make_cityscapes(splits=("train",))
     frame = "gtFine/train/zurich/zurich_000001_000019_"
     for name in (
         "zurich_000001_000019",
         "zurich_000009_000019",
-    ):  # one of an image that is elsewhere
+    ):  # the second belongs to no image
         coarse = root / f"gtFine/train/zurich/{name}_gtCoarse_labelIds.png"
         coarse.write_bytes((root / f"{frame}gtFine_labelIds.png").read_bytes())
     assert [
@@ -152,8 +152,7 @@ def test_coarse_masks_among_the_fine_are_none_of_them(make_cityscapes: Make) -> 
     ]
     assert message(lambda: Cityscapes(root, "train_coarse")) == (
         f"{root}: split 'train_coarse' has no masks; needed is a directory gtCoarse/train: unpack "
-        "gtCoarse beside the "
-        "images"
+        "gtCoarse beside the images"
     )
 
 
@@ -162,14 +161,12 @@ def test_some_train_ids_alone_are_refused(make_cityscapes: Make) -> None:
     (root / "gtFine/train/zurich/zurich_000001_000019_gtFine_labelTrainIds.png").unlink()
     assert message(lambda: Cityscapes(root, "train")) == (
         f"{root}/gtFine/train: 2 images have a mask *_gtFine_labelTrainIds.png and 1 only "
-        "*_gtFine_labelIds.png: "
-        "zurich/zurich_000001_000019; needed is one kind for all: run cityscapesScripts' "
-        "createTrainIdLabelImgs again, "
-        "or remove the train ids"
+        "*_gtFine_labelIds.png: zurich/zurich_000001_000019; needed is one kind for all: run "
+        "cityscapesScripts' createTrainIdLabelImgs again, or remove the train ids"
     )
 
 
-def test_an_image_without_a_mask_and_a_mask_without_an_image_are_told(
+def test_an_image_without_a_mask_and_a_mask_without_an_image_are_reported(
     make_cityscapes: Make,
 ) -> None:
     root = make_cityscapes(kinds={"labelTrainIds": 19})
@@ -198,20 +195,20 @@ def test_an_image_without_a_mask_and_a_mask_without_an_image_are_told(
     [
         (
             "test",
+            (f"has only dummy masks; there is: {SPLITS}; set data.train_split and data.val_split"),
+        ),
+        (
+            "trainval",
             (
-                f"has only dummies for masks; there is: {SPLITS}; set data.train_split and "
+                f"is not a split of Cityscapes; there is: {SPLITS}; set data.train_split and "
                 "data.val_split"
             ),
         ),
         (
-            "trainval",
-            f"is none of Cityscapes; there is: {SPLITS}; set data.train_split and data.val_split",
-        ),
-        (
             "train_extra",
             (
-                f"has no images; needed is a directory {EXTRA}: set data.root to the directory that "
-                "holds leftImg8bit"
+                f"has no images; needed is a directory {EXTRA}: set data.root to the directory "
+                "that holds leftImg8bit"
             ),
         ),
         (
@@ -227,7 +224,7 @@ def test_a_split_that_is_not_there_is_refused(
     assert message(lambda: Cityscapes(root, split)) == f"{root}: split '{split}' {complaint}"
 
 
-def test_a_run_may_learn_from_the_coarse_and_score_on_the_fine(
+def test_a_run_can_train_on_coarse_masks_and_score_on_fine_ones(
     make_cityscapes: Make, settings: Callable[..., DataSettings]
 ) -> None:
     make_cityscapes(annotation="gtCoarse", splits=("train",))

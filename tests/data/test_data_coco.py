@@ -1,4 +1,4 @@
-"""COCO as the classes of Pascal VOC: what is painted where, what counts, and what is refused."""
+"""COCO with the classes of Pascal VOC: painted masks, used images, refused files."""
 
 import json
 import pickle
@@ -26,12 +26,12 @@ from attnfd_ray.data.datasets.rle import decode_rle
 from attnfd_ray.data.datasets.voc import VOC
 from attnfd_ray.errors import DataError
 
-# pycocotools 2.0.11 and what NumPy asks of arrays since 2.0
+# pycocotools 2.0.11 does not support NumPy 2's __array__ yet
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 
 StrictModel = dict[str, Any]
 PERSON, CAR, CAT, PIZZA = 1, 3, 17, 59
-BIG = 5000  # pixels, so that an image counts
+BIG = 5000  # pixels, enough for an image to be used
 
 
 def message(call: Callable[[], object]) -> str:
@@ -43,7 +43,7 @@ def message(call: Callable[[], object]) -> str:
 
 
 def encode(mask_HW: np.ndarray) -> list[int]:
-    """The lengths of runs, written down from the definition, one pixel after another."""
+    """Return the lengths of runs, straight from the definition, pixel by pixel."""
     runs, value = [0], 0
     for pixel in np.asarray(mask_HW).T.ravel().tolist():
         if pixel != value:
@@ -55,8 +55,8 @@ def encode(mask_HW: np.ndarray) -> list[int]:
 
 def compress(runs: list[int]) -> str:
     text = ""
-    for place, run in enumerate(runs):
-        number = run - runs[place - 2] if place > 2 else run
+    for index, run in enumerate(runs):
+        number = run - runs[index - 2] if index > 2 else run
         more = True
         while more:
             bits, number = number & 31, number >> 5
@@ -84,13 +84,11 @@ def annotation(
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Path]:
-    """Write COCO with one image of 12x8 pixels, number 9, for each split, and the annotations given
-    for val.
-    """
+    """Write COCO with one image of 12x8 pixels a split; val's has number 9 and the annotations."""
 
     def make(*annotations: StrictModel, home: str = "", **changes: Any) -> Path:
         (tmp_path / "annotations").mkdir(exist_ok=True)
-        for split, number, there in (
+        for split, number, found in (
             ("train", 8, [annotation(CAT, box(0, 0, 6, 8), image=8)]),
             ("val", 9, list(annotations)),
         ):
@@ -107,7 +105,7 @@ def make(tmp_path: Path) -> Callable[..., Path]:
                         "license": 1,
                     }
                 ],
-                "annotations": there,
+                "annotations": found,
                 "categories": [{"id": i, "name": n} for i, n in CATEGORIES.items()]
                 + [{"id": PIZZA, "name": "pizza"}],
             }
@@ -139,17 +137,17 @@ def values(root: Path) -> np.ndarray:
             ["1000", "0010", "0010"],
         ),  # 0, 1, 6, then 2 - 1 = 1 and 3 - 6 = -3, which is 11101 with its sign
         ([5, 2, 5], ["0010", "0000", "0100"]),
-        ("525", ["0010", "0000", "0100"]),  # a third run is no difference yet
+        ("525", ["0010", "0000", "0100"]),  # the third run is not a difference yet
     ],
 )
-def test_runs_are_of_nothing_first_and_go_down_the_columns(counts: object, mask: list[str]) -> None:
+def test_runs_start_with_zeros_and_go_down_the_columns(counts: object, mask: list[str]) -> None:
     expected = np.array([[pixel == "1" for pixel in row] for row in mask])
     np.testing.assert_array_equal(decode_rle({"size": [3, 4], "counts": counts}, 3, 4), expected)
 
 
 def test_numbers_above_fifteen_take_more_characters() -> None:
-    # 1000 is 11111 01000 in fives: first 01000 with 0x20, more follow; then 11111 with it, as its
-    # sign bit may not end
+    # 1000 is 11111 01000 in groups of five bits: first 01000 with 0x20, as more follow; then 11111
+    # with 0x20, as its highest bit would be the sign.
     assert compress([1000]) == "Xo0"
     assert not decode_rle({"size": [10, 100], "counts": "Xo0"}, 10, 100).any()
 
@@ -185,7 +183,7 @@ def test_pycocotools_writes_what_we_read(mask_HW: np.ndarray) -> None:
     | st.lists(st.integers() | st.floats() | st.none(), max_size=6)
     | st.integers()
 )
-def test_any_other_counts_are_refused_or_make_up_the_image(counts: object) -> None:
+def test_any_other_counts_are_refused_or_add_up_to_the_image(counts: object) -> None:
     with suppress(ValueError):
         assert decode_rle({"size": [4, 4], "counts": counts}, 4, 4).shape == (4, 4)
 
@@ -214,7 +212,7 @@ def test_the_categories_are_those_of_pascal_voc_in_their_order() -> None:
     ours = ["airplane", "dining table", "motorcycle", "potted plant", "couch", "tv"]
     names = [dict(zip(ours, theirs, strict=True)).get(name, name) for name in CATEGORIES.values()]
     assert ("background", *names) == COCO.class_names == VOC.class_names
-    # the list that the released AttnFD code and torchvision's references share
+    # the list in the released AttnFD code and in torchvision's references
     assert list(CATEGORIES) == [
         5,
         2,
@@ -300,7 +298,7 @@ def test_pillow_and_pycocotools_agree_up_to_the_edge(monkeypatch: pytest.MonkeyP
     )[1:-1, 1:-1]
     assert not (
         simple & ~near
-    ).any()  # Pillow paints the pixels that an edge runs through, and no other
+    ).any()  # Pillow also paints the pixels that an edge runs through, and no others
     assert (simple & exact).sum() > 0.99 * exact.sum()
 
 
@@ -339,7 +337,7 @@ def test_annotations_of_images_that_are_not_listed_are_left_out(make: Callable[.
     assert len(COCO(make(annotation(CAT, box(0, 0, 5, 5), image=77)), "val")) == 0
 
 
-def test_of_the_annotations_only_what_is_needed_travels_to_loading_processes(
+def test_only_the_needed_annotations_are_sent_to_loading_processes(
     make: Callable[..., Path],
 ) -> None:
     many = [annotation(PIZZA, box(0, 0, 5, 5)) | {"keypoints": [0] * 500} for _ in range(200)]
@@ -368,14 +366,12 @@ def test_a_root_without_the_split_is_refused(make: Callable[..., Path], tmp_path
     root = make()
     assert message(lambda: COCO(root, "test")) == (
         f"{root}: there is no annotations/instances_test2017.json; needed is COCO 2017: set "
-        "data.root, and "
-        "data.train_split and data.val_split to train and val"
+        "data.root, and data.train_split and data.val_split to train and val"
     )
     (root / "val2017").rename(root / "elsewhere")
     assert message(lambda: COCO(root, "val")) == (
         f"{root}: there is neither a directory val2017 nor images/val2017; needed is COCO 2017: "
-        "set data.root, and "
-        "data.train_split and data.val_split to train and val"
+        "set data.root, and data.train_split and data.val_split to train and val"
     )
 
 
@@ -388,12 +384,12 @@ def test_a_root_without_the_split_is_refused(make: Callable[..., Path], tmp_path
         (b'{"images": ' + b"9" * 9999 + b"}", "ValueError"),
     ],
 )
-def test_a_file_that_is_no_json_is_refused(
+def test_a_file_that_is_not_json_is_refused(
     make: Callable[..., Path], content: bytes, reason: str
 ) -> None:
     root = make()
     (root / "annotations/instances_val2017.json").write_bytes(content)
-    assert listing(root) == f"is no JSON ({reason}); unpack the annotations again"
+    assert listing(root) == f"is not JSON ({reason}); unpack the annotations again"
 
 
 AS_IN_COCO = "needed are instances as in COCO 2017: unpack the annotations again"
@@ -427,7 +423,7 @@ AS_IN_COCO = "needed are instances as in COCO 2017: unpack the annotations again
         ),
     ],
 )
-def test_json_that_lacks_what_is_needed_is_refused(
+def test_json_without_a_needed_field_is_refused(
     make: Callable[..., Path], changes: StrictModel, complaint: str
 ) -> None:
     assert listing(make(**changes)) == f"{complaint}; {AS_IN_COCO}"
@@ -462,7 +458,7 @@ def test_a_size_that_no_image_has_is_refused(
 
 
 @pytest.mark.parametrize("area", [-1, float("nan"), float("inf")])
-def test_an_area_that_is_none_is_refused(make: Callable[..., Path], area: float) -> None:
+def test_an_invalid_area_is_refused(make: Callable[..., Path], area: float) -> None:
     assert listing(make(annotation(CAT, box(0, 0, 5, 5), area=area))) == (
         f"an annotation of image 9 has the area {area}; needed is a number of pixels: unpack the "
         "annotations again"
@@ -474,21 +470,20 @@ def test_an_image_of_another_size_is_refused(make: Callable[..., Path]) -> None:
     Image.new("RGB", (8, 12)).save(root / "val2017/000000000009.jpg")
     assert reading(root) == (
         "image 9 is 12x8, but val2017/000000000009.jpg is 8x12; needed is the same size: check "
-        "that they belong "
-        "together"
+        "that they belong together"
     )
 
 
-def test_a_broken_image_is_told_alone(make: Callable[..., Path]) -> None:
+def test_a_broken_image_is_the_only_error(make: Callable[..., Path]) -> None:
     root = make(annotation(CAT, box(0, 0, 5, 5)))
     (root / "val2017/000000000009.jpg").write_bytes(b"none")
     assert reading(root).startswith(f"{root}/val2017/000000000009.jpg: cannot be read (")
 
 
-RUNS = "an RLE whose runs do not make up the image; needed are 96 pixels"
+RUNS = "an RLE whose runs do not add up to the image; needed are 96 pixels"
 CORNERS = "needed are x and y of at least 3 corners"
-STRING = "RLE counts that are no compressed runs; needed is a whole string of the characters 0..o"
-WHOLE = "RLE counts that are no lengths of runs; needed are whole numbers 0..96"
+STRING = "RLE counts that are not a compressed string; needed are all of its characters 0..o"
+WHOLE = "RLE counts that are not lengths of runs; needed are whole numbers 0..96"
 
 
 @pytest.mark.parametrize(
@@ -497,13 +492,13 @@ WHOLE = "RLE counts that are no lengths of runs; needed are whole numbers 0..96"
         ([], "an object without a polygon; needed is at least one"),
         ([[1, 1, 5, 1, 5, 5, 1]], f"a polygon of 7 numbers; {CORNERS}"),
         ([[1, 1, 5, 5]], f"a polygon of 4 numbers; {CORNERS}"),
-        ([[1, 1, 5, 1, 5, "5"]], f"a polygon that is no list of numbers; {CORNERS}"),
+        ([[1, 1, 5, 1, 5, "5"]], f"a polygon that is not a list of numbers; {CORNERS}"),
         (
             [[1, 1, 5, 1, 5, float("nan")]],
-            f"a polygon with a corner at infinity or nowhere; {CORNERS}",
+            f"a polygon with a corner that is not finite; {CORNERS}",
         ),
-        ([3], f"a polygon that is no list of numbers; {CORNERS}"),
-        ({"counts": [96]}, "a mask that is no RLE; needed are size and counts"),
+        ([3], f"a polygon that is not a list of numbers; {CORNERS}"),
+        ({"counts": [96]}, "a mask that is not an RLE; needed are size and counts"),
         (
             {"size": [12, 8], "counts": [96]},
             "an RLE of size [12, 8]; needed is the image's [8, 12]",
@@ -515,7 +510,7 @@ WHOLE = "RLE counts that are no lengths of runs; needed are whole numbers 0..96"
         ({"size": [8, 12], "counts": [48.0, 48.0]}, WHOLE),
         ({"size": [8, 12], "counts": None}, WHOLE),
         ({"size": [8, 12], "counts": ""}, STRING),
-        ({"size": [8, 12], "counts": "P"}, STRING),  # says that more follow
+        ({"size": [8, 12], "counts": "P"}, STRING),  # ends where more must follow
         ({"size": [8, 12], "counts": "\u00e9"}, STRING),
         (
             {"size": [8, 12], "counts": "oooooooo0"},
@@ -523,7 +518,7 @@ WHOLE = "RLE counts that are no lengths of runs; needed are whole numbers 0..96"
         ),
     ],
 )
-def test_a_shape_that_is_none_is_refused(
+def test_an_invalid_shape_is_refused(
     make: Callable[..., Path], segmentation: Any, complaint: str
 ) -> None:
     root = make(annotation(CAT, segmentation))

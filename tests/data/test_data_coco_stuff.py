@@ -1,4 +1,4 @@
-"""COCO-Stuff: its 171 classes, the values of its masks, and where its files lie."""
+"""COCO-Stuff: its 171 classes, the values of its masks, and its directories."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ USED = [value for value in range(182) if value not in NEVER]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Path]:
-    """Write COCO-Stuff with all values there are in each mask: two images of train, one of val."""
+    """Write COCO-Stuff: two train images and one val image; each mask has all values."""
 
     def make(masks: str = "annotations", images: str = "") -> Path:
         values = np.array([*USED, 255], np.uint8).reshape(4, 43)
@@ -61,7 +61,7 @@ def test_every_thing_has_the_number_that_coco_gives_it() -> None:
 
 
 def test_stuff_keeps_its_published_numbers() -> None:
-    # of the published list of labels, a value being a label less one
+    # published labels; the value in a mask is one less
     published = {
         92: "banner",
         106: "clouds",
@@ -91,7 +91,7 @@ def test_the_contract_of_a_dataset_holds(make: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(("masks", "images"), [("stuffthingmaps", ""), ("annotations", "images/")])
-def test_masks_and_images_may_lie_where_archives_put_them(
+def test_masks_and_images_can_be_where_the_archives_put_them(
     make: Callable[..., Path], masks: str, images: str
 ) -> None:
     dataset = COCOStuff(make(masks, images), "val").checked()
@@ -100,7 +100,7 @@ def test_masks_and_images_may_lie_where_archives_put_them(
 
 
 @pytest.mark.parametrize("value", NEVER)
-def test_a_value_that_never_was_published_is_refused(make: Callable[..., Path], value: int) -> None:
+def test_an_unpublished_value_is_refused(make: Callable[..., Path], value: int) -> None:
     root = make()
     path = root / "annotations/val2017/000000000007.png"
     Image.new("L", (43, 4), value).save(path)
@@ -117,6 +117,6 @@ def test_a_root_without_masks_is_refused(make: Callable[..., Path]) -> None:
         COCOStuff(root, "val")
     assert str(caught.value) == (
         f"{root}: there is neither a directory annotations/val2017 nor stuffthingmaps/val2017; "
-        "needed is COCO 2017: "
-        "set data.root, and data.train_split and data.val_split to train and val"
+        "needed is COCO 2017: set data.root, and data.train_split and data.val_split to train and "
+        "val"
     )

@@ -1,6 +1,4 @@
-"""The picture of images, labels and predictions: what is where on it, and which images are
-shown.
-"""
+"""The picture of images, labels and predictions: its layout, and the choice of images."""
 
 import numpy as np
 from PIL import Image
@@ -17,7 +15,7 @@ def label(*classes: int) -> np.ndarray:
 
 
 def row(*values: int, height: int = 16, width: int = 16) -> ComparisonRow:
-    """Return a white image and a label for each value, which is everywhere."""
+    """Return a white image, and for each value a label that is that value everywhere."""
     image = np.full((height, width, 3), 255, np.uint8)
     return ComparisonRow(image, [np.full((height, width), value, np.uint8) for value in values])
 
@@ -33,7 +31,7 @@ def test_every_pixel_has_the_colour_of_its_class_and_what_does_not_count_is_hatc
     assert painted_HWC[1, 1].tolist() == [96, 96, 96]
 
 
-def test_columns_stand_beside_each_other_and_rows_below():
+def test_columns_are_beside_each_other_and_rows_below():
     sheet = drawn([row(1, 2), row(2, 1)], [["image"], ["label"], ["baseline", "mIoU 14.50 %"]])
     # margins of 6, a head of two lines of 18, tiles of 256: 16 pixels, sixteen times as large
     centres = [
@@ -90,7 +88,7 @@ def test_the_images_with_most_classes_are_taken_and_stay_in_order():
     labels = [label(0), label(0, 1), label(0, 1, 2), label(0, 3), label(255, 0)]
     assert most_classes(labels, 1) == [2]
     assert most_classes(labels, 2) == [2, 3]
-    # all classes are shown: the count starts anew with those that are left
+    # all classes are shown, so the count starts again with the images left
     assert most_classes(labels, 3) == [1, 2, 3]
 
 

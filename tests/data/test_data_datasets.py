@@ -1,5 +1,6 @@
-"""What every dataset promises, and what each adds."""
+"""The contract that every dataset keeps, and the additions of each."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,61 +12,139 @@ import torch
 from PIL import Image
 from torchvision.datasets import VOCSegmentation
 
+from attnfd_ray import registry
 from attnfd_ray.config.schema import DataSettings
-from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
+from attnfd_ray.data.datasets.base import open_dataset
 from attnfd_ray.data.datasets.camvid import CamVid
+from attnfd_ray.data.datasets.coco_json import CATEGORIES
+from attnfd_ray.data.datasets.coco_stuff import COCOStuff
 from attnfd_ray.data.datasets.voc import VOC, ToyScenes
 from attnfd_ray.data.palette import voc_colormap
 from attnfd_ray.errors import ConfigError
+from attnfd_ray.testing.datasets import DatasetContract
 
 Make = Callable[..., Path]
 Settings = Callable[..., DataSettings]
 
 
-@pytest.fixture(params=["voc", "camvid", "camvid_original", "cityscapes", "folder", "toyscenes"])
-def dataset(request: pytest.FixtureRequest, settings: Settings) -> SegmentationDataset:
-    name = request.param
-    root = (
-        request.getfixturevalue("toy")
-        if name == "toyscenes"
-        else request.getfixturevalue(f"make_{name}")()
-    )
-    return open_dataset(settings(root, name.removesuffix("_original")), split="train")
+# registered name -> fixtures that make such a dataset
+ROOTS = {
+    "camvid": ["make_camvid", "make_camvid_original"],
+    "cityscapes": ["make_cityscapes"],
+    "coco": ["make_coco"],
+    "coco_stuff": ["make_coco_stuff"],
+    "folder": ["make_folder"],
+    "toyscenes": ["toy"],
+    "voc": ["make_voc"],
+}
+CASES = [(name, root) for name, roots in ROOTS.items() for root in roots]
+every_dataset = pytest.mark.parametrize(("name", "fixture"), CASES)
 
 
-def test_every_sample_is_rgb_bytes_and_class_ids(dataset: SegmentationDataset) -> None:
-    for index in range(len(dataset)):
-        image, label = dataset.read(index)
-        assert image.dtype == label.dtype == torch.uint8
-        assert image.shape == (3, *label.shape)
-        assert image.permute(1, 2, 0).is_contiguous()  # channels last, as resizing is fastest
-        assert bool(((label < dataset.num_classes) | (label == 255)).all())
-        assert bool((label == 255).any())
+@pytest.fixture
+def make_coco(tmp_path: Path) -> Make:
+    """Write COCO with two images a split: a cat on one, and a cat below a crowd on the other."""
+
+    def make() -> Path:
+        root = tmp_path / "coco"
+        (root / "annotations").mkdir(parents=True)
+        for split in ("train", "val"):
+            (root / f"{split}2017").mkdir()
+            images, annotations = [], []
+            for number in (8, 9):
+                name = f"{number:012d}.jpg"
+                Image.new("RGB", (60, 40), (number, 0, 0)).save(root / f"{split}2017" / name)
+                images.append({"id": number, "file_name": name, "height": 40, "width": 60})
+                annotations += [_box(number, width) for width in (50, 60)[: number - 7]]
+            document = {
+                "images": images,
+                "annotations": annotations,
+                "categories": [{"id": key, "name": name} for key, name in CATEGORIES.items()],
+            }
+            file = root / f"annotations/instances_{split}2017.json"
+            file.write_text(json.dumps(document))
+        return root
+
+    return make
 
 
-def test_every_dataset_names_and_colours_its_classes(dataset: SegmentationDataset) -> None:
-    assert len(dataset.class_names) == len(set(dataset.class_names)) == dataset.num_classes
-    assert len(dataset.palette) == len(set(dataset.palette)) == dataset.num_classes
+def _box(image: int, width: int) -> dict[str, object]:
+    """Return an annotation of a cat, or of a crowd if it is as wide as the image."""
+    return {
+        "id": 100 * image + width,
+        "image_id": image,
+        "category_id": 17,
+        "iscrowd": int(width == 60),
+        "area": 40 * width,
+        "segmentation": [[0, 0, width, 0, width, 40, 0, 40]],
+    }
 
 
-def test_every_image_is_what_pillow_reads(dataset: SegmentationDataset) -> None:
-    image_path, label_path = dataset.paths(1)
-    image, label = dataset.read(1)
-    np.testing.assert_array_equal(
-        image.permute(1, 2, 0).numpy(), np.asarray(Image.open(image_path).convert("RGB"))
-    )
-    values, kept = np.asarray(Image.open(label_path)), label.numpy() != 255
-    assert kept.any()
-    if values.ndim == 2:  # else a mask of colours
-        meanings = dataset.label_map or {value: value for value in range(256)}
-        np.testing.assert_array_equal(
-            label.numpy()[kept], np.vectorize(meanings.__getitem__)(values)[kept]
-        )
+@pytest.fixture
+def make_coco_stuff(tmp_path: Path) -> Make:
+    """Write COCO-Stuff with two images a split, whose masks have all values."""
+
+    def make() -> Path:
+        root = tmp_path / "coco_stuff"
+        assert COCOStuff.label_map is not None
+        values = np.array([*COCOStuff.label_map], np.uint8)[None].repeat(2, axis=0)
+        for split in ("train", "val"):
+            for folder in (f"{split}2017", f"annotations/{split}2017"):
+                (root / folder).mkdir(parents=True)
+            for number in (8, 9):
+                name = f"{number:012d}"
+                image = Image.new("RGB", values.shape[::-1], (number, 0, 0))
+                image.save(root / f"{split}2017/{name}.jpg")
+                Image.fromarray(values).save(root / f"annotations/{split}2017/{name}.png")
+        return root
+
+    return make
 
 
-def test_the_fingerprint_stays_with_the_data_and_changes_with_it(
-    make_voc: Make, tmp_path: Path
+def root_of(fixture: str, request: pytest.FixtureRequest) -> Path:
+    made = request.getfixturevalue(fixture)
+    return made() if callable(made) else made
+
+
+def test_every_registered_dataset_is_tested() -> None:
+    assert ROOTS.keys() == registry.TABLES["dataset"].keys()
+
+
+class TestEveryDataset(DatasetContract):
+    @pytest.fixture(autouse=True, params=CASES, ids=lambda case: "-".join(case))
+    def _choose(self, request: pytest.FixtureRequest) -> None:
+        self.dataset, fixture = request.param
+        self.root = root_of(fixture, request)
+
+
+@every_dataset
+def test_some_pixels_are_ignored_and_some_are_not(
+    name: str, fixture: str, request: pytest.FixtureRequest, settings: Settings
 ) -> None:
+    dataset = open_dataset(settings(root_of(fixture, request), name), split="train")
+    ignored = torch.cat([dataset.read(index)[1].flatten() for index in range(len(dataset))]) == 255
+    assert ignored.any()
+    assert not ignored.all()
+
+
+@every_dataset
+def test_every_mask_is_what_pillow_reads(
+    name: str, fixture: str, request: pytest.FixtureRequest, settings: Settings
+) -> None:
+    dataset = open_dataset(settings(root_of(fixture, request), name), split="train")
+    _, path = dataset.paths(1)
+    if path.suffix != ".png":
+        return  # COCO's masks are painted
+    label = dataset.read(1)[1].numpy()
+    values = np.asarray(Image.open(path))
+    if values.ndim == 2:  # the rest are masks of colours
+        labelled = label != 255
+        meanings = dataset.label_map or {value: value for value in range(256)}
+        expected = np.vectorize(meanings.__getitem__)(values)
+        np.testing.assert_array_equal(label[labelled], expected[labelled])
+
+
+def test_the_fingerprint_depends_on_the_data_alone(make_voc: Make, tmp_path: Path) -> None:
     root = make_voc()
     before = VOC(root, "train").fingerprint()
     assert len(before) == 16
@@ -135,7 +214,7 @@ def test_torchvision_reads_the_same_from_toyscenes(toy: Path, split: str) -> Non
         np.testing.assert_array_equal(np.asarray(mask), ours.read(index)[1].numpy())
 
 
-def test_camvid_follows_its_list_and_does_without(make_camvid: Make) -> None:
+def test_camvid_is_read_with_and_without_a_list(make_camvid: Make) -> None:
     root = make_camvid()
     assert CamVid(root, "train").ids == ["3", "2", "1", "0"]
     for split in ("train", "val"):
@@ -150,7 +229,7 @@ def test_camvids_unlabelled_pixels_are_ignored(make_camvid: Make) -> None:
     np.testing.assert_array_equal(dataset.read(0)[1].numpy() == 255, raw == 11)
 
 
-def test_anyones_class_serves_as_a_dataset(make_voc: Make, settings: Settings) -> None:
+def test_a_users_own_class_serves_as_a_dataset(make_voc: Make, settings: Settings) -> None:
     data = settings(make_voc(), "attnfd_ray.data.datasets.voc:VOC")
     assert len(open_dataset(data, split="val")) == 3
     with pytest.raises(ConfigError, match="has no 'Pascal'"):
@@ -176,7 +255,7 @@ def test_the_real_camvid_is_as_published() -> None:
         with Image.open(train.paths(index)[1]) as mask:
             pixels += np.bincount(np.asarray(mask).ravel(), minlength=256)
     share = pixels / pixels.sum() * 100
-    # percent of all pixels, unlabelled included, as datasets.md measured them on the same files
+    # percent of all pixels, with unlabelled ones, as measured in datasets.md on the same files
     published = {
         "Sky": 16.85,
         "Building": 23.26,

@@ -1,4 +1,4 @@
-"""Broken inputs: each is one line that says where, what came, what is needed and the way out."""
+"""Broken files: each is one line with the file, the fault, what is needed and the way out."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +33,8 @@ def test_a_file_cut_short_is_refused_by_name(toy: Path, tmp_path: Path) -> None:
         (home / "SegmentationClass/train_00000.png", read_mask),
     ):
         whole, cut = source.read_bytes(), tmp_path / source.name
-        for length in range(
-            0, len(whole) - 20, len(whole) // 50
-        ):  # the last bytes are but an end mark
+        # the last bytes are only an end marker
+        for length in range(0, len(whole) - 20, len(whole) // 50):
             cut.write_bytes(whole[:length])
             text = message(lambda: read(cut))  # noqa: B023
             assert text.startswith(f"{cut}: cannot be read (")
@@ -45,7 +44,10 @@ def test_a_file_cut_short_is_refused_by_name(toy: Path, tmp_path: Path) -> None:
 
 
 def test_a_directory_in_place_of_an_image_is_refused_by_name(tmp_path: Path) -> None:
-    expected = f"{tmp_path}: cannot be read ([Errno 21] Is a directory:); needed is a whole image file: copy it again"
+    expected = (
+        f"{tmp_path}: cannot be read ([Errno 21] Is a directory:); needed is a whole image file: "
+        "copy it again"
+    )
     assert message(lambda: read_image(tmp_path)) == expected
 
 
@@ -60,8 +62,7 @@ def test_a_mask_that_is_not_one_byte_a_pixel_is_refused(
     Image.new(mode, (31, 20)).save(path)
     assert message(lambda: VOC(root, "train").read(1)) == (
         f"{path}: the mask has mode {name}; needed is one class id a pixel, an 8-bit PNG with a "
-        "palette (P) or grey "
-        "(L): convert it first"
+        "palette (P) or grey (L): convert it first"
     )
 
 
@@ -90,15 +91,15 @@ def test_a_mask_of_another_size_is_refused(make_voc: Make) -> None:
     )
 
 
-def test_values_that_are_no_class_are_named(make_voc: Make) -> None:
+def test_unknown_values_are_named(make_voc: Make) -> None:
     root = make_voc()
     path = root / HOME / "SegmentationClass/a0.png"
     label = np.zeros((20, 30), np.uint8)
     label[3, :7] = (12, 20, 21, 99, 200, 254, 255)
     Image.fromarray(label).save(path)
     assert message(lambda: VOC(root, "train").read(0)) == (
-        f"{path}: mask values 21, 99, 200, 254 are no class; needed are 0..20 or 255: "
-        "check that data.name is what data.root holds"
+        f"{path}: mask values 21, 99, 200, 254 are no class; needed are 0..20 or 255: check that "
+        "data.name is what data.root holds"
     )
     assert "mask values 12, 20, 21, 99, 200, ... are no class; needed are 0..11" in message(
         lambda: ToyScenes(root, "train").read(0)
@@ -114,13 +115,12 @@ def test_a_root_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_directory_without_voc_is_refused(tmp_path: Path) -> None:
     assert message(lambda: VOC(tmp_path, "train")) == (
         f"{tmp_path}: no VOC 2012 here; needed is ImageSets/Segmentation in it or in VOC2012, "
-        "VOCdevkit/VOC2012, "
-        "VOC2012/VOC2012, VOCdevkit/VOC2012/VOC2012: set data.root to the directory that holds "
-        "VOCdevkit"
+        "VOCdevkit/VOC2012, VOC2012/VOC2012, VOCdevkit/VOC2012/VOC2012: set data.root to the "
+        "directory that holds VOCdevkit"
     )
 
 
-def test_a_split_without_a_list_is_refused_naming_those_there_are(
+def test_a_split_without_a_list_is_refused_and_the_lists_are_named(
     make_voc: Make, make_camvid: Make
 ) -> None:
     root = make_voc()
@@ -131,8 +131,7 @@ def test_a_split_without_a_list_is_refused_naming_those_there_are(
     root = make_camvid()
     assert message(lambda: CamVid(root, "test")) == (
         f"{root}: there is neither test.txt nor a directory test; needed is CamVid as in the "
-        "SegNet tutorial: "
-        "set data.root, data.train_split and data.val_split"
+        "SegNet tutorial: set data.root, data.train_split and data.val_split"
     )
 
 
@@ -142,8 +141,8 @@ def test_missing_files_are_counted_and_the_first_named(make_voc: Make) -> None:
         (root / HOME / name).unlink()
     assert message(lambda: VOC(root, "train").checked()) == (
         f"{root}: 3 of the 10 files of split 'train' are missing: {HOME}/JPEGImages/a0.jpg, "
-        f"{HOME}/SegmentationClass/a0.png, {HOME}/JPEGImages/a3.jpg; add them or take them off "
-        "the list"
+        f"{HOME}/SegmentationClass/a0.png, {HOME}/JPEGImages/a3.jpg; add them or take them off the "
+        "list"
     )
 
 
@@ -151,7 +150,7 @@ def test_missing_files_are_counted_and_the_first_named(make_voc: Make) -> None:
     ("lines", "complaint"),
     [
         ("\n \n", "lists no image; needed is at least one"),
-        ("a0\na1\na0\n", "lists 1 ids more than once: a0; needed is once"),
+        ("a0\na1\na0\n", "lists 1 ids more than once: a0; list each id once"),
         (
             "a0\n../a1\n",
             "lists files outside the dataset: ../a1; needed are names inside data.root",
@@ -162,7 +161,7 @@ def test_missing_files_are_counted_and_the_first_named(make_voc: Make) -> None:
         ),
     ],
 )
-def test_a_list_that_cannot_be_meant_is_refused(make_voc: Make, lines: str, complaint: str) -> None:
+def test_a_wrong_list_is_refused(make_voc: Make, lines: str, complaint: str) -> None:
     root = make_voc()
     (root / HOME / "ImageSets/Segmentation/train.txt").write_text(lines)
     assert message(lambda: VOC(root, "train").checked()) == f"{root}: split 'train' {complaint}"
@@ -171,13 +170,16 @@ def test_a_list_that_cannot_be_meant_is_refused(make_voc: Make, lines: str, comp
 def test_a_camvid_line_must_be_a_pair_inside_the_root(make_camvid: Make) -> None:
     root = make_camvid()
     (root / "train.txt").write_text("train/0.png\n")
-    text = f"{root / 'train.txt'}: 'train/0.png' is not a pair; needed is an image and its mask on each line"
+    text = (
+        f"{root / 'train.txt'}: 'train/0.png' is not a pair; needed is an image and its mask on "
+        "each line"
+    )
     assert message(lambda: CamVid(root, "train").checked()) == text
     (root / "train.txt").write_text("../0.png trainannot/0.png\n")
     assert "lists files outside the dataset" in message(lambda: CamVid(root, "train").checked())
 
 
-def test_a_list_that_is_no_text_is_refused(make_voc: Make) -> None:
+def test_a_list_that_is_not_text_is_refused(make_voc: Make) -> None:
     root = make_voc()
     path = root / HOME / "ImageSets/Segmentation/train.txt"
     path.write_bytes(b"\xff\xfe\x00a")

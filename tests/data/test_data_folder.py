@@ -1,4 +1,4 @@
-"""Anybody's own images and masks: what classes.yaml may say, and each mistake in one line."""
+"""A user's own images and masks: what classes.yaml may hold, and one line for each mistake."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -62,15 +62,15 @@ def test_ids_are_numbered_in_the_order_of_the_classes(
     )
 
 
-def test_255_is_ignored_if_nothing_else_is_said(make_folder: Make) -> None:
+def test_255_is_ignored_by_default(make_folder: Make) -> None:
     root = make_folder(ROAD_CAR)
     save(root / "masks/train/0.png", np.array([[0, 1, 255]]))
     save(root / "images/train/0.jpg", np.zeros((1, 3, 3)))
     assert Folder(root, "train").read(0)[1].tolist() == [[0, 1, 255]]
     (root / "classes.yaml").write_text(ROAD_CAR + "ignore: [9]\n")
     assert message(lambda: Folder(root, "train").read(0)) == (
-        f"{root}/masks/train/0.png: mask values 255 are no class; needed are 0, 1, 9: "
-        "add them to classes or ignore in classes.yaml"
+        f"{root}/masks/train/0.png: mask values 255 are no class; needed are 0, 1, 9: add them to "
+        "classes or ignore in classes.yaml"
     )
 
 
@@ -84,20 +84,17 @@ def test_masks_may_hold_colours(make_folder: Make) -> None:
     save(root / "masks/train/0.png", np.array([[(0, 0, 0), (7, 8, 9), (255, 255, 255)]]))
     assert message(lambda: dataset.read(0)) == (
         f"{root}/masks/train/0.png: mask colours (7, 8, 9) are no class; needed are the 3 of the "
-        "dataset: "
-        "add them to classes or ignore in classes.yaml"
+        "dataset: add them to classes or ignore in classes.yaml"
     )
 
 
 def test_classes_without_a_colour_get_one_that_no_other_has(make_folder: Make) -> None:
-    text = "classes: [{name: a, id: 0}, {name: b, id: 1, color: [128, 0, 0]}, {name: c, id: 2}, {name: d, id: 3}]\n"
-    colours = voc_colormap()
-    assert Folder(make_folder(text), "train").palette == (
-        colours[0],
-        colours[1],
-        colours[2],
-        colours[3],
+    text = (
+        "classes: [{name: a, id: 0}, {name: b, id: 1, color: [128, 0, 0]}, {name: c, id: 2}, "
+        "{name: d, id: 3}]\n"
     )
+    colours = voc_colormap()
+    assert Folder(make_folder(text), "train").palette == colours[:4]
     assert colours[1] == (128, 0, 0)
 
 
@@ -154,7 +151,7 @@ def test_without_a_directory_for_each_split_there_is_a_list(tmp_path: Path) -> N
     )
 
 
-def test_what_a_list_names_and_a_directory_lacks_is_told(tmp_path: Path) -> None:
+def test_listed_files_that_are_missing_are_reported(tmp_path: Path) -> None:
     (tmp_path / "classes.yaml").write_text(f"{ROAD_CAR}images: photos\nmasks: ids\n")
     save_pair(tmp_path, "photos/a.jpg", "ids/a.png")
     save(tmp_path / "photos/b.jpg")
@@ -162,10 +159,10 @@ def test_what_a_list_names_and_a_directory_lacks_is_told(tmp_path: Path) -> None
     lacking = "3 of the 6 files of split 'train' are missing: ids/b.png, photos/c.jpg, ids/c.png"
     assert Folder(tmp_path, "train").problems() == [
         (
-            f"{tmp_path}: split 'train' lists files outside the dataset: d; needed are names inside "
-            "data.root"
+            f"{tmp_path}: split 'train' lists files outside the dataset: d; needed are names "
+            "inside data.root"
         ),
-        f"{tmp_path}: split 'train' lists 1 ids more than once: a; needed is once",
+        f"{tmp_path}: split 'train' lists 1 ids more than once: a; list each id once",
         f"{tmp_path}: {lacking}; add them or take them off the list",
     ]
 
@@ -178,16 +175,20 @@ def test_a_dot_in_a_listed_name_is_part_of_it(tmp_path: Path) -> None:
     assert [sample[:] for sample in Folder(tmp_path, "train").checked().samples] == [
         (name, f"photos/{name}.jpg", f"ids/{name}.png") for name in ("a.b", "a.b.c", "a")
     ]
-    (tmp_path / "train.txt").write_text("a.b\na.x\n")  # never the image a
+    (tmp_path / "train.txt").write_text("a.b\na.x\n")  # not the image a
     for path in ("photos/a.b.jpg", "ids/a.b.png"):
         (tmp_path / path).unlink()
-    lacking = "4 of the 4 files of split 'train' are missing: photos/a.b, ids/a.b.png, photos/a.x, ids/a.x.png"
-    assert Folder(tmp_path, "train").problems() == [
-        f"{tmp_path}: {lacking}; add them or take them off the list"
-    ]
+    (problem,) = Folder(tmp_path, "train").problems()
+    assert problem == (
+        f"{tmp_path}: 4 of the 4 files of split 'train' are missing: photos/a.b, ids/a.b.png, "
+        "photos/a.x, ids/a.x.png; add them or take them off the list"
+    )
 
 
-NOBODY = "masks have no image of their name (.jpg, .jpeg, .webp, .png, .bmp, .tif, .tiff), so nobody reads them"
+NOT_READ = (
+    "masks have no image of their name (.jpg, .jpeg, .webp, .png, .bmp, .tif, .tiff), so they are "
+    "not read"
+)
 WAY_OUT = "rename the images that are meant, or remove the masks"
 
 
@@ -201,11 +202,11 @@ def test_masks_without_an_image_are_a_warning(
     report = check_data(settings(root, "folder"))
     assert report.errors == ()
     assert report.warnings == (
-        f"{root}: 2 {NOBODY}: masks/train/1.png, masks/train/9.tif; {WAY_OUT}",
+        f"{root}: 2 {NOT_READ}: masks/train/1.png, masks/train/9.tif; {WAY_OUT}",
     )
 
 
-def test_a_mask_whose_image_is_not_listed_or_in_another_split_is_none_without_an_image(
+def test_a_mask_may_have_its_image_outside_the_list_or_in_another_split(
     tmp_path: Path, settings: Callable[..., DataSettings]
 ) -> None:
     for name, split in (("a", "train"), ("b", "val"), ("c", "spare")):
@@ -213,7 +214,7 @@ def test_a_mask_whose_image_is_not_listed_or_in_another_split_is_none_without_an
         save(tmp_path / f"photos/{name}.jpg", np.full((2, 2, 3), ord(name)))
         save(tmp_path / f"ids/{name}_id.png", np.ones((2, 2)))
         (tmp_path / f"{split}.txt").write_text(f"{name}\n")
-    save(tmp_path / "ids/overview.png", np.ones((2, 2)))  # without the suffix it is no mask
+    save(tmp_path / "ids/overview.png", np.ones((2, 2)))  # without the suffix it is not a mask
     for images in ("photos", "photos[1]/{split}"):
         (tmp_path / "classes.yaml").write_text(
             f"{ROAD_CAR}images: '{images}'\nmasks: ids\nsuffix: _id\n"
@@ -221,8 +222,8 @@ def test_a_mask_whose_image_is_not_listed_or_in_another_split_is_none_without_an
         report = check_data(settings(tmp_path, "folder"))
         assert (report.errors, report.warnings) == ((), ())
         save(tmp_path / "ids/d_id.png", np.ones((2, 2)))
-        (warning,) = check_data(settings(tmp_path, "folder")).warnings  # both splits' own
-        assert warning == f"{tmp_path}: 1 {NOBODY}: ids/d_id.png; {WAY_OUT}"
+        (warning,) = check_data(settings(tmp_path, "folder")).warnings  # one line for both splits
+        assert warning == f"{tmp_path}: 1 {NOT_READ}: ids/d_id.png; {WAY_OUT}"
         (tmp_path / "ids/d_id.png").unlink()
 
 
@@ -230,9 +231,9 @@ def test_two_files_of_one_name_are_refused(make_folder: Make) -> None:
     root = make_folder()
     save(root / "images/train/1.png")
     assert message(lambda: Folder(root, "train")) == (
-        f"{root}: images/train/1.jpg and images/train/1.png have one name but for their "
-        "extensions, by which images "
-        "and masks are paired; needed is one of them: remove or rename the other"
+        f"{root}: images/train/1.jpg and images/train/1.png differ only in their extensions, and "
+        "images and masks are paired by the rest of the name; needed is one of them: remove or "
+        "rename the other"
     )
 
 
@@ -240,12 +241,11 @@ def test_a_directory_that_is_not_there_is_refused(make_folder: Make) -> None:
     root = make_folder()
     assert message(lambda: Folder(root, "test")) == (
         f"{root}: there is no directory images/test; needed is what classes.yaml says: set "
-        "data.train_split and "
-        "data.val_split, or images and masks in classes.yaml"
+        "data.train_split and data.val_split, or images and masks in classes.yaml"
     )
 
 
-def test_the_fingerprint_changes_with_what_the_classes_are(make_folder: Make) -> None:
+def test_the_fingerprint_changes_with_the_classes(make_folder: Make) -> None:
     root = make_folder()
     before = Folder(root, "train").fingerprint()
     text = (root / "classes.yaml").read_text()
@@ -257,7 +257,7 @@ def test_the_fingerprint_changes_with_what_the_classes_are(make_folder: Make) ->
     assert Folder(root, "train").fingerprint() != before
 
 
-def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
+def test_without_classes_yaml_the_error_shows_what_to_write(tmp_path: Path) -> None:
     example = "classes: [{name: road, id: 0}, {name: car, id: 1}]"
     assert message(lambda: Folder(tmp_path, "train")) == (
         f"{tmp_path}: there is no classes.yaml; needed is one that says what masks hold, such as "
@@ -267,7 +267,7 @@ def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
     path.touch()
     assert (
         message(lambda: Folder(tmp_path, "train"))
-        == f"{path}:1: needs the classes, such as {example}, and holds none"
+        == f"{path}:1: needs the classes, such as {example}, and has none"
     )
 
 
@@ -282,7 +282,7 @@ def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
             2,
             "classes[0].colour: unknown key 'colour'; did you mean 'color'?",
         ),
-        (ROAD_CAR + "masks: a\nmasks: b\n", 3, "masks: stands there twice; keep one"),
+        (ROAD_CAR + "masks: a\nmasks: b\n", 3, "masks: is given twice; keep one"),
         ("images: a\n", 1, "classes: is missing"),
         ("classes: []\n", 1, "classes: needs at least 1 value, got []"),
         ("classes: [road]\n", 1, 'classes[0]: needs a section of settings, got "road"'),
@@ -322,7 +322,7 @@ def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
         (
             COLOURED + "masks_hold: ids\n",
             4,
-            "masks_hold: stands there twice; keep one",
+            "masks_hold: is given twice; keep one",
         ),
         (
             "masks_hold: colors\nclasses:\n- {name: a, color: [1, 2, 3]}\n- {name: b}\n",
@@ -331,8 +331,8 @@ def test_without_classes_yaml_it_is_said_what_to_write(tmp_path: Path) -> None:
         ),
         (
             (
-                "masks_hold: colors\nclasses:\n- {name: a, color: [1, 2, 3]}\n- {name: b, color: [1, "
-                "2, 3]}\n"
+                "masks_hold: colors\nclasses:\n- {name: a, color: [1, 2, 3]}\n"
+                "- {name: b, color: [1, 2, 3]}\n"
             ),
             4,
             "classes[1].color: is that of classes[0] too, got [1, 2, 3]; needs another",
@@ -406,7 +406,7 @@ def test_a_mistake_is_one_line_that_names_the_key(
     assert message(lambda: Folder(tmp_path, "train")).startswith(f"{path}:{line}: {problem}")
 
 
-def test_all_mistakes_are_told_at_once_from_top_to_bottom(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once_from_top_to_bottom(tmp_path: Path) -> None:
     (tmp_path / "classes.yaml").write_text(
         "suffix: [a]\nclasses:\n- {id: 1}\n- {name: a, id: x}\nimages: ..\n"
     )
@@ -421,7 +421,7 @@ def test_all_mistakes_are_told_at_once_from_top_to_bottom(tmp_path: Path) -> Non
     ]
 
 
-def test_images_of_both_splits_may_go_by_the_same_name(tmp_path: Path) -> None:
+def test_images_of_both_splits_may_have_the_same_name(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for folder, shape in (("images", (8, 8, 3)), ("masks", (8, 8))):

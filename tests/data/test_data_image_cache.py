@@ -1,6 +1,4 @@
-"""Decoded images are kept once for all processes of a machine, within their bound, and gone when
-nobody needs them.
-"""
+"""Decoded images are cached once for all processes of a machine, within a limit, while in use."""
 
 import multiprocessing
 import os
@@ -30,7 +28,7 @@ from attnfd_ray.errors import DataError
 
 Settings = Callable[..., DataSettings]
 PIXELS = 64 * 64
-KEPT_BYTES = 16 + 4 * PIXELS
+CACHED_BYTES = 16 + 4 * PIXELS
 RED, BLUE = [255, 0, 0], [0, 0, 255]
 
 
@@ -38,39 +36,39 @@ RED, BLUE = [255, 0, 0], [0, 0, 255]
 def data(
     toy: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
 ) -> Iterator[DataSettings]:
-    """Settings with a cache in a place of the test's own."""
+    """Settings with a cache in a directory of the test."""
     monkeypatch.setenv("ATTNFD_CACHE", str(tmp_path / "cache"))
     memory = free_space.SHARED_MEMORY / f"attnfd-ray-test-{os.getpid()}"
-    monkeypatch.setattr(image_cache, "_memory_place", lambda: memory)
+    monkeypatch.setattr(image_cache, "_memory_directory", lambda: memory)
     yield settings(toy, "toyscenes", crop=(24, 32), cache=request.param)
     subprocess.run(["rm", "-rf", str(memory)], check=True)
 
 
 @pytest.fixture
-def place(data: DataSettings) -> Path:
-    return image_cache._place(data)
+def directory(data: DataSettings) -> Path:
+    return image_cache._cache_directory(data)
 
 
-def kept(place: Path) -> list[Path]:
-    return sorted(path for path in place.glob("*/*") if path.name.isdigit())
+def cached_files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("*/*") if path.name.isdigit())
 
 
 def opened(data: DataSettings, split: str = "train") -> SegmentationDataset:
     return open_dataset(data, split=split)
 
 
-def test_what_is_kept_is_what_is_decoded(data: DataSettings, place: Path) -> None:
+def test_cached_images_equal_decoded_ones(data: DataSettings, directory: Path) -> None:
     plain = opened(data.model_copy(update={"cache": "none"}))
     cached = opened(data)
-    for _ in range(2):  # as decoded, then as kept
+    for _ in range(2):  # decoded, then from the cache
         for index in range(len(plain)):
             for ours, decoded in zip(cached.read(index), plain.read(index), strict=True):
                 assert torch.equal(ours, decoded)
                 assert ours.stride() == decoded.stride()
-    assert len(kept(place)) == len(plain)
+    assert len(cached_files(directory)) == len(plain)
 
 
-def test_batches_are_the_same_with_and_without(data: DataSettings) -> None:
+def test_batches_are_the_same_with_and_without_a_cache(data: DataSettings) -> None:
     plain, cached = opened(data.model_copy(update={"cache": "none"})), opened(data)
     with ReaderPool([plain], 0) as alone, ReaderPool([cached], 2) as readers:
         for epoch in (1, 2):
@@ -80,18 +78,18 @@ def test_batches_are_the_same_with_and_without(data: DataSettings) -> None:
             )
 
 
-def test_a_file_is_decoded_once_for_all_who_read_it(
+def test_a_file_is_decoded_once_for_all_readers(
     data: DataSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = opened(data), opened(data)
     for index in range(len(first)):
         first.read(index)
-    monkeypatch.setattr(SegmentationDataset, "_decode", lambda *_: pytest.fail("it was kept"))
+    monkeypatch.setattr(SegmentationDataset, "_decode", lambda *_: pytest.fail("it was cached"))
     for index in range(len(second)):
         second.read(index)
 
 
-def test_writing_to_what_was_read_changes_nothing_that_is_kept(data: DataSettings) -> None:
+def test_writing_to_a_read_image_does_not_change_the_cache(data: DataSettings) -> None:
     dataset = opened(data)
     dataset.read(0)
     image, label = dataset.read(0)
@@ -114,16 +112,16 @@ def test_a_changed_file_is_decoded_again(data: DataSettings, make_voc: Callable[
     assert not torch.equal(new, old)
 
 
-def test_the_bound_holds_at_every_moment_and_what_has_no_room_is_decoded(
-    data: DataSettings, place: Path
+def test_the_limit_is_never_exceeded_and_other_images_are_decoded(
+    data: DataSettings, directory: Path
 ) -> None:
-    room = 5.5 * KEPT_BYTES
-    data = data.model_copy(update={"cache_gib": room / 2**30})
+    limit_bytes = 5.5 * CACHED_BYTES
+    data = data.model_copy(update={"cache_gib": limit_bytes / 2**30})
     seen, over = [], threading.Event()
 
     def watch() -> None:
         while not over.is_set():
-            seen.append(sum(path.stat().st_size for path in kept(place)))
+            seen.append(sum(path.stat().st_size for path in cached_files(directory)))
 
     watcher = threading.Thread(target=watch)
     plain, train, val = (
@@ -137,9 +135,9 @@ def test_the_bound_holds_at_every_moment_and_what_has_no_room_is_decoded(
     val.read(0)
     over.set()
     watcher.join()
-    assert len(kept(place)) == 5
-    assert max(seen) <= room
-    assert int((place / "used").read_text()) == 5 * KEPT_BYTES
+    assert len(cached_files(directory)) == 5
+    assert max(seen) <= limit_bytes
+    assert int((directory / "used").read_text()) == 5 * CACHED_BYTES
 
 
 def read_all(data: DataSettings, started: Any) -> None:
@@ -149,8 +147,8 @@ def read_all(data: DataSettings, started: Any) -> None:
         dataset.read(index)
 
 
-def test_two_processes_keep_each_image_once_and_count_it_once(
-    data: DataSettings, place: Path
+def test_two_processes_cache_each_image_once_and_count_it_once(
+    data: DataSettings, directory: Path
 ) -> None:
     context = multiprocessing.get_context("fork")
     together = context.Barrier(2)
@@ -161,12 +159,14 @@ def test_two_processes_keep_each_image_once_and_count_it_once(
     for process in readers:
         process.join(30)
         assert process.exitcode == 0
-    assert len(kept(place)) == len(holder)
-    assert int((place / "used").read_text()) == len(holder) * KEPT_BYTES
-    assert not list(place.glob("*/*.part"))
+    assert len(cached_files(directory)) == len(holder)
+    assert int((directory / "used").read_text()) == len(holder) * CACHED_BYTES
+    assert not list(directory.glob("*/*.part"))
 
 
-def test_a_third_may_open_a_cache_while_two_fill_theirs(data: DataSettings, place: Path) -> None:
+def test_a_cache_can_be_opened_while_two_processes_fill_another(
+    data: DataSettings, directory: Path
+) -> None:
     context = multiprocessing.get_context("fork")
     together = context.Barrier(3)
     readers = [context.Process(target=read_all, args=(data, together)) for _ in range(2)]
@@ -174,8 +174,8 @@ def test_a_third_may_open_a_cache_while_two_fill_theirs(data: DataSettings, plac
         process.start()
     together.wait(30)
     tiny = (torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8))
-    for number in range(60):  # each counts all files, some of which become images meanwhile
-        cache = ImageCache(place, f"other{number}", limit_bytes=10**9)
+    for number in range(60):  # each counts all files while parts become images
+        cache = ImageCache(directory, f"other{number}", limit_bytes=10**9)
         cache.read(0, lambda: tiny)
         cache.close()
     for process in readers:
@@ -183,12 +183,12 @@ def test_a_third_may_open_a_cache_while_two_fill_theirs(data: DataSettings, plac
         assert process.exitcode == 0
 
 
-def test_a_link_to_somebody_elses_directory_is_left_alone_at_the_end_of_a_run(
+def test_a_link_to_another_directory_is_not_followed_when_memory_is_freed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "home/thesis").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "home")
-    monkeypatch.setattr(image_cache, "_memory_place", lambda: tmp_path / "link")
+    monkeypatch.setattr(image_cache, "_memory_directory", lambda: tmp_path / "link")
     forget_memory()
     assert [path.name for path in tmp_path.glob("home/*")] == ["thesis"]
 
@@ -213,69 +213,73 @@ def test_masks_whose_colours_mean_something_else_are_decoded_again(
     assert seen == [[[0, 1]], [[0, 1]], [[1, 0]], [[1, 0]]]
 
 
-def test_memory_is_given_back_by_the_last_and_a_disk_keeps(data: DataSettings, place: Path) -> None:
+def test_the_last_user_frees_memory_and_a_disk_keeps_its_files(
+    data: DataSettings, directory: Path
+) -> None:
     first, second = opened(data), opened(data)
     first.read(0)
     first.close()
-    assert len(kept(place)) == 1
+    assert len(cached_files(directory)) == 1
     second.close()
-    assert len(kept(place)) == (data.cache == "disk")
+    assert len(cached_files(directory)) == (data.cache == "disk")
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 import attnfd_ray.data.storage.image_cache as image_cache
-import torch
-place = Path(sys.argv[1])
-place.mkdir(parents=True, exist_ok=True)
-cache = image_cache.ImageCache(place, "state", limit_bytes=10**9)
+import numpy, torch
+directory = Path(sys.argv[1])
+directory.mkdir(parents=True, exist_ok=True)
+cache = image_cache.ImageCache(directory, "state", limit_bytes=10**9)
 decode = lambda: (torch.ones(3, 4, 4, dtype=torch.uint8), torch.ones(4, 4, dtype=torch.uint8))
 cache.read(0, decode)
-image_cache.np.ascontiguousarray = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+numpy.ascontiguousarray = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 cache.read(1, decode)
 """
 
 
-def test_what_a_killed_process_left_is_no_image_and_not_counted(
-    data: DataSettings, place: Path
+def test_the_part_of_a_killed_process_is_neither_read_nor_counted(
+    data: DataSettings, directory: Path
 ) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(place)], timeout=60)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(directory)], timeout=60)
     assert done.returncode == -signal.SIGKILL
-    assert [path.name for path in place.glob("state/*.part")] == ["1.part"]
+    assert [path.name for path in directory.glob("state/*.part")] == ["1.part"]
     zeros = (torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8))
-    again = ImageCache(place, "state", limit_bytes=10**9)
-    assert int(again.read(0, lambda: zeros)[0].sum()) == 48  # it was whole
-    assert int(again.read(1, lambda: zeros)[0].sum()) == 0  # it was not
-    assert len(kept(place)) == 2
-    assert int((place / "used").read_text()) == 2 * (16 + 64)
+    again = ImageCache(directory, "state", limit_bytes=10**9)
+    assert int(again.read(0, lambda: zeros)[0].sum()) == 48  # it was complete
+    assert int(again.read(1, lambda: zeros)[0].sum()) == 0  # it was not complete
+    assert len(cached_files(directory)) == 2
+    assert int((directory / "used").read_text()) == 2 * (16 + 64)
     again.close()
 
 
-def test_memory_of_the_killed_is_removed_by_the_next(data: DataSettings, place: Path) -> None:
-    subprocess.run([sys.executable, "-c", KILLED, str(place)], timeout=60)
-    assert (place / "state").is_dir()
+def test_memory_of_a_killed_process_is_freed_by_the_next_one(
+    data: DataSettings, directory: Path
+) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(directory)], timeout=60)
+    assert (directory / "state").is_dir()
     forget_memory()
-    assert (place / "state").is_dir() == (data.cache == "disk")
+    assert (directory / "state").is_dir() == (data.cache == "disk")
 
 
-def test_memory_in_use_may_be_taken_from_who_reads_it(data: DataSettings, place: Path) -> None:
+def test_memory_can_be_freed_while_it_is_in_use(data: DataSettings, directory: Path) -> None:
     dataset = opened(data)
     image, _ = dataset.read(0)
     again, _ = dataset.read(0)
     forget_memory(in_use_too=True)
-    assert torch.equal(again, image)  # what is mapped stays
+    assert torch.equal(again, image)  # mapped files stay readable
     assert torch.equal(dataset.read(0)[0], image)
-    assert bool(kept(place)) == (data.cache == "disk")
+    assert bool(cached_files(directory)) == (data.cache == "disk")
     dataset.close()
 
 
-def test_a_disk_makes_room_by_what_nobody_uses(
+def test_a_full_disk_cache_removes_unused_directories(
     toy: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATTNFD_CACHE", str(tmp_path / "cache"))
-    data = settings(toy, "toyscenes", cache="disk", cache_gib=3.5 * KEPT_BYTES / 2**30)
-    place = image_cache._place(data)
+    data = settings(toy, "toyscenes", cache="disk", cache_gib=3.5 * CACHED_BYTES / 2**30)
+    directory = image_cache._cache_directory(data)
     old, held = opened(data), opened(data, "val")
     for index in range(2):
         old.read(index)
@@ -283,44 +287,46 @@ def test_a_disk_makes_room_by_what_nobody_uses(
     old.close()
     new = open_dataset(
         data.model_copy(update={"name": "voc"}), split="val"
-    )  # another state: another key
+    )  # another class has another key
     new.read(0)
-    names = {path.parent.name for path in kept(place)}
-    assert len(names) == 2  # of old nothing, of those in use everything
+    names = {path.parent.name for path in cached_files(directory)}
+    assert len(names) == 2  # `old` is removed, those in use are not
     held.close(), new.close()
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 7, b"\xff" * 16, b"\0" * 100])
-def test_a_damaged_file_is_decoded_instead(data: DataSettings, place: Path, damage: bytes) -> None:
+def test_a_damaged_file_is_decoded_instead(
+    data: DataSettings, directory: Path, damage: bytes
+) -> None:
     dataset = opened(data)
     image, _ = dataset.read(0)
-    kept(place)[0].write_bytes(damage)
+    cached_files(directory)[0].write_bytes(damage)
     assert torch.equal(dataset.read(0)[0], image)
-    assert kept(place)[0].stat().st_size == KEPT_BYTES  # and kept again
+    assert cached_files(directory)[0].stat().st_size == CACHED_BYTES  # and cached again
 
 
-def test_a_cache_that_vanishes_or_cannot_be_written_fails_no_run(
-    data: DataSettings, place: Path
+def test_a_cache_that_vanishes_or_cannot_be_written_is_not_an_error(
+    data: DataSettings, directory: Path
 ) -> None:
     dataset = opened(data)
     dataset.read(0)
-    subprocess.run(["rm", "-rf", str(place)], check=True)
+    subprocess.run(["rm", "-rf", str(directory)], check=True)
     assert dataset.read(0)[0].shape == (3, 64, 64)
     assert dataset.read(1)[0].shape == (3, 64, 64)
     dataset.close()
 
 
 def test_more_than_there_is_is_refused_before_anything_starts(
-    data: DataSettings, place: Path
+    data: DataSettings, directory: Path
 ) -> None:
     with pytest.raises(DataError) as caught:
         quick_check(data.model_copy(update={"cache_gib": 1e6}))
-    where = "/dev/shm" if data.cache == "memory" else str(place)
+    where = "/dev/shm" if data.cache == "memory" else str(directory)
     assert str(caught.value).startswith(f"data.cache_gib 1e+06: {where} has ")
     assert ("--shm-size" if data.cache == "memory" else "ATTNFD_CACHE") in str(caught.value)
 
 
-def test_a_place_that_cannot_be_made_is_one_line(
+def test_a_directory_that_cannot_be_made_is_one_line(
     toy: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no directory")
@@ -332,17 +338,17 @@ def test_a_place_that_cannot_be_made_is_one_line(
 
 
 def test_a_link_where_the_cache_should_be_is_refused(
-    data: DataSettings, place: Path, tmp_path: Path
+    data: DataSettings, directory: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="belongs to somebody else"):
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="belongs to another user, or is a link"):
         quick_check(data)
-    place.unlink()
+    directory.unlink()
 
 
-def test_unasked_a_cache_takes_half_of_what_is_free_in_memory_and_on_disk(
+def test_by_default_a_cache_takes_half_of_the_free_memory_or_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(free_space, "free_bytes", lambda _: 100)
@@ -354,7 +360,7 @@ def test_unasked_a_cache_takes_half_of_what_is_free_in_memory_and_on_disk(
     assert free_space.cache_limit_bytes(Path("/disk"), 20, 100 / 2**30) == 100
 
 
-def test_a_cache_makes_no_other_trial_of_the_same_settings(toy: Path) -> None:
+def test_a_cache_does_not_change_the_config_hash(toy: Path) -> None:
     tree: dict[str, Any] = {
         "experiment": "toy",
         "data": {"name": "toyscenes", "root": str(toy), "crop": [32, 32]},
@@ -369,7 +375,7 @@ def test_a_cache_makes_no_other_trial_of_the_same_settings(toy: Path) -> None:
     assert differences(plain.model_dump(mode="json"), cached.model_dump(mode="json")) == []
 
 
-def test_loading_processes_end_with_what_reads_them(data: DataSettings, place: Path) -> None:
+def test_loading_processes_end_with_their_pool(data: DataSettings, directory: Path) -> None:
     dataset = opened(data)
     with ReaderPool([dataset], 2) as readers:
         list(loader_of(readers, data).epoch(1))
@@ -377,4 +383,4 @@ def test_loading_processes_end_with_what_reads_them(data: DataSettings, place: P
     deadline = time.monotonic() + 10
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert bool(kept(place)) == (data.cache == "disk")
+    assert bool(cached_files(directory)) == (data.cache == "disk")

@@ -1,6 +1,4 @@
-"""The global batch depends on seed and epoch alone: not on workers, loading processes or where a
-run was cut.
-"""
+"""The global batch depends on seed and epoch alone, not on workers, processes or interruptions."""
 
 import gc
 import multiprocessing
@@ -18,7 +16,7 @@ import torch
 from attnfd_ray.config.schema import DataSettings, TrainSettings
 from attnfd_ray.data.datasets.base import SegmentationDataset, open_dataset
 from attnfd_ray.data.loading.loader import TrainLoader, steps_in_epoch, val_batches
-from attnfd_ray.data.loading.ordered_jobs import TIMEOUT_S, LoadingProcesses
+from attnfd_ray.data.loading.process_pool import TIMEOUT_S, ProcessPool
 from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.errors import CapacityError, DataError, RunFailed
 
@@ -42,7 +40,7 @@ def val(data: DataSettings) -> SegmentationDataset:
 
 
 @pytest.fixture(autouse=True)
-def nobody_is_left_behind() -> Any:
+def no_process_is_left() -> Any:
     before = set(multiprocessing.active_children())
     yield
     if set(multiprocessing.active_children()) > before:
@@ -97,14 +95,14 @@ def test_loading_processes_change_nothing_and_stay_from_epoch_to_epoch(
         torch.manual_seed(0)
         state = torch.get_rng_state()
         assert same(list(loader.epoch(1)), batches(train, data, 1))
-        there = {process.pid for process in multiprocessing.active_children()}
-        assert len(there) == 2
+        pids = {process.pid for process in multiprocessing.active_children()}
+        assert len(pids) == 2
         assert same(list(loader.epoch(2)), batches(train, data, 2))
-        assert {process.pid for process in multiprocessing.active_children()} == there
+        assert {process.pid for process in multiprocessing.active_children()} == pids
         assert torch.equal(state, torch.get_rng_state())
 
 
-def test_an_epoch_is_the_same_whatever_came_before_it(
+def test_an_epoch_does_not_depend_on_earlier_epochs(
     train: SegmentationDataset, data: DataSettings
 ) -> None:
     loader = loader_of(ReaderPool([train]), data)
@@ -121,7 +119,7 @@ def test_epochs_and_seeds_differ(train: SegmentationDataset, data: DataSettings)
 
 
 class Numbers(SegmentationDataset):
-    """Images that are their own number, and nothing on disk."""
+    """Images whose labels are their own index, without files."""
 
     class_names = ("a",)
     palette = ((0, 0, 0),)
@@ -236,7 +234,7 @@ def test_a_broken_file_ends_the_epoch_with_its_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_an_epoch_left_half_way_does_not_disturb_the_next(
+def test_an_interrupted_epoch_does_not_change_the_next(
     train: SegmentationDataset, data: DataSettings
 ) -> None:
     with ReaderPool([train], 2) as readers:
@@ -250,7 +248,7 @@ def test_an_epoch_left_half_way_does_not_disturb_the_next(
         assert same(list(loader.epoch(4)), batches(train, data, 4, global_batch_size=4))
 
 
-def test_a_scoring_left_half_way_leaves_no_process(
+def test_an_interrupted_scoring_leaves_no_process(
     val: SegmentationDataset, data: DataSettings
 ) -> None:
     with ReaderPool([val], 2) as readers:
@@ -286,7 +284,7 @@ def doze(seconds: float) -> float:
 
 
 def test_a_process_that_hangs_is_a_failed_run_after_the_time_limit() -> None:
-    processes = LoadingProcesses(doze, 1, timeout_s=0.3)
+    processes = ProcessPool(doze, 1, timeout_s=0.3)
     with pytest.raises(RunFailed, match=r"timed out after 0\.3 seconds"):
         list(processes.map([0.0, 1.5]))
 
@@ -297,7 +295,7 @@ def broken(_: int) -> int:
 
 @pytest.mark.parametrize("num_processes", [0, 1])
 def test_a_bug_keeps_its_traceback(num_processes: int) -> None:
-    processes = LoadingProcesses(broken, num_processes)
+    processes = ProcessPool(broken, num_processes)
     with pytest.raises(RuntimeError, match="a bug"):
         list(processes.map([1]))
     processes.close()
@@ -335,9 +333,9 @@ def test_shared_memory_that_is_too_small_is_named_before_the_first_batch(
     loader_of(ReaderPool([train]), data)  # the training process shares nothing
 
 
-def test_what_is_read_can_be_sent_to_a_spawned_process(
+def test_a_dataset_can_be_sent_to_a_spawned_process(
     val: SegmentationDataset, data: DataSettings
 ) -> None:
-    here = val_batches(val, data, readers=ReaderPool([val]))
-    there = pickle.loads(pickle.dumps(val))
-    assert same(list(here), list(val_batches(there, data, readers=ReaderPool([there]))))
+    copy = pickle.loads(pickle.dumps(val))
+    expected = list(val_batches(val, data, readers=ReaderPool([val])))
+    assert same(expected, list(val_batches(copy, data, readers=ReaderPool([copy]))))

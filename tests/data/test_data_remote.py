@@ -33,7 +33,7 @@ from attnfd_ray.errors import DataError
 Make = Callable[..., Path]
 Settings = Callable[..., DataSettings]
 Trainer = Callable[..., tuple[int, str, str]]
-CLOSED_PORT = 9  # "discard", which nobody serves any more
+CLOSED_PORT = 9  # "discard", which no machine serves
 
 
 class Bucket:
@@ -99,7 +99,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A server that takes every connection and never answers."""
+    """A server that accepts every connection and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -160,7 +160,7 @@ def python(code: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_path_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_is_returned_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert local_root(tmp_path) == local_root("~") == tmp_path
     assert local_root("data/voc") == Path("data/voc")
@@ -190,16 +190,16 @@ def test_the_cache_is_where_the_environment_says(
 def test_a_bucket_reads_as_its_directory_does(
     make_voc: Make, settings: Settings, bucket: Bucket
 ) -> None:
-    here = settings(make_voc())
-    there = settings(bucket.upload(Path(here.root)))
+    on_disk = settings(make_voc())
+    in_bucket = settings(bucket.upload(Path(on_disk.root)))
     for split in ("train", "val"):
-        local, remote = open_dataset(here, split=split), open_dataset(there, split=split)
+        local, remote = open_dataset(on_disk, split=split), open_dataset(in_bucket, split=split)
         assert remote.ids == local.ids
         assert remote.fingerprint() == local.fingerprint()
         for index in range(len(local)):
             assert all(map(torch.equal, remote.read(index), local.read(index)))
-    assert quick_check(there) == quick_check(here)
-    assert check_data(there, full=True).errors == ()
+    assert quick_check(in_bucket) == quick_check(on_disk)
+    assert check_data(in_bucket, full=True).errors == ()
 
 
 def test_a_second_opening_copies_nothing(
@@ -218,7 +218,7 @@ def test_a_second_opening_copies_nothing(
     assert caplog.records == []
 
 
-def test_those_that_start_together_list_once_and_a_command_lists_again(
+def test_workers_of_one_command_list_once_and_the_next_command_lists_again(
     make_voc: Make, settings: Settings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed: list[str] = []
@@ -235,17 +235,19 @@ def test_those_that_start_together_list_once_and_a_command_lists_again(
     assert listed == [uri, uri]
 
 
-def test_workers_take_a_whole_copy_as_it_is_and_go_on_without_the_bucket(
+def test_workers_use_a_complete_copy_without_the_bucket(
     make_voc: Make, settings: Settings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = settings(bucket.upload(make_voc()))
     before = open_dataset(data, split="train").fingerprint()
-    monkeypatch.setattr(remote, "open_uri", lambda uri: pytest.fail("nobody asked for it"))
+    monkeypatch.setattr(remote, "open_uri", lambda uri: pytest.fail("the bucket was opened"))
     assert open_dataset(data, split="train").fingerprint() == before
 
 
 @pytest.mark.parametrize("uri", ["github://org:repo@main/data", "s3://bucket/a:b@c"])
-def test_colons_that_part_no_password_are_none(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_colon_that_is_not_before_a_password_is_allowed(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def nowhere(uri: str) -> Any:
         raise DataError("reached")
 
@@ -254,7 +256,9 @@ def test_colons_that_part_no_password_are_none(uri: str, monkeypatch: pytest.Mon
         local_root(uri)
 
 
-def test_a_changed_file_arrives_and_one_that_is_gone_goes(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_changed_file_is_copied_and_a_removed_one_is_deleted(
+    bucket: Bucket, tmp_path: Path
+) -> None:
     for name in ("same", "changed", "old/gone", "becomes"):
         bucket.put(f"set/{name}", b"first")
     root = local_root(bucket.uri())
@@ -275,7 +279,7 @@ def test_a_changed_file_arrives_and_one_that_is_gone_goes(bucket: Bucket, tmp_pa
     assert not (root / "old").exists()
 
 
-def test_a_file_of_the_same_size_arrives_when_it_is_newer(bucket: Bucket) -> None:
+def test_a_newer_file_of_the_same_size_is_copied(bucket: Bucket) -> None:
     bucket.put("set/file", b"first")
     root = local_root(bucket.uri())
     time.sleep(1.1)  # times are compared by the second
@@ -284,7 +288,7 @@ def test_a_file_of_the_same_size_arrives_when_it_is_newer(bucket: Bucket) -> Non
     assert files_in(root) == {"file": b"again"}
 
 
-def test_what_was_damaged_in_the_copy_is_mended(bucket: Bucket) -> None:
+def test_a_damaged_copy_is_repaired(bucket: Bucket) -> None:
     bucket.put("set/file", b"whole")
     root = local_root(bucket.uri())
     (root / "file").write_bytes(b"wh")
@@ -322,7 +326,7 @@ print(remote.local_root({uri!r}))
 """
 
 
-def test_a_killed_copy_leaves_nothing_torn_and_the_next_goes_on(bucket: Bucket) -> None:
+def test_a_killed_copy_leaves_whole_files_and_the_next_one_resumes(bucket: Bucket) -> None:
     whole = {str(number): bytes([number]) * 100 for number in range(12)}
     for name, content in whole.items():
         bucket.put(f"set/{name}", content)
@@ -335,69 +339,68 @@ def test_a_killed_copy_leaves_nothing_torn_and_the_next_goes_on(bucket: Bucket) 
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    place = next(cache_root().glob("mirrors/*"))
-    left = files_in(place / "files")
+    mirror = next(cache_root().glob("mirrors/*"))
+    left = files_in(mirror / "files")
     assert 5 <= len(left) < 12
     assert left == {name: whole[name] for name in left}
-    before = inodes_in(place / "files")
+    before = inodes_in(mirror / "files")
     root = local_root(bucket.uri())
     assert files_in(root) == whole
     assert {name: inodes_in(root)[name] for name in before} == before
-    assert list((place / "parts").iterdir()) == []
+    assert list((mirror / "parts").iterdir()) == []
 
 
 def test_two_processes_copy_each_file_once(bucket: Bucket) -> None:
     for number in range(12):
         bucket.put(f"set/{number}", b"content")
     both = [python(SLOWLY.format(uri=bucket.uri(), pause_s=0.5)) for _ in range(2)]
-    said = [process.communicate(timeout=60) for process in both]
+    printed = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert len({out for out, _ in said}) == 1
-    assert sum(err.count("copying 12 files") for _, err in said) == 1
-    assert sum(err.count("copying") for _, err in said) == 1
-    assert len(files_in(Path(said[0][0].strip()))) == 12
+    assert len({out for out, _ in printed}) == 1
+    assert sum(err.count("copying 12 files") for _, err in printed) == 1
+    assert sum(err.count("copying") for _, err in printed) == 1
+    assert len(files_in(Path(printed[0][0].strip()))) == 12
 
 
-def test_a_disk_without_room_is_told_with_the_sum(
+def test_a_disk_without_enough_space_is_reported_with_the_sizes(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.put("set/large", b"x" * (3 << 20))
     monkeypatch.setattr(remote, "GIB", 1 << 20)
-    monkeypatch.setattr(remote, "free_bytes", lambda place: 1 << 20)
-    said = error_of(bucket.uri())
-    place = next(cache_root().glob("mirrors/*"))
-    assert said == (
-        f"data.root {bucket.uri()}: 3.00 GiB are to be copied and {place} has room for 1.00 GiB, "
-        "2.00 GiB too little; "
-        "set ATTNFD_CACHE to a directory on a larger disk"
+    monkeypatch.setattr(remote, "free_bytes", lambda directory: 1 << 20)
+    error = error_of(bucket.uri())
+    mirror = next(cache_root().glob("mirrors/*"))
+    assert error == (
+        f"data.root {bucket.uri()}: 3.00 GiB are to be copied and {mirror} has 1.00 GiB free, 2.00 "
+        "GiB too little; set ATTNFD_CACHE to a directory on a larger disk"
     )
-    assert not (place / "files").exists()
+    assert not (mirror / "files").exists()
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_a_cache_that_cannot_be_written_is_reported(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.put("set/file", b"x")
     (tmp_path / "taken").write_text("a file")
     monkeypatch.setenv("ATTNFD_CACHE", str(tmp_path / "taken"))
-    said = error_of(bucket.uri())
+    error = error_of(bucket.uri())
     assert (
-        "cannot be written (Not a directory); set ATTNFD_CACHE to a directory of yours with room"
-        in said
+        "cannot be written (Not a directory); set ATTNFD_CACHE to a directory of yours with free "
+        "space" in error
     )
 
 
 @pytest.mark.parametrize(
     "name", ["../evil", "a/../../evil", "a//b", "/etc/evil", "a/./b", "file/below"]
 )
-def test_a_name_that_is_none_of_a_file_in_the_root_is_refused(
+def test_a_name_that_cannot_be_a_file_under_the_root_is_refused(
     bucket: Bucket, tmp_path: Path, name: str
 ) -> None:
     bucket.put("set/file", b"good")
     bucket.put(f"set/{name}", b"evil")
-    said = error_of(bucket.uri())
-    assert "1 names there are none of files in a directory" in said
-    assert ("file;" if name == "file/below" else name) in said
+    error = error_of(bucket.uri())
+    assert "1 names cannot be files of a directory" in error
+    assert ("file;" if name == "file/below" else name) in error
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [
         next(cache_root().glob("mirrors/*/lock"))
     ]
@@ -439,7 +442,7 @@ def test_coco_leaves_out_all_annotations_but_the_instances(
     assert (local_root(bucket.uri(), unread=COCO.unread) / name).exists() == is_read
 
 
-def test_a_missing_bucket_or_directory_or_a_file_is_told(bucket: Bucket) -> None:
+def test_a_missing_bucket_or_directory_or_a_file_is_reported(bucket: Bucket) -> None:
     bucket.put("set/file", b"x")
     for uri in (
         bucket.uri(bucket="elsewhere"),
@@ -448,8 +451,7 @@ def test_a_missing_bucket_or_directory_or_a_file_is_told(bucket: Bucket) -> None
     ):
         assert error_of(uri) == (
             f"data.root {uri}: cannot be read (there is no such bucket or directory); set "
-            "data.root to the directory "
-            "of the dataset"
+            "data.root to the directory of the dataset"
         )
     uri = bucket.uri("set/file")
     assert error_of(uri) == (
@@ -458,23 +460,27 @@ def test_a_missing_bucket_or_directory_or_a_file_is_told(bucket: Bucket) -> None
     assert "it names no bucket" in error_of("s3://")
 
 
-def test_a_uri_whose_files_are_all_unread_is_told(bucket: Bucket) -> None:
+def test_a_uri_whose_files_are_all_unread_is_refused(bucket: Bucket) -> None:
     bucket.put("set/file.zip", b"x")
     assert "there are no files" in error_of(bucket.uri(), unread=["*.zip"])
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_nobody_there_is_told_soon(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_is_reported_soon(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(remote_files, "_FIRST_ANSWER_S", 2.0)
-    uri = f"{scheme}://{'anonymous@' * (scheme == 'gs')}bucket/set?endpoint_override=127.0.0.1:{CLOSED_PORT}&scheme=http"
+    bucket = {"s3": "bucket", "gs": "anonymous@bucket"}[scheme]
+    endpoint = f"endpoint_override=127.0.0.1:{CLOSED_PORT}&scheme=http"
+    uri = f"{scheme}://{bucket}/set?{endpoint}"
     began = time.monotonic()
-    said = error_of(uri)
+    error = error_of(uri)
     assert time.monotonic() - began < 20
-    assert said.startswith(f"data.root {uri}: cannot be read (")
-    assert said.endswith("); check data.root, the network, and the credentials in the environment")
+    assert error.startswith(f"data.root {uri}: cannot be read (")
+    assert error.endswith("); check data.root, the network, and the credentials in the environment")
 
 
-def test_a_server_that_never_answers_is_told_soon(
+def test_a_silent_server_is_reported_soon(
     silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_files, "_SILENCE_S", 1.0)
@@ -484,14 +490,17 @@ def test_a_server_that_never_answers_is_told_soon(
     assert time.monotonic() - began < 20
 
 
-def test_a_library_that_waits_for_ever_is_not_waited_for(silent_port: int) -> None:
-    """Google's waits two minutes for a first byte; also, the process ends in good order."""
+def test_a_library_without_a_timeout_does_not_delay_the_error(silent_port: int) -> None:
+    """Google's library waits two minutes for a first byte. The process still ends normally."""
     uri = f"gs://anonymous@bucket/set?endpoint_override=127.0.0.1:{silent_port}&scheme=http"
     process = python(
-        "from attnfd_ray.data import remote, remote_files\nfrom attnfd_ray.errors import "
-        "DataError\n"
-        f"remote_files._FIRST_ANSWER_S = 1.0\ntry:\n    remote.local_root({uri!r})\n"
-        "except DataError as error:\n    print(error)\n"
+        "from attnfd_ray.data.storage import remote, remote_files\n"
+        "from attnfd_ray.errors import DataError\n"
+        "remote_files._FIRST_ANSWER_S = 1.0\n"
+        "try:\n"
+        f"    remote.local_root({uri!r})\n"
+        "except DataError as error:\n"
+        "    print(error)\n"
     )
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
@@ -506,7 +515,7 @@ def test_a_library_that_waits_for_ever_is_not_waited_for(silent_port: int) -> No
         ("memory://nowhere", "/nowhere"),
     ],
 )
-def test_a_uri_that_no_library_takes_is_told(uri: str, reason: str) -> None:
+def test_a_uri_that_no_library_accepts_is_reported(uri: str, reason: str) -> None:
     assert error_of(uri).startswith(f"data.root {uri}: cannot be read ({reason}); ")
 
 
@@ -515,8 +524,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "fsspec.implementations.sftp", raising=False)
     assert error_of("sftp://host/set") == (
         'data.root sftp://host/set: cannot be read (SFTPFileSystem requires "paramiko" to be '
-        "installed); pip install "
-        "what is missing wherever workers run"
+        "installed); pip install what is missing wherever workers run"
     )
 
 
@@ -533,9 +541,9 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_secrets_in_a_uri_are_refused_and_not_repeated(
     uri: str, run: Trainer, tmp_path: Path
 ) -> None:
-    said = error_of(uri)
-    assert said.startswith(f"data.root {urlsplit(uri).scheme}://...: has a password or key in it")
-    assert run("data", "check", str(experiment(tmp_path, uri))) == (2, "", f"{said}\n")
+    error = error_of(uri)
+    assert error.startswith(f"data.root {urlsplit(uri).scheme}://...: has a password or key in it")
+    assert run("data", "check", str(experiment(tmp_path, uri))) == (2, "", f"{error}\n")
 
 
 def test_a_container_before_the_host_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -561,7 +569,7 @@ def memory() -> Iterator[Any]:
     files.rm("/set", recursive=True)
 
 
-def test_what_only_fsspec_knows_is_copied_alike(
+def test_a_scheme_that_only_fsspec_knows_is_copied_too(
     make_voc: Make, settings: Settings, memory: Any
 ) -> None:
     root = make_voc()
@@ -581,27 +589,31 @@ def test_what_only_fsspec_knows_is_copied_alike(
     ]
 
 
-def test_a_store_that_tells_no_sizes_is_told(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_file_sizes_is_refused(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory.pipe("/set/file", b"x")
     with monkeypatch.context() as patch:
         patch.setattr(
             type(memory), "find", lambda self, base, detail: {"/set/file": {"size": None}}
         )
-        assert "it does not tell the size of /set/file" in error_of("memory://set")
+        assert "it gives no size for /set/file" in error_of("memory://set")
 
 
-def test_a_file_that_ends_early_is_told(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_ends_early_is_reported(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket.put("set/file", b"whole")
     monkeypatch.setattr(remote_files.RemoteFiles, "chunks", lambda self, name: iter([b"wh"]))
     assert error_of(bucket.uri()) == (
-        f"data.root {bucket.uri()}: file has 2 bytes and was listed with 5; start again when "
-        "nobody is writing there"
+        f"data.root {bucket.uri()}: file has 2 bytes and was listed with 5; start again when no "
+        "other program writes there"
     )
     assert list(cache_root().glob("mirrors/*/files/*")) == []
     assert list(cache_root().glob("mirrors/*/listed")) == []
 
 
-def test_a_file_that_vanishes_while_it_is_copied_is_told(
+def test_a_file_that_vanishes_while_it_is_copied_is_reported(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.put("set/file", b"x")
@@ -613,12 +625,12 @@ def test_a_file_that_vanishes_while_it_is_copied_is_told(
         return found
 
     monkeypatch.setattr(remote_files.RemoteFiles, "states", states)
-    said = error_of(bucket.uri())
-    assert said.startswith(f"data.root {bucket.uri()}: file cannot be read (")
-    assert said.endswith("); start again, and what is copied stays")
+    error = error_of(bucket.uri())
+    assert error.startswith(f"data.root {bucket.uri()}: file cannot be read (")
+    assert error.endswith("); start again, files that are copied already are kept")
 
 
-def test_a_settings_file_takes_a_uri_with_parts_from_the_environment(tmp_path: Path) -> None:
+def test_a_uri_in_a_settings_file_may_use_environment_variables(tmp_path: Path) -> None:
     file = experiment(
         tmp_path, "s3://${BUCKET}/set?endpoint_override=127.0.0.1:${PORT}&scheme=http"
     )
@@ -649,14 +661,14 @@ def test_the_command_line_checks_a_bucket(toy: Path, tmp_path: Path, bucket: Buc
     assert done.stdout.startswith(f"toyscenes: {uri}\n")
 
 
-def test_the_command_line_tells_of_a_broken_uri_in_one_line(
+def test_the_command_line_reports_a_broken_uri_in_one_line(
     run: Trainer, tmp_path: Path, bucket: Bucket
 ) -> None:
     uri = bucket.uri(bucket="elsewhere")
     assert run("data", "check", str(experiment(tmp_path, uri))) == (2, "", f"{error_of(uri)}\n")
 
 
-def test_another_endpoint_in_the_environment_is_heeded(
+def test_an_endpoint_in_the_environment_is_used(
     make_voc: Make, settings: Settings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = bucket.upload(make_voc())

@@ -1,6 +1,4 @@
-"""VOC's augmented set made of SBD: what is in it, what it never does, and the command that makes
-it.
-"""
+"""VOC's augmented set from SBD: its content, what it never overwrites, and its command."""
 
 import os
 import re
@@ -26,14 +24,13 @@ from attnfd_ray.data.palette import voc_colormap
 from attnfd_ray.errors import DataError
 
 HOME = "VOCdevkit/VOC2012"
-# VOC's train is a0..a4 and its val b0..b2; SBD has two of each, some in either of its own lists,
-# and four more
+# VOC's train is a0..a4 and its val b0..b2. SBD has two of each and four more, half in either list.
 SBD_TRAIN, SBD_VAL = ("a0", "b0", "s0", "s1"), ("a1", "b1", "s2", "s3")
 TRAINAUG = ["a0", "a1", "a2", "a3", "a4", "s0", "s1", "s2", "s3"]
 
 
 class Roots(NamedTuple):
-    """Where VOC and SBD lie."""
+    """The roots of VOC and SBD."""
 
     voc: Path
     sbd: Path
@@ -44,9 +41,7 @@ def sbd_label(name: str) -> np.ndarray:
 
 
 def save_mat(path: Path, label_HW: np.ndarray, *, compressed: bool = True) -> None:
-    """Write a file as SBD has it: a struct of sparse boundaries, the mask, and the classes in
-    it.
-    """
+    """Write a file of SBD: a struct of sparse boundaries, the mask, and the classes in it."""
     boundaries = np.empty((20, 1), object)
     for label in range(20):
         boundaries[label, 0] = csc_matrix(label_HW == label + 1)
@@ -103,7 +98,7 @@ def make(roots: Roots) -> bool:
 
 
 def refused(call: Callable[[], object], root: Path) -> str:
-    """Return the line that a call ends with; check that it changed nothing below root."""
+    """Return the error line of a call; check that it changed nothing under root."""
     before = files_of(root)
     with pytest.raises(DataError) as caught:
         call()
@@ -117,7 +112,7 @@ def files_of(root: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() if path.is_file() else b"" for path in root.rglob("*")}
 
 
-# ---- what is made
+# ---- what is written
 
 
 def test_trainaug_is_all_there_is_without_val(roots: Roots) -> None:
@@ -174,7 +169,7 @@ def test_a_second_time_changes_nothing(roots: Roots) -> None:
     assert files_of(roots.voc) == before
 
 
-def test_what_was_interrupted_between_masks_and_lists_is_completed(roots: Roots) -> None:
+def test_an_interruption_between_masks_and_lists_is_completed(roots: Roots) -> None:
     make(roots)
     whole = files_of(roots.voc)
     for name in ("aug", "trainaug"):
@@ -195,20 +190,19 @@ def test_an_empty_directory_of_masks_is_as_good_as_none(roots: Roots) -> None:
     assert make(roots)
 
 
-def test_it_is_heard_how_many_masks_are_done(roots: Roots) -> None:
-    heard: list[int] = []
-    write_trainaug(plan_trainaug(*roots, any_count=True), heard.append)
-    assert heard == list(range(1, 13))
+def test_on_mask_is_called_with_the_number_of_masks_done(roots: Roots) -> None:
+    calls: list[int] = []
+    write_trainaug(plan_trainaug(*roots, any_count=True), calls.append)
+    assert calls == list(range(1, 13))
 
 
-# ---- what is refused, and changes nothing
+# ---- what is refused without a change
 
 
 def test_other_than_the_published_counts_are_refused(roots: Roots) -> None:
     assert refused(lambda: plan_trainaug(*roots), roots.voc) == (
         f"{roots.sbd}: with {roots.voc} this makes 9 images of trainaug and 4 of aug; needed are "
-        "10582 and 9118: "
-        "complete both sets, or take cut ones with --any-count"
+        "10582 and 9118: complete both sets, or take cut ones with --any-count"
     )
 
 
@@ -219,7 +213,7 @@ def test_a_directory_without_sbd_is_refused(roots: Roots, tmp_path: Path) -> Non
     )
 
 
-PLACES = (
+WANTED = (
     "needed is ImageSets/Segmentation in it or in VOC2012, VOCdevkit/VOC2012, VOC2012/VOC2012, "
     "VOCdevkit/VOC2012/VOC2012"
 )
@@ -229,12 +223,12 @@ PLACES = (
     ("broken", "problem"),
     [
         ("elsewhere", "no such directory; set --voc to the directory of the dataset"),
-        ("sbd", f"no VOC 2012 here; {PLACES}: set --voc to the directory that holds VOCdevkit"),
+        ("sbd", f"no VOC 2012 here; {WANTED}: set --voc to the directory that holds VOCdevkit"),
         (
             "voc",
             (
-                f"there is no list {HOME}/ImageSets/Segmentation/val.txt; there is: train; unpack VOC "
-                "2012 again"
+                f"there is no list {HOME}/ImageSets/Segmentation/val.txt; there is: train; unpack "
+                "VOC 2012 again"
             ),
         ),
     ],
@@ -252,7 +246,7 @@ def test_a_wrong_voc_is_refused_by_the_name_of_its_option(
 
 
 def test_masks_that_sbd_lacks_are_counted(roots: Roots) -> None:
-    for name in ("s1", "s2", "a0"):  # a0 is VOC's
+    for name in ("s1", "s2", "a0"):  # a0 has a mask of VOC
         (roots.sbd / f"cls/{name}.mat").unlink()
     text = f"{roots.sbd}: 2 masks cls/*.mat are missing: s1, s2; unpack SBD again"
     assert refused(lambda: make(roots), roots.voc) == text
@@ -262,7 +256,7 @@ def test_masks_that_sbd_lacks_are_counted(roots: Roots) -> None:
 def test_a_list_of_sbd_that_leaves_its_directory_is_refused(roots: Roots, name: str) -> None:
     (roots.sbd / "val.txt").write_text(f"s2\n{name}\n")
     assert refused(lambda: make(roots), roots.voc) == (
-        f"{roots.sbd}/val.txt: {name} are no ids; needed is the name of a file in cls without "
+        f"{roots.sbd}/val.txt: {name} are not ids; needed is the name of a file in cls without "
         ".mat on each line"
     )
 
@@ -276,10 +270,10 @@ NEEDED = "needed is GTcls with an 8-bit Segmentation of classes 0..20: unpack SB
         ({"other": 3}, "has no GTcls"),
         ({"GTcls": np.eye(3)}, None),
         ({"GTcls": {"Boundaries": 3}}, None),
-        ({"GTcls": {"Segmentation": np.full((20, 30), 21, np.uint8)}}, "is no mask of SBD"),
-        ({"GTcls": {"Segmentation": np.zeros((20, 30))}}, "is no mask of SBD"),
-        ({"GTcls": {"Segmentation": "text"}}, "is no mask of SBD"),
-        ({"GTcls": {"Segmentation": np.zeros((2, 20, 30), np.uint8)}}, "is no mask of SBD"),
+        ({"GTcls": {"Segmentation": np.full((20, 30), 21, np.uint8)}}, "is not a mask of SBD"),
+        ({"GTcls": {"Segmentation": np.zeros((20, 30))}}, "is not a mask of SBD"),
+        ({"GTcls": {"Segmentation": "text"}}, "is not a mask of SBD"),
+        ({"GTcls": {"Segmentation": np.zeros((2, 20, 30), np.uint8)}}, "is not a mask of SBD"),
     ],
 )
 def test_a_file_without_a_mask_is_refused_by_name(
@@ -306,7 +300,7 @@ def test_a_file_cut_short_is_refused_by_name(roots: Roots, name: str) -> None:
         assert str(caught.value).endswith(f"; {NEEDED}")
 
 
-def test_a_damaged_file_may_end_its_reader_and_is_refused_by_name(
+def test_a_file_that_crashes_its_reader_is_refused_by_name(
     roots: Roots, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fatal(path: Path) -> np.ndarray:
@@ -316,22 +310,22 @@ def test_a_damaged_file_may_end_its_reader_and_is_refused_by_name(
 
     monkeypatch.setattr(voc_aug, "read_sbd_mask", fatal)
     for processes in (1, 2):
-        monkeypatch.setattr(voc_aug, "crew_size", lambda _, size=processes: size)
+        monkeypatch.setattr(voc_aug, "pool_size", lambda _, size=processes: size)
         text = refused(lambda: make(roots), roots.voc)
         assert (
             text
-            == f"{roots.sbd}/cls/s2.mat: cannot be read (the process that tried died); {NEEDED}"
+            == f"{roots.sbd}/cls/s2.mat: cannot be read (the process that read it died); {NEEDED}"
         )
     assert capfd.readouterr() == ("", "")
 
 
-def test_whatever_scipy_makes_of_a_damaged_file_this_process_lives_on(roots: Roots) -> None:
+def test_a_damaged_file_never_ends_this_process(roots: Roots) -> None:
     path = roots.sbd / "cls/s0.mat"  # the one that is not compressed
     whole = path.read_bytes()
-    # of these scipy 1.17 dies (by two signals), divides by zero, and forgets a variable
-    for place, value in ((912, 192), (1513, 228), (1512, 45), (6640, 236)):
+    # on these scipy 1.17 dies (by two signals), divides by zero, and loses a variable
+    for offset, value in ((912, 192), (1513, 228), (1512, 45), (6640, 236)):
         damaged = bytearray(whole)
-        damaged[place] = value
+        damaged[offset] = value
         path.write_bytes(damaged)
         masks = roots.voc / HOME / "SegmentationClassAug"
         problems: list[str] = []
@@ -342,12 +336,12 @@ def test_whatever_scipy_makes_of_a_damaged_file_this_process_lives_on(roots: Roo
         if problems:
             (problem,) = problems
             assert re.fullmatch(rf"{path}: cannot be read \(.*\); {re.escape(NEEDED)}", problem)
-        else:  # by luck: what lies beyond the end of a list is not the same every time, and the mask is whole
+        else:  # by luck the mask is whole: the memory after a list differs from time to time
             np.testing.assert_array_equal(np.asarray(Image.open(masks / "s0.png")), sbd_label("s0"))
             shutil.rmtree(masks)
 
 
-def test_a_reader_that_died_of_something_else_does_not_end_it_all(
+def test_a_reader_that_died_for_another_reason_is_replaced(
     roots: Roots, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def once(path: Path) -> np.ndarray:
@@ -357,36 +351,36 @@ def test_a_reader_that_died_of_something_else_does_not_end_it_all(
         return read_sbd_mask(path)
 
     monkeypatch.setattr(voc_aug, "read_sbd_mask", once)
-    heard: list[int] = []
-    assert write_trainaug(plan_trainaug(*roots, any_count=True), heard.append)
-    assert heard == sorted(set(heard))  # the one at which the death was noticed may be left out
-    assert heard[-1] == 12
+    calls: list[int] = []
+    assert write_trainaug(plan_trainaug(*roots, any_count=True), calls.append)
+    assert calls == sorted(set(calls))  # the count at which the death was noticed may be missing
+    assert calls[-1] == 12
     assert (tmp_path / "died").exists()
     assert not make(roots)
 
 
-def test_somebodys_other_list_is_never_overwritten(roots: Roots) -> None:
+def test_another_list_is_never_overwritten(roots: Roots) -> None:
     path = roots.voc / HOME / "ImageSets/Segmentation/aug.txt"
     path.write_text("s0\ns1\n")
     assert refused(lambda: make(roots), roots.voc) == (
-        f"{path}: is there and lists other images; needed is none, or the same ones: move it away"
+        f"{path}: exists and lists other images; needed is none, or one with the same images: move "
+        "it away"
     )
 
 
-def test_somebodys_other_masks_are_never_overwritten(roots: Roots) -> None:
+def test_other_masks_are_never_overwritten(roots: Roots) -> None:
     make(roots)
     masks = roots.voc / HOME / "SegmentationClassAug"
     Image.new("L", (30, 20), 3).save(masks / "s1.png")
     assert refused(lambda: make(roots), roots.voc) == (
-        f"{masks}/s1.png: is there and is not {roots.sbd}/cls/s1.mat; needed is none, or the same "
-        "mask: move "
-        "SegmentationClassAug away"
+        f"{masks}/s1.png: exists and differs from {roots.sbd}/cls/s1.mat; needed is none, or the "
+        "same mask: move SegmentationClassAug away"
     )
     (masks / "s1.png").unlink()
     (masks / "b2.png").unlink()
     assert refused(lambda: make(roots), roots.voc) == (
-        f"{masks}: is there and lacks 2 of 12 masks: b2, s1; needed is none, or a whole one: move "
-        "it away"
+        f"{masks}: exists and lacks 2 of 12 masks: b2, s1; needed is none, or a complete "
+        "directory: move it away"
     )
 
 
@@ -398,18 +392,18 @@ def test_a_mask_that_breaks_half_way_leaves_nothing_behind(roots: Roots) -> None
 # ---- the command
 
 
-def test_the_command_says_what_it_made_and_that_it_was_there(
+def test_the_command_reports_what_it_wrote_or_that_it_existed(
     roots: Roots, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     code, out, err = run(roots, "--any-count")
     assert (code, err) == (0, "")
     assert out.startswith(f"{roots.voc}/{HOME}: 9 images of trainaug, 4 of aug, written in ")
     assert out.endswith(" s\n")
-    there = f"{roots.voc}/{HOME}: 9 images of trainaug, 4 of aug, already there, nothing to do\n"
-    assert run(roots, "--any-count") == (0, there, "")
+    again = f"{roots.voc}/{HOME}: 9 images of trainaug, 4 of aug, already there, nothing to do\n"
+    assert run(roots, "--any-count") == (0, again, "")
 
 
-def test_the_command_tells_images_that_voc_lacks(
+def test_the_command_names_images_that_voc_lacks(
     roots: Roots, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     for name in ("s1", "s3"):
@@ -418,8 +412,7 @@ def test_the_command_tells_images_that_voc_lacks(
     assert code == 0
     assert err == (
         f"{roots.voc}/{HOME}: 2 images of trainaug are missing in JPEGImages: s1, s3; copy them "
-        "from the directory img "
-        "of SBD\n"
+        "from the directory img of SBD\n"
     )
 
 
@@ -433,7 +426,7 @@ def test_the_command_refuses_cut_sets_in_one_line(
     assert files_of(roots.voc) == before
 
 
-def test_the_published_counts_are_taken_without_a_word(
+def test_the_published_counts_are_accepted_silently(
     roots: Roots, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     monkeypatch.setattr(VOC, "published", {"trainaug": 9, "aug": 4})

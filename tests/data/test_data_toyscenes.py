@@ -1,6 +1,4 @@
-"""The generated set: what is in it, that it is always the same, and that it is written whole or not
-at all.
-"""
+"""The generated set: its content, that it is reproducible, and that it is written atomically."""
 
 import dataclasses
 import hashlib
@@ -50,8 +48,8 @@ def test_the_masks_are_these_on_every_machine(toy: Path) -> None:
 
 
 def test_the_images_are_nearly_these_on_every_machine(toy: Path) -> None:
-    # JPEG encoders and decoders differ by a grey level or two a pixel, which a mean over 4096
-    # pixels does not show
+    # JPEG encoders and decoders differ by a grey level or two a pixel, which does not change a mean
+    # over 4096 pixels.
     means = read_all(toy, "val")[0][:4].mean((1, 2))
     expected = [
         [105.8, 100.6, 75.6],
@@ -73,7 +71,7 @@ def test_every_class_is_in_both_splits_and_the_masks_are_palette_pngs(toy: Path)
             assert mask.getpalette()[3:6] == [128, 0, 0]  # type: ignore[index]
 
 
-def test_colour_alone_does_not_tell_the_classes(toy: Path) -> None:
+def test_colour_alone_does_not_separate_the_classes(toy: Path) -> None:
     def cells_and_labels(split: str) -> tuple[np.ndarray, np.ndarray]:
         images, labels = read_all(toy, split)
         objects = (labels > 0) & (labels != 255)
@@ -111,7 +109,7 @@ def test_another_seed_is_another_set(toy: Path, tmp_path: Path) -> None:
     assert all(other[name] != first[name] for name in images)
 
 
-def test_label_noise_changes_train_labels_to_what_they_are_taken_for_and_nothing_else(
+def test_label_noise_changes_train_labels_to_confusable_classes_and_nothing_else(
     tmp_path: Path,
 ) -> None:
     knobs = {"train": 12, "val": 3}
@@ -135,14 +133,12 @@ def test_label_noise_changes_train_labels_to_what_they_are_taken_for_and_nothing
 def test_patterns_change_how_objects_look_and_not_how_they_are_labelled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With one object an image nothing that is drawn later depends on whether it wears its
-    pattern.
-    """
+    """With one object an image, no later drawing depends on whether it has its pattern."""
     plain = Scene(size=64, objects=(1, 1), radius=(20, 30), noise=0.0)
-    worn = dataclasses.replace(plain, patterns=1.0)
+    patterned = dataclasses.replace(plain, patterns=1.0)
     for index in range(20):
         (image, label), (other, same) = (
-            draw_scene(np.random.default_rng(index), scene, []) for scene in (plain, worn)
+            draw_scene(np.random.default_rng(index), scene, []) for scene in (plain, patterned)
         )
         np.testing.assert_array_equal(label, same)
         assert (image != other)[(label > 0) & (label < 255)].any()
@@ -154,7 +150,7 @@ def test_every_object_class_has_a_pattern_of_its_own() -> None:
         y, x = np.mgrid[: 12 * width, : 12 * width]
         masks = {name: pattern(x, y, width) for name, pattern in TYPICAL.items()}
         assert all(0.15 < mask.mean() < 0.85 for mask in masks.values())
-        # as they lie and shifted by any way: no two of them are one and the same
+        # no two patterns are equal, not even after a shift
         for one, other in itertools.combinations(masks, 2):
             shifts = itertools.product(range(4 * width), repeat=2)
             assert not any(
@@ -162,22 +158,22 @@ def test_every_object_class_has_a_pattern_of_its_own() -> None:
             ), (one, other)
 
 
-def test_half_of_the_objects_wear_their_pattern_if_asked_for(
+def test_half_of_the_objects_have_their_pattern_if_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    worn: list[str] = []
+    patterned: list[str] = []
     monkeypatch.setattr(
         "attnfd_ray.data.generate.scenes._typical",
-        lambda rng, name, size: worn.append(name) or np.zeros(()),
+        lambda rng, name, size: patterned.append(name) or np.zeros(()),
     )
     scene = Scene(size=32, objects=(4, 4), radius=(10, 20), noise=0.0, patterns=0.5)
     for index in range(100):
         draw_scene(np.random.default_rng(index), scene, [])
-    assert 160 <= len(worn) <= 240  # 400 objects, four standard deviations
-    assert set(worn) == set(CLASS_NAMES[1:])
+    assert 160 <= len(patterned) <= 240  # 400 objects, four standard deviations
+    assert set(patterned) == set(CLASS_NAMES[1:])
 
 
-def test_a_set_from_before_there_were_patterns_is_one_without(tmp_path: Path) -> None:
+def test_an_old_set_without_the_patterns_knob_has_no_patterns(tmp_path: Path) -> None:
     write_toyscenes(tmp_path / "toy", train=1, val=1)
     manifest = tmp_path / "toy" / toyscenes.MANIFEST
     knobs = json.loads(manifest.read_text())
@@ -227,7 +223,7 @@ def test_an_empty_directory_is_filled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("manifest", [None, "no json", "[1, 2]", "3"])
-def test_somebody_elses_directory_is_left_alone(tmp_path: Path, manifest: str | None) -> None:
+def test_another_directory_is_left_unchanged(tmp_path: Path, manifest: str | None) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     if manifest is not None:
         (tmp_path / toyscenes.MANIFEST).write_text(manifest)
@@ -235,13 +231,13 @@ def test_somebody_elses_directory_is_left_alone(tmp_path: Path, manifest: str | 
     with pytest.raises(DataError) as caught:
         write_toyscenes(tmp_path, train=1, val=1)
     assert str(caught.value) == (
-        f"{tmp_path}: is there and holds no toyscenes; needed is a new or empty directory: "
-        "remove this one or choose another"
+        f"{tmp_path}: exists and holds no toyscenes; needed is a new or empty directory: remove "
+        "this one or choose another"
     )
     assert files(tmp_path) == before
 
 
-def test_a_set_with_other_knobs_is_left_alone(tmp_path: Path) -> None:
+def test_a_set_with_other_knobs_is_left_unchanged(tmp_path: Path) -> None:
     root = tmp_path / "toy"
     write_toyscenes(root, train=2, val=1)
     before = files(root)
@@ -249,8 +245,7 @@ def test_a_set_with_other_knobs_is_left_alone(tmp_path: Path) -> None:
         write_toyscenes(root, train=3, val=1, noise=0.2)
     assert str(caught.value) == (
         f"{root}: holds other toyscenes (train 2, not 3; noise 0.1, not 0.2); needed is a new or "
-        "empty directory: "
-        "remove this one or choose another"
+        "empty directory: remove this one or choose another"
     )
     assert files(root) == before
 
@@ -283,7 +278,7 @@ def test_of_two_writers_the_second_finds_the_first_ones_set(
     assert len(ToyScenes(root, "train")) == 1
 
 
-def test_a_place_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     root = tmp_path / "file" / "toy"
     with pytest.raises(DataError) as caught:
@@ -305,7 +300,7 @@ def test_knobs_out_of_range_are_all_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_says_what_it_wrote_in_one_line(tmp_path: Path) -> None:
+def test_the_command_reports_what_it_wrote_in_one_line(tmp_path: Path) -> None:
     root = tmp_path / "toy"
     arguments = [
         "data",

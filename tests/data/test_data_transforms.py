@@ -1,6 +1,4 @@
-"""Image and mask stay together, masks stay masks, and all chance comes from the generator passed
-in.
-"""
+"""Image and mask stay aligned, masks stay masks, and the generator is the only randomness."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +26,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def sample(height: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a blocky image whose mask can be told from its red: label = red / 20."""
+    """Return a blocky image and its mask; the red channel gives the label: label = red / 20."""
     coarse = rng(seed).integers(0, 12, (-(-height // 8), -(-width // 8)))
     label = np.kron(coarse, np.ones((8, 8), np.int64))[:height, :width].astype(np.uint8)
     return torch.from_numpy(np.stack([label * 20] * 3)), torch.from_numpy(label)
@@ -49,13 +47,13 @@ def test_a_view_is_bytes_and_as_large_as_the_crop(make: Settings) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_image_and_mask_take_the_same_way(make: Settings, seed: int) -> None:
+def test_image_and_mask_are_transformed_alike(make: Settings, seed: int) -> None:
     data = make(crop=(40, 40), scale=(0.6, 2.0), flip=0.5, pad_label=255)
     image, label = train_transform(*sample(56, 64, seed), data, rng(seed))
     inside = label != 255
     right = (red(image) / 20).round().long() == label
-    # pixels on the border of two blocks are a mixture; blocks are at least 5 pixels wide after the
-    # smallest scale
+    # Pixels on the border of two blocks are mixed. Blocks are at least 5 pixels wide at the
+    # smallest scale.
     assert right[inside].float().mean() > 0.55
     wrong_way = (red(image).flip(-1) / 20).round().long() == label
     assert right[inside].float().mean() > wrong_way[inside].float().mean() + 0.2
@@ -93,7 +91,7 @@ def test_images_are_shrunk_as_pillow_does_with_antialias(make: Settings) -> None
     pillow = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
         (18, 12), Image.Resampling.BILINEAR
     )
-    # both round to whole grey levels, at different places
+    # both round to whole grey levels, at different steps
     np.testing.assert_allclose(red(seen).numpy(), np.asarray(pillow)[..., 0], atol=1.01)
 
 
@@ -114,7 +112,7 @@ def test_padding_is_right_and_below_and_next_to_the_mean(make: Settings, pad_lab
     assert torch.equal(padded[:, :10, :20], image)
 
 
-def test_padding_is_ignored_unless_told_otherwise(make: Settings) -> None:
+def test_padding_is_ignored_by_default(make: Settings) -> None:
     _, label = train_transform(*sample(10, 10), make(crop=(32, 32)), rng())
     assert int((label == 255).sum()) == 32 * 32 - 10 * 10
     loss = torch.nn.functional.cross_entropy(
@@ -161,7 +159,7 @@ def test_a_blur_is_torchvisions_to_a_grey_level(make: Settings, size: tuple[int,
         theirs = gaussian_blur(image, [2 * reach + 1] * 2, [sigma, sigma])
         assert (
             int((seen.int() - theirs.int()).abs().max()) <= 1
-        )  # two passes of float32 may round the other way
+        )  # two passes of float32 may round differently
 
 
 @pytest.mark.parametrize("crop", [(1, 1), (1, 9), (3, 2)])
@@ -190,7 +188,7 @@ def test_the_scale_is_of_the_image_or_of_its_short_side(
     assert tuple(inside.tolist()) == expected
 
 
-def test_scales_and_places_cover_their_ranges(make: Settings) -> None:
+def test_scales_and_positions_cover_their_ranges(make: Settings) -> None:
     ramp = torch.arange(100, dtype=torch.uint8).expand(100, 100).contiguous()
     image = torch.stack([ramp] * 3)
     data = make(crop=(10, 10))
@@ -207,7 +205,7 @@ def test_scales_and_places_cover_their_ranges(make: Settings) -> None:
     assert 194 <= max(sizes) <= 200
 
 
-def test_the_same_generator_gives_the_same_view_and_the_global_ones_are_left_alone(
+def test_the_same_generator_gives_the_same_view_and_global_ones_are_unused(
     make: Settings,
 ) -> None:
     data = make(crop=(24, 24), scale=(0.5, 2.0), flip=0.5, blur=0.5)
@@ -248,7 +246,7 @@ def test_resized_scoring_gives_image_and_mask_the_short_side_of_the_crop(
     assert (tuple(seen.shape), tuple(labels.shape)) == ((3, *expected), expected)
     assert set(labels.unique().tolist()) <= set(
         label.unique().tolist()
-    )  # no class that nobody painted
+    )  # no class that is not in the mask
 
 
 def test_resized_scoring_to_twice_the_size_doubles_every_pixel_of_the_mask(make: Settings) -> None:

@@ -1,6 +1,4 @@
-"""Traps of COCO and COCO-Stuff: in each test the naive code, run as it stands, goes wrong, and ours
-does not.
-"""
+"""Traps of COCO and COCO-Stuff: in each test naive code is run and fails, and ours does not."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +18,7 @@ from attnfd_ray.data.datasets.voc import VOC
 
 Make = Callable[..., Path]
 
-# pycocotools 2.0.11 and what NumPy asks of arrays since 2.0
+# pycocotools 2.0.11 does not support NumPy 2's __array__ yet
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 
 CAT, PERSON = 17, 1
@@ -71,7 +69,7 @@ def detection(root: Path) -> CocoDetection:
 
 
 def naive_map(root: Path, value: Callable[[dict[str, Any]], int], *, last_wins: bool) -> np.ndarray:
-    """Paint one object after another, as the file has them."""
+    """Paint the objects in the order of the file."""
     theirs = detection(root)
     values_HW = np.zeros((8, 12), int)
     for annotation in theirs[1][1]:
@@ -84,7 +82,7 @@ def of_voc(annotation: dict[str, Any]) -> int:
     return {CAT: 8, PERSON: 15}[annotation["category_id"]]
 
 
-def test_coco_has_images_that_nobody_annotated_and_no_map(make_coco: Make) -> None:
+def test_coco_has_images_without_annotations_and_no_semantic_map(make_coco: Make) -> None:
     def naive(root: Path) -> list[Any]:
         theirs = detection(root)
         return [theirs[index][1] for index in range(len(theirs))]
@@ -98,10 +96,10 @@ def test_coco_has_images_that_nobody_annotated_and_no_map(make_coco: Make) -> No
     assert set(ours.read(0)[1].unique().tolist()) == {0, 8, 15}
 
 
-def test_a_category_of_coco_is_no_class_of_voc(make_coco: Make) -> None:
+def test_a_category_of_coco_is_not_a_class_of_voc(make_coco: Make) -> None:
     root = make_coco(LARGE, SMALL)
     naive = naive_map(root, lambda annotation: annotation["category_id"], last_wins=True)
-    assert VOC.class_names[naive[3, 3]] == "sheep"  # what is a cat
+    assert VOC.class_names[naive[3, 3]] == "sheep"  # it is a cat
     assert VOC.class_names[COCO(root, "val").read(0)[1][3, 3]] == "cat"
 
 
@@ -116,7 +114,7 @@ def test_a_small_object_is_hidden_where_the_order_of_the_file_decides(
     assert (label[3, 3], label[0, 0]) == (8, 15)
 
 
-def test_a_crowd_is_no_object(make_coco: Make) -> None:
+def test_a_crowd_is_not_an_object(make_coco: Make) -> None:
     root = make_coco(SMALL | {"area": 5000}, CROWD)
     naive = naive_map(root, of_voc, last_wins=False)
     assert naive[0, 11] == 15
@@ -133,7 +131,7 @@ def naive_ones_first(runs: list[int], height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("naive", [naive_rows, naive_ones_first])
-def test_runs_go_down_the_columns_and_are_of_nothing_first(
+def test_runs_go_down_the_columns_and_start_with_zeros(
     naive: Callable[..., np.ndarray],
 ) -> None:
     mask_HW = np.zeros((3, 4), bool)
@@ -151,7 +149,7 @@ def naive_as_is(values_HW: np.ndarray) -> np.ndarray:
 
 
 def naive_reduced(values_HW: np.ndarray) -> np.ndarray:
-    """Take 1 off and 0 for nothing, as in COCO-Stuff-10k, whose ids are one more."""
+    """Subtract 1 and drop 0, as for COCO-Stuff-10k, whose ids are one higher."""
     return values_HW - 1
 
 
@@ -181,5 +179,5 @@ def test_values_of_coco_stuff_have_holes_and_begin_at_0(
     label = COCOStuff(tmp_path, "val").read(0)[1].numpy()
     assert names(naive(values)) == expected
     assert names(label) == ["person", "stop sign", "wood"]
-    assert (naive(values)[0, 3] == 255) == (naive is naive_as_is)  # 254, past what is ignored
+    assert (naive(values)[0, 3] == 255) == (naive is naive_as_is)  # 254, which is not ignored
     assert label[0, 3] == 255

@@ -1,8 +1,6 @@
-"""Traps of transforms on masks: in each test the naive code, run as it stands, goes wrong, and ours
-does not.
+"""Traps of transforms on masks: in each test naive code is run and fails, and ours does not.
 
-What transforms.v2 does to a mask depends on the type that it comes in, so most of it goes wrong
-without a word.
+What transforms.v2 does to a mask depends on its type, so most failures are silent.
 """
 
 from collections.abc import Callable
@@ -35,8 +33,9 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def sample(height: int = 24, width: int = 36) -> tuple[Tensor, Tensor]:
-    """Return a random image and a mask of blocks of IDS, 3 pixels wide, whose first column tells
-    left from right.
+    """Return a random image and a mask of blocks of IDS, 3 pixels wide.
+
+    The first column of blocks is different, which shows a flip.
     """
     coarse = rng().choice(IDS[1:], (height // 3, width // 3))
     coarse[:, 0] = 0
@@ -58,10 +57,10 @@ def bogus(label: Any) -> set[int]:
     return set(np.unique(np.asarray(label)).tolist()) - set(IDS)
 
 
-# ---- rule 1: what type a mask comes in
+# ---- rule 1: the type of a mask
 
 
-def test_a_mask_of_pillows_is_resized_as_an_image(make: Settings) -> None:
+def test_a_pillow_mask_is_resized_as_an_image(make: Settings) -> None:
     def naive(image: Image.Image, mask: Image.Image) -> Image.Image:
         return v2.Resize((17, 25))(image, mask)[1]
 
@@ -71,7 +70,7 @@ def test_a_mask_of_pillows_is_resized_as_an_image(make: Settings) -> None:
     with_palette.putpalette([*range(256)] * 3)
     assert not bogus(
         naive(as_pillow(image, label)[0], with_palette)
-    )  # which is why nobody notices on VOC
+    )  # which hides the error on VOC
     for seen in (
         eval_transform(image, label, make(crop=(17, 25), evaluation="resized"))[1],
         train_transform(image, label, make(crop=(17, 25), scale=(0.7, 0.7)), rng())[1],
@@ -82,7 +81,7 @@ def test_a_mask_of_pillows_is_resized_as_an_image(make: Settings) -> None:
 @pytest.mark.parametrize(
     "transform", [v2.RandomHorizontalFlip(p=1.0), v2.Resize((12, 18)), v2.CenterCrop((8, 8))]
 )
-def test_a_plain_tensor_beside_an_image_is_left_as_it_is(
+def test_a_plain_tensor_beside_an_image_is_not_transformed(
     make: Settings, transform: nn.Module
 ) -> None:
     def naive(image_CHW: Tensor, label_HW: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +98,7 @@ def test_a_plain_tensor_beside_an_image_is_left_as_it_is(
     assert torch.equal(seen_label.long(), label.flip(-1).long())
 
 
-# ---- rules 2 and 6: what padding is
+# ---- rules 2 and 6: padding
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_a_plain_tensor_beside_an_image_is_left_as_it_is(
         v2.RandomRotation((45, 45)),
     ],
 )
-def test_padding_is_a_class_unless_its_fill_is_told(make: Settings, transform: nn.Module) -> None:
+def test_padding_is_a_class_without_an_explicit_fill(make: Settings, transform: nn.Module) -> None:
     def naive(image_CHW: Tensor, label_HW: Tensor) -> Tensor:
         label: Tensor = transform(*wrapped(image_CHW, label_HW))[1]
         return label
@@ -129,13 +128,13 @@ def test_padding_is_a_class_unless_its_fill_is_told(make: Settings, transform: n
     assert set(found.unique().tolist()) == {
         0,
         7,
-    }  # the first class, which is what gets learnt there
+    }  # 0 is the first class, which would be learnt there
     _, found = train_transform(image, label, make(crop=(48, 48), scale=(0.5, 0.5)), rng())
     assert int((found == 7).sum()) == 12 * 12
     assert set(found.unique().tolist()) == {7, 255}
 
 
-# ---- rule 4: what becomes of values
+# ---- rule 4: the values of a mask
 
 
 def test_a_mask_is_neither_scaled_nor_left_as_bytes(toy: Path, settings: Settings) -> None:
@@ -150,7 +149,7 @@ def test_a_mask_is_neither_scaled_nor_left_as_bytes(toy: Path, settings: Setting
     assert set(naive_fractions(as_pillow(image, label)[1]).unique().tolist()) == {
         0,
         1,
-    }  # 1 is what was to be ignored
+    }  # 1 was the ignored value
     label_HW = naive_bytes(image, label)
     assert label_HW.dtype == torch.uint8
     with pytest.raises(RuntimeError, match="Byte"):
@@ -183,7 +182,7 @@ def test_what_shows_nothing_has_no_label(make: Settings) -> None:
             seen: tuple[Tensor, Tensor] = transform(*wrapped(image_CHW, label_HW))
         return seen
 
-    image, label = sample()  # all below 100, so that what is erased or padded can be told
+    image, label = sample()  # all below 100, so that erased and padded pixels can be recognised
     label[label == 255] = 7
     erased, kept = naive(image, label)
     assert bool((erased == 222).any())
@@ -194,7 +193,7 @@ def test_what_shows_nothing_has_no_label(make: Settings) -> None:
     assert set(seen_label[shows_nothing].unique().tolist()) == {255}
 
 
-# ---- rule 5: what a batch is
+# ---- rule 5: batches
 
 
 def one_batch(data: DataSettings) -> tuple[Tensor, Tensor]:
@@ -205,7 +204,7 @@ def one_batch(data: DataSettings) -> tuple[Tensor, Tensor]:
         return next(iter(loader.epoch(1)))
 
 
-def test_a_batch_forgets_what_is_a_mask(toy: Path, settings: Settings) -> None:
+def test_a_batch_loses_the_type_of_masks(toy: Path, settings: Settings) -> None:
     def naive(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
         images, masks = default_collate([wrapped(*pair) for pair in pairs])
         assert type(masks) is Tensor

@@ -1,8 +1,7 @@
-"""Traps of resizing masks: in each test the naive code, run as it stands, goes wrong, and ours does
-not.
+"""Traps of resizing masks: in each test naive code is run and fails, and ours does not.
 
-There is more than one nearest pixel: torch's `nearest` takes the floor, half a pixel off a bilinear
-image and Pillow.
+"Nearest" has two meanings: torch's `nearest` rounds down, half a pixel off from a bilinear image
+and from Pillow.
 """
 
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from attnfd_ray.distill.labels import labels_at
 from attnfd_ray.train.evaluate import evaluate
 
 Settings = Callable[..., DataSettings]
-ROUNDING_PX = 1 / 6  # half a grey level, of the three that a pixel of `ramp` differs from the next
+ROUNDING_PX = 1 / 6  # half a grey level; neighbouring pixels of `ramp` differ by three
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -54,14 +53,15 @@ def test_the_nearest_pixels_are_those_of_pillow_and_not_the_floor(make: Settings
 
 
 def ramp(side: int) -> tuple[Tensor, Tensor]:
-    """Return a mask that is the number of its column, and an image of 3 for each of them."""
+    """Return a mask whose values are the column numbers, and an image of 3 times as much."""
     label = torch.arange(side, dtype=torch.uint8).expand(side, side).contiguous()
     return torch.stack([label * 3] * 3), label
 
 
 def shift_px(image_CHW: Tensor, label_HW: Tensor) -> Tensor:
-    """Return how far right of its mask an image lies, in pixels of the mask, away from the border
-    and padding.
+    """Return how far the image is shifted right of its mask, in pixels of the unresized mask.
+
+    The border and the padding are left out.
     """
     distance_HW = image_CHW[0].float() / 3 - label_HW.float()
     return distance_HW[3:-3, 3:-3][label_HW[3:-3, 3:-3] != 255]
@@ -74,8 +74,8 @@ def test_a_resized_mask_stays_under_its_image(make: Settings, side: int) -> None
         return seen
 
     image, label = ramp(80)
-    # a pixel of the small image is 80 / side of the large one: their middle against the left of
-    # them
+    # A pixel of the small image covers 80 / side pixels of the large one; the floor takes the
+    # leftmost of them instead of the middle.
     assert float(shift_px(*naive(image, label)).mean()) > (80 / side - 1) / 2 - ROUNDING_PX > 0.8
     ours = shift_px(*eval_transform(image, label, make(crop=(side, side), evaluation="resized")))
     assert len(ours) == (side - 6) ** 2
@@ -101,7 +101,9 @@ def test_a_random_view_stays_within_half_a_pixel_of_its_mask(make: Settings, see
 
 
 @pytest.mark.parametrize("mode", [InterpolationMode.BILINEAR, InterpolationMode.NEAREST_EXACT])
-def test_one_mode_for_both_spoils_one_of_them(make: Settings, mode: InterpolationMode) -> None:
+def test_one_interpolation_mode_is_wrong_for_image_or_mask(
+    make: Settings, mode: InterpolationMode
+) -> None:
     def naive(image_CHW: Tensor, label_HW: Tensor) -> tuple[Tensor, Tensor]:
         seen: tuple[Tensor, Tensor] = v2.Resize((4, 4), interpolation=mode)(
             *wrapped(image_CHW, label_HW)
@@ -120,7 +122,7 @@ def test_one_mode_for_both_spoils_one_of_them(make: Settings, mode: Interpolatio
     assert mask[0].tolist() == [1, 3, 5, 7]
 
 
-def test_a_resized_crop_of_a_mask_takes_the_floor_whatever_it_is_told(make: Settings) -> None:
+def test_a_resized_crop_of_a_mask_takes_the_floor_in_any_mode(make: Settings) -> None:
     def naive(image_CHW: Tensor, label_HW: Tensor) -> Tensor:
         exact = InterpolationMode.NEAREST_EXACT
         transform = v2.RandomResizedCrop(
@@ -143,8 +145,8 @@ def test_labels_at_the_size_of_features_are_those_in_the_middle() -> None:
     labels = torch.arange(9).expand(2, 9, 9)
     assert naive(labels, (3, 3))[0, 0].tolist() == [0, 3, 6]
     assert labels_at(labels, torch.zeros(2, 5, 3, 3))[0, 0].tolist() == [1, 4, 7]
-    # a crop of 513 and the features of a decoder: the farthest from the middle of what a feature
-    # stands for
+    # A crop of 513 and the features of a decoder: the largest distance from the middle of what a
+    # feature covers.
     labels, middles = (
         torch.arange(513).expand(1, 513, 513),
         (torch.arange(129) + 0.5) * 513 / 129 - 0.5,
@@ -155,9 +157,9 @@ def test_labels_at_the_size_of_features_are_those_in_the_middle() -> None:
     )
 
 
-def test_labels_that_are_shrunk_to_the_logits_lose_what_is_thin(make: Settings) -> None:
+def test_labels_shrunk_to_the_logits_lose_thin_objects(make: Settings) -> None:
     class Nothing(nn.Module):
-        """Says class 0 everywhere, at a quarter of the image's size."""
+        """Predicts class 0 everywhere, at a quarter of the image's size."""
 
         def forward(self, images_NCHW: Tensor) -> Tensor:
             height, width = images_NCHW.shape[-2:]

@@ -1,6 +1,4 @@
-"""Traps of Cityscapes, CamVid, pets: in each test the naive code, run as it stands, goes wrong, and
-ours does not.
-"""
+"""Traps of Cityscapes, CamVid, pets: in each test naive code is run and fails, ours does not."""
 
 import os
 import zipfile
@@ -24,14 +22,12 @@ from attnfd_ray.errors import DataError
 
 Make = Callable[..., Path]
 
-# ---- Cityscapes: of the label ids, 7 is road, 26 car, 33 bicycle and 4 static
+# ---- Cityscapes: the label ids 7, 26, 33 and 4 are road, car, bicycle and static
 
 
 @pytest.fixture
 def street(tmp_path: Path) -> Path:
-    """Cityscapes with one image of val: road, car, bicycle and something static, and the car's
-    instance.
-    """
+    """Cityscapes with one val image of road, car, bicycle and something static."""
     frame = "munster/munster_000000_000019"
     label = np.array([[7, 26, 33, 4]] * 4, np.uint8)
     instances = np.where(label == 26, np.uint16(26_001), label)
@@ -48,17 +44,17 @@ def street(tmp_path: Path) -> Path:
 ROW = [0, 13, 18, 255]
 
 
-def test_cityscapes_gives_instances_unless_it_is_told_otherwise(street: Path) -> None:
+def test_torchvisions_cityscapes_gives_instances_by_default(street: Path) -> None:
     def naive(root: Path) -> np.ndarray:
         return np.asarray(TorchvisionCityscapes(str(root), "val")[0][1])
 
     values = naive(street)
     assert values[0].tolist() == [7, 26_001, 33, 4]
-    assert values.astype(np.uint8)[0, 1] == 145  # and as a byte it is nothing at all
+    assert values.astype(np.uint8)[0, 1] == 145  # as a byte it is meaningless
     assert Cityscapes(street, "val").read(0)[1][0].tolist() == ROW
 
 
-def test_label_ids_are_no_classes(street: Path) -> None:
+def test_label_ids_are_not_class_ids(street: Path) -> None:
     def naive(root: Path) -> np.ndarray:
         return np.asarray(TorchvisionCityscapes(str(root), "val", target_type="semantic")[0][1])
 
@@ -70,11 +66,11 @@ def test_label_ids_are_no_classes(street: Path) -> None:
 
     for values in (naive(street), naive_wrapped(street)):
         assert values[0].tolist() == [7, 26, 33, 4]
-        assert Cityscapes.class_names[values[0, 0]] == "traffic sign"  # what is a road
+        assert Cityscapes.class_names[values[0, 0]] == "traffic sign"  # it is a road
     assert Cityscapes(street, "val").read(0)[1][0].tolist() == ROW
 
 
-def test_a_table_of_train_ids_trips_over_the_licence_plate(street: Path) -> None:
+def test_a_table_of_train_ids_fails_for_the_licence_plate(street: Path) -> None:
     def naive_bytes() -> np.ndarray:
         table = np.full(256, 255, np.uint8)
         for entry in TorchvisionCityscapes.classes:
@@ -82,7 +78,7 @@ def test_a_table_of_train_ids_trips_over_the_licence_plate(street: Path) -> None
         return table
 
     def naive_34() -> np.ndarray:
-        """As many places as there are ids: -1, the licence plate, is the last of them."""
+        """A table with one entry per id: -1, the licence plate, writes the last one."""
         table = np.full(34, 255)
         for entry in TorchvisionCityscapes.classes:
             table[entry.id] = entry.train_id
@@ -90,11 +86,11 @@ def test_a_table_of_train_ids_trips_over_the_licence_plate(street: Path) -> None
 
     with pytest.raises(OverflowError, match="-1 out of bounds for uint8"):
         naive_bytes()
-    assert naive_34()[[7, 26, 33, 4]].tolist() == [0, 13, -1, 255]  # the bicycles are gone
+    assert naive_34()[[7, 26, 33, 4]].tolist() == [0, 13, -1, 255]  # the bicycles are lost
     assert Cityscapes(street, "val").read(0)[1][0].tolist() == ROW
 
 
-def test_missing_directories_are_unpacked_by_torchvision_and_told_by_us(
+def test_missing_directories_are_unpacked_by_torchvision_and_reported_by_us(
     street: Path, tmp_path: Path
 ) -> None:
     def naive(root: Path) -> int:
@@ -110,10 +106,10 @@ def test_missing_directories_are_unpacked_by_torchvision_and_told_by_us(
         Cityscapes(root, "val")
     assert len(list(root.iterdir())) == 2
     assert naive(root) == 1
-    assert len(list(root.iterdir())) == 4  # gigabytes, written by a constructor
+    assert len(list(root.iterdir())) == 4  # gigabytes, unpacked by a constructor
 
 
-def test_the_test_split_is_dummies_to_us_and_masks_to_torchvision(street: Path) -> None:
+def test_the_test_split_is_refused_by_us_and_has_masks_for_torchvision(street: Path) -> None:
     def naive(root: Path) -> np.ndarray:
         return np.asarray(TorchvisionCityscapes(str(root), "test", target_type="semantic")[0][1])
 
@@ -121,7 +117,7 @@ def test_the_test_split_is_dummies_to_us_and_masks_to_torchvision(street: Path) 
         (street / name / "val").rename(street / name / "test")
     Image.new("L", (4, 4), 0).save(next(street.glob("gtFine/test/*/*_labelIds.png")))
     assert not naive(street).any()
-    with pytest.raises(DataError, match="split 'test' has only dummies for masks"):
+    with pytest.raises(DataError, match="split 'test' has only dummy masks"):
         Cityscapes(street, "test")
 
 
@@ -157,7 +153,7 @@ def test_the_order_is_that_of_the_names_on_every_file_system(
         assert ours.ids == sorted(ours.ids)
 
 
-def test_what_a_mac_leaves_behind_is_no_image(make_folder: Make) -> None:
+def test_the_hidden_files_of_a_mac_are_not_images(make_folder: Make) -> None:
     def naive(root: Path) -> list[Path]:
         return sorted((root / "images/train").glob("*.jpg"))
 
@@ -170,7 +166,7 @@ def test_what_a_mac_leaves_behind_is_no_image(make_folder: Make) -> None:
     assert Folder(root, "train").checked().ids == ["0", "1", "2"]
 
 
-# ---- ids that are mapped one after another
+# ---- ids that are replaced one after another
 
 
 def naive_in_place(values_HW: np.ndarray, meanings: dict[int, int]) -> np.ndarray:
@@ -194,7 +190,7 @@ def test_ids_that_are_mapped_in_place_are_mapped_twice(make_folder: Make, street
     for value, meaning in meanings.items():
         assert set(label[values == value]) == {meaning}
 
-    # no new id of Cityscapes is an old one that is yet to come, so nobody notices there
+    # In Cityscapes no new id equals an old one that comes later, which hides the error.
     values = np.array([[7, 26, 33, 4]])
     fine = {entry.id: entry.train_id & 255 for entry in TorchvisionCityscapes.classes}
     assert (
@@ -205,7 +201,7 @@ def test_ids_that_are_mapped_in_place_are_mapped_twice(make_folder: Make, street
 # ---- CamVid
 
 
-def test_the_unlabelled_of_camvid_is_no_twelfth_class(make_camvid: Make) -> None:
+def test_the_unlabelled_value_of_camvid_is_not_a_twelfth_class(make_camvid: Make) -> None:
     def naive(dataset: SegmentationDataset) -> np.ndarray:
         return np.array(Image.open(dataset.paths(0)[1]))
 
@@ -235,8 +231,8 @@ def test_the_paths_in_camvids_lists_are_of_another_machine(make_camvid: Make) ->
         2,
         0,
         2,
-    ]  # blank lines are pairs of nothing
-    assert theirs[0][0] == Path("/SegNet/CamVid/train/3.png")  # an absolute part drops the root
+    ]  # blank lines become empty pairs
+    assert theirs[0][0] == Path("/SegNet/CamVid/train/3.png")  # an absolute path replaces the root
     ours = CamVid(root, "train").checked()
     assert ours.paths(0) == (root / "train/3.png", root / "trainannot/3.png")
 
@@ -292,7 +288,7 @@ def test_a_trimap_has_its_own_numbers(tmp_path: Path) -> None:
         0,
         1,
         2,
-    }  # one less, and the border is a class of its own
+    }  # minus one, the border is still a class
 
     (root / "trainval.txt").write_text("Abyssinian_1\n")
     (root / "classes.yaml").write_text(

@@ -1,6 +1,4 @@
-"""Traps of Pascal VOC and SBD: in each test the naive code, run as it stands, goes wrong, and ours
-does not.
-"""
+"""Traps of Pascal VOC and SBD: in each test naive code is run and fails, and ours does not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,9 +34,7 @@ def values_of(mask: Image.Image) -> list[int]:
 
 @pytest.fixture
 def augmented(make_voc: Make) -> Path:
-    """VOC with trainaug: a0, which has another mask in SegmentationClass too, and b1, as if it came
-    from SBD.
-    """
+    """VOC with trainaug: a0, whose mask in SegmentationClass differs, and b1, as if from SBD."""
     root = make_voc()
     (root / HOME / "SegmentationClassAug").mkdir()
     for name, width in (("a0", 30), ("b1", 31)):
@@ -61,13 +57,13 @@ def test_trainaug_is_refused_by_torchvision_and_read_by_us(augmented: Path, name
 
 def test_trainaug_under_the_name_of_train_gets_the_masks_of_train(augmented: Path) -> None:
     def naive(root: Path) -> VOCSegmentation:
-        """Get past torchvision's three names by writing over the list of one of them."""
+        """Avoid torchvision's check of the split by overwriting the list of train."""
         (root / LISTS / "train.txt").write_text((root / LISTS / "trainaug.txt").read_text())
         return VOCSegmentation(str(root), image_set="train")
 
     (augmented / LISTS / "trainaug.txt").write_text("a0\nb1\n")
     theirs = naive(augmented)
-    assert values_of(theirs[0][1]) != [7]  # SegmentationClass has a0 as well, with another mask
+    assert values_of(theirs[0][1]) != [7]  # SegmentationClass has another mask of a0
     with pytest.raises(FileNotFoundError, match=r"SegmentationClass/b1\.png"):
         theirs[1]
     assert set(VOC(augmented, "trainaug").read(0)[1].unique().tolist()) == {7}
@@ -137,7 +133,7 @@ def naive_red(path: Path) -> np.ndarray:
         (
             naive_grey,
             [0, TRAIN, 147, 220],
-        ),  # the brightness of the colours: a cat's is the id of a train
+        ),  # the brightness of the colours: that of a cat is the id of a train
         (naive_red, [0, 64, 192, 224]),
     ],
 )
@@ -153,13 +149,13 @@ def test_the_colours_of_a_palette_are_not_its_ids(
     assert naive(path)[0, [0, 5, 10, 15]].tolist() == expected
     np.testing.assert_array_equal(dataset.read(0)[1].numpy(), ids)
 
-    Image.fromarray(naive(path)).save(path)  # and a mask that somebody stored so is refused
+    Image.fromarray(naive(path)).save(path)  # a mask stored like this is refused
     with pytest.raises(DataError, match=f"mask values .*{expected[-1]} are no class"):
         dataset.read(0)
 
 
 def naive_quantised(ids_HW: np.ndarray) -> Image.Image:
-    """Colour a mask, then ask for a palette: Pillow picks one of its own."""
+    """Colour a mask, then convert it to a palette: Pillow chooses its own."""
     return Image.fromarray(np.array(voc_colormap(), np.uint8)[ids_HW]).convert("P")
 
 
@@ -177,18 +173,18 @@ def test_a_mask_is_written_with_its_ids_and_its_colours(toy: Path) -> None:
 
     quantised, plain = naive_quantised(ids), naive_plain(ids)
     assert quantised.mode == "P"
-    assert (np.asarray(quantised) != ids)[ids > 0].mean() > 0.9  # numbers of Pillow's palette
+    assert (np.asarray(quantised) != ids)[ids > 0].mean() > 0.9  # indices of Pillow's palette
     assert plain.mode == "L"
     assert (
         np.asarray(plain.convert("RGB"))[ids < 255].max() < 12
-    )  # all but black, so nobody sees what is in it
+    )  # almost black, so its content is invisible
 
 
 # ---- SBD
 
 
 class Roots(NamedTuple):
-    """Where VOC and SBD lie."""
+    """The roots of VOC and SBD."""
 
     voc: Path
     sbd: Path
@@ -200,9 +196,7 @@ class Roots(NamedTuple):
 
 @pytest.fixture
 def roots(make_voc: Make, tmp_path: Path) -> Roots:
-    """VOC's train is a0..a4 and its val b0..b2; SBD has one of each in either of its lists, and s0
-    and s1.
-    """
+    """VOC has train a0..a4 and val b0..b2; each list of SBD has one of both, and s0 or s1."""
     roots = Roots(make_voc(), tmp_path / "sbd")
     for folder in ("cls", "img"):
         (roots.lists / folder).mkdir(parents=True)
@@ -217,9 +211,9 @@ def roots(make_voc: Make, tmp_path: Path) -> Roots:
                 roots.lists / f"cls/{name}.mat",
                 {"GTcls": {"Boundaries": boundaries, "Segmentation": label}},
             )
-            for place in (roots.lists / "img", roots.voc / HOME / "JPEGImages"):
-                if not (place / f"{name}.jpg").exists():
-                    Image.new("RGB", (30, 20)).save(place / f"{name}.jpg")
+            for folder in (roots.lists / "img", roots.voc / HOME / "JPEGImages"):
+                if not (folder / f"{name}.jpg").exists():
+                    Image.new("RGB", (30, 20)).save(folder / f"{name}.jpg")
     return roots
 
 
@@ -227,12 +221,12 @@ def ids_of(dataset: SBDataset) -> set[str]:
     return {Path(path).stem for path in dataset.masks}
 
 
-def test_sbd_gives_boundaries_unless_it_is_told_otherwise(roots: Roots) -> None:
+def test_torchvisions_sbd_gives_boundaries_by_default(roots: Roots) -> None:
     def naive(root: Path) -> SBDataset:
         return SBDataset(str(root), image_set="train")
 
     target = naive(roots.lists)[2][1]
-    assert target.shape == (20, 20, 30)  # 20 classes, each a map of edges
+    assert target.shape == (20, 20, 30)  # 20 classes, an edge map each
     assert set(np.unique(target)) == {0, 1}
     label = read_sbd_mask(roots.lists / "cls/s0.mat")
     assert label.shape == (20, 30)
@@ -254,7 +248,7 @@ def test_sbd_as_its_archive_unpacks_is_not_where_torchvision_looks(
 
 def test_the_lists_of_sbd_leak_the_val_of_voc(roots: Roots) -> None:
     def naive(root: Path) -> set[str]:
-        """Take all that SBD has for training."""
+        """Take all images of SBD for training."""
         return {
             name
             for split in ("train", "val")
@@ -266,7 +260,7 @@ def test_the_lists_of_sbd_leak_the_val_of_voc(roots: Roots) -> None:
 
     scored = set(VOC(roots.voc, "val").ids)
     assert naive(roots.lists) & scored == {"b0", "b1"}
-    with pytest.raises(FileNotFoundError, match=r"train_noval\.txt"):  # no part of the archive
+    with pytest.raises(FileNotFoundError, match=r"train_noval\.txt"):  # not in the archive
         naive_noval(roots.lists)
     plan = plan_trainaug(*roots, any_count=True)
     assert not set(plan.trainaug) & scored
@@ -275,7 +269,7 @@ def test_the_lists_of_sbd_leak_the_val_of_voc(roots: Roots) -> None:
 
 def test_the_masks_of_sbd_have_no_contour_to_ignore(roots: Roots) -> None:
     def naive(root: Path) -> dict[str, Image.Image]:
-        """Take the mask of SBD for every image that it has."""
+        """Take the mask of SBD for each of its images."""
         theirs = SBDataset(str(root), "train", "segmentation")
         return {Path(path).stem: theirs[index][1] for index, path in enumerate(theirs.masks)}
 

@@ -1,4 +1,4 @@
-"""AttnFD as a whole: its terms, its settings, and who learns from it."""
+"""AttnFD as a whole: its terms, its settings, and the modules that it trains."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 from attnfd_ray import registry
 from attnfd_ray.distill import presets
-from attnfd_ray.distill.attnfd import AttnFD, AttnFDPaper, AttnFDRelease, normalised_distance
+from attnfd_ray.distill.attnfd import AttnFD
+from attnfd_ray.distill.attnfd_variants import AttnFDPaper, AttnFDRelease
 from attnfd_ray.distill.method import Networks
+from attnfd_ray.distill.normalised import normalised_distance
 
 CHANNELS = Networks(
     student_channels={"aspp": 8, "decoder": 12}, teacher_channels={"aspp": 16, "decoder": 12}
@@ -124,7 +126,7 @@ def test_connectors_start_as_the_paper_of_their_kind_says() -> None:
     ("changes", "problem"),
     [
         ({"layers": []}, "at least 1 item"),
-        ({"layers": ["aspp", "aspp"]}, r"a layer stands there twice in \['aspp', 'aspp'\]"),
+        ({"layers": ["aspp", "aspp"]}, r"a layer is listed twice in \['aspp', 'aspp'\]"),
         ({"loss_weight": -1}, "greater than or equal to 0"),
         ({"reduction_ratio": 0}, "greater than or equal to 1"),
         ({"norm": "all"}, "'image', 'batch' or 'pixel'"),
@@ -198,9 +200,7 @@ def test_each_setting_of_the_gates_and_the_norm_has_an_effect(changes: dict[str,
 
 
 def through_the_class(student: Tensor, teacher: Tensor, **settings: Any) -> float:
-    """Return the loss of one layer of 1x1 features at weight 1, whose gate and connector do
-    nothing.
-    """
+    """Return the loss of one layer at weight 1, with a gate and a connector that change nothing."""
     channels = {"aspp": student.shape[1]}
     method = AttnFD(
         AttnFD.Settings(**{"layers": ["aspp"], "loss_weight": 1.0, **NO_GATES, **settings}),
@@ -229,7 +229,7 @@ def vectors(num_images: int, *values: float) -> Tensor:
     ],
     ids=["parallel", "orthogonal", "opposite", "orthogonal images", "cosine 2/3"],
 )
-def test_the_released_loss_is_what_a_pencil_gives(
+def test_the_released_loss_is_the_one_worked_out_by_hand(
     student: Tensor, teacher: Tensor, expected: float
 ) -> None:
     found = through_the_class(student, teacher, norm="batch")
@@ -250,7 +250,7 @@ def test_the_division_by_the_batch_is_left_to_the_training_loop() -> None:
         assert once == twice
 
 
-def test_the_pixel_norm_is_the_mean_over_pixels_and_images_of_what_a_pencil_gives() -> None:
+def test_the_pixel_norm_is_the_mean_over_pixels_and_images_of_the_one_worked_out_by_hand() -> None:
     # two images of two channels and two pixels: parallel, orthogonal, opposite, and at 60 degrees
     student = torch.tensor([[[[3.0, 1.0]], [[4.0, 0.0]]], [[[1.0, 1.0]], [[1.0, 0.0]]]]).double()
     teacher = torch.tensor(

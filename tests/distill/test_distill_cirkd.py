@@ -1,6 +1,4 @@
-"""CIRKD: what its distances are worth on features small enough for a pencil, and what its memory
-takes in.
-"""
+"""CIRKD: its distances on small features, worked out by hand, and the content of its memory."""
 
 from __future__ import annotations
 
@@ -71,7 +69,7 @@ def images_of(*rows: tuple[tuple[float, ...], ...]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64).transpose(1, 2)[:, :, None]
 
 
-def test_the_distance_across_images_is_what_a_pencil_gives() -> None:
+def test_the_distance_across_images_is_the_one_worked_out_by_hand() -> None:
     student = images_of(((2, 0), (0, 3)), ((1, 0), (1, 0)))
     teacher = images_of(((1, 0), (0, 1)), ((0, 4), (5, 0)))
     near, far, same = (
@@ -101,7 +99,7 @@ def test_scaling_the_student_changes_nothing_and_equals_have_no_distance() -> No
     assert distance > 0
 
 
-def test_the_distance_with_respect_to_a_memory_is_what_a_pencil_gives() -> None:
+def test_the_distance_with_respect_to_a_memory_is_the_one_worked_out_by_hand() -> None:
     student, teacher = images_of(((1, 0), (0, 1), (1, 1))), images_of(((0, 2), (0, 1), (1, 0)))
     entries = torch.tensor([[1.0, 0], [0.6, 0.8], [9, 9]], dtype=torch.float64)
     known, labelled = torch.tensor([True, True, False]), torch.tensor([[[True, True, False]]])

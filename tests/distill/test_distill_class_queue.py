@@ -1,6 +1,4 @@
-"""The memory of each class: it fills, it wraps around, it is drawn from, it survives a
-checkpoint.
-"""
+"""The memory of each class: pushing, wrapping around, drawing, and a round trip of its state."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ from attnfd_ray.distill.class_queue import ClassQueue
 
 
 def numbered(*rows: tuple[int | None, ...]) -> tuple[Tensor, Tensor]:
-    """Return entries of one channel, a row of them with one for each class, None where there is
-    none.
-    """
+    """Return entries of one channel: one for each class in a row, None where there is none."""
     entries = torch.tensor([[0.0 if value is None else value for value in row] for row in rows])
     present = torch.tensor([[value is not None for value in row] for row in rows])
     return entries[:, :, None], present

@@ -1,4 +1,4 @@
-"""|| S/|S| - T/|T| ||^2: what it is worth, and what it does not depend on."""
+"""|| S/|S| - T/|T| ||^2: its values, and its invariances."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attnfd_ray.distill import batch_sums
-from attnfd_ray.distill.attnfd import normalised_distance
+from attnfd_ray.distill.normalised import normalised_distance
 
 Norm = Literal["image", "batch"]
 both_norms = pytest.mark.parametrize("norm", ["image", "batch"])
@@ -25,7 +25,7 @@ def batch_of(num_images: int, *values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).reshape(num_images, -1, 1, 1)
 
 
-def test_the_image_norm_is_the_mean_over_images_of_what_a_pencil_gives() -> None:
+def test_the_image_norm_is_the_mean_over_images_of_the_one_worked_out_by_hand() -> None:
     student, teacher = batch_of(3, 1, 0, 1, 2, 3, 4), batch_of(3, 0, 1, -1, -2, 6, 8)
     assert normalised_distance(student, teacher, norm="image").item() == pytest.approx(
         (2 + 4 + 0) / 3, abs=1e-15

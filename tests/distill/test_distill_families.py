@@ -1,6 +1,4 @@
-"""Taps of two networks that were not made for each other: the table of what there is, and modules
-by tap.
-"""
+"""Taps of different networks: the table of those that exist, and modules by tap."""
 
 from __future__ import annotations
 
@@ -50,7 +48,7 @@ def test_channels_that_differ_are_bridged() -> None:
     assert widths == {"stage1": (16, 24), "stage4": (128, 960), "decoder": (64, 128)}
 
 
-def test_a_tap_that_one_side_lacks_is_told_with_the_taps_of_both() -> None:
+def test_a_tap_that_one_side_lacks_is_reported_with_the_taps_of_both() -> None:
     with pytest.raises(ConfigError) as caught:
         build(["stage4", "aspp"])
     assert caught.value.problems == [
@@ -68,7 +66,7 @@ def test_a_tap_that_one_side_lacks_is_told_with_the_taps_of_both() -> None:
     ]
 
 
-def test_a_modules_path_that_only_one_side_has_is_told_alike() -> None:
+def test_a_modules_path_that_only_one_side_has_is_reported_likewise() -> None:
     with pytest.raises(ConfigError) as caught:
         build(["backbone.layer4"])
     assert caught.value.problems[0].startswith(
@@ -81,7 +79,7 @@ def test_a_modules_path_that_only_one_side_has_is_told_alike() -> None:
     )
 
 
-def test_a_name_nearly_right_is_told_with_what_was_meant() -> None:
+def test_a_misspelt_name_is_reported_with_the_nearest_one() -> None:
     with pytest.raises(
         ConfigError, match=r"^the student has no tap 'stage44'; did you mean 'stage4'\? there are"
     ):

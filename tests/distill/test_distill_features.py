@@ -1,6 +1,4 @@
-"""FitNet, attention transfer, channel-wise and angular distillation of features: by hand, and what
-changes nothing.
-"""
+"""FitNet, attention transfer, channel-wise and angular distillation: by hand, and invariances."""
 
 from __future__ import annotations
 
@@ -241,7 +239,7 @@ def test_the_published_weights_are_the_defaults_where_there_are_any() -> None:
     ("changes", "problem"),
     [
         ({"layers": []}, "at least 1 item"),
-        ({"layers": ["stage4", "stage4"]}, r"a layer stands there twice in \['stage4', 'stage4'\]"),
+        ({"layers": ["stage4", "stage4"]}, r"a layer is listed twice in \['stage4', 'stage4'\]"),
         ({"loss_weight": -1}, "greater than or equal to 0"),
         ({"name": "kd"}, "Input should be"),
     ],

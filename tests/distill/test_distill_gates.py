@@ -1,4 +1,4 @@
-"""The gates: their numbers, where a teacher's come from, and that those never move."""
+"""The gates: their values, the sources of a teacher's, and that a teacher's never change."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def make(
     )
 
 
-def test_the_parameter_free_gate_is_what_a_pencil_gives() -> None:
+def test_the_parameter_free_gate_is_the_one_worked_out_by_hand() -> None:
     def mask(value: float) -> float:
         return 1 / (1 + exp(-value))
 
@@ -226,8 +226,8 @@ def test_a_teacher_trained_here_has_no_gate_to_offer() -> None:
     with pytest.raises(CheckpointError) as caught:
         make("from_checkpoint", file=None)
     assert str(caught.value) == (
-        "a teacher trained here: holds no attention gate for layer 'stage4'; "
-        "use teacher_gate: random_frozen or parameter_free"
+        "a teacher trained here: holds no attention gate for layer 'stage4'; use teacher_gate: "
+        "random_frozen or parameter_free"
     )
 
 

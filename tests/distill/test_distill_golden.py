@@ -1,6 +1,4 @@
-"""The preset attnfd_release, number by number, on arrays that the released code wrote
-(tests/reference/README.md).
-"""
+"""The preset attnfd_release on arrays that the released code wrote (tests/reference/README.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnfd_ray.distill.attnfd import AttnFDRelease
+from attnfd_ray.distill.attnfd_variants import AttnFDRelease
 from attnfd_ray.distill.method import Networks
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -40,9 +38,7 @@ def golden() -> dict[str, Tensor]:
 
 @pytest.fixture
 def method(golden: Mapping[str, Tensor]) -> AttnFDRelease:
-    """The preset as its defaults make it, in train mode, with the gates and connectors of the
-    arrays.
-    """
+    """Return the preset in train mode with the gates and connectors of the arrays."""
     settings = AttnFDRelease.Settings()
     assert (settings.layers, settings.loss_weight) == (LAYERS, golden["lam"].item())
     networks = Networks(

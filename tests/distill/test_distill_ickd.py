@@ -1,6 +1,4 @@
-"""ICKD: what its distance is worth on features small enough for a pencil, and what it does not
-depend on.
-"""
+"""ICKD: its distance on small features, worked out by hand, and its invariances."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ def channels(*rows: tuple[float, ...]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)[None, :, None]
 
 
-def test_a_distance_is_what_a_pencil_gives() -> None:
+def test_a_distance_is_the_one_worked_out_by_hand() -> None:
     # G = ((9, 12), (12, 16)): both rows along (3, 4)
     student = channels((3, 0), (4, 0))
     # G = ((1, 0), (0, 4)): rows (1, 0) and (0, 1)
@@ -87,8 +85,7 @@ def test_a_grid_finer_than_the_feature_is_refused_with_the_way_out() -> None:
         )
     assert str(caught.value) == (
         "method.grid: [8, 5] patches of a feature of 7 x 5 pixels; needs a pixel a patch: lower "
-        "method.grid or raise "
-        "data.crop"
+        "method.grid or raise data.crop"
     )
 
 

@@ -1,6 +1,4 @@
-"""IFVD: what its distance is worth on features small enough for a pencil, and what it does not
-depend on.
-"""
+"""IFVD: its distance on small features, worked out by hand, and its invariances."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ def row_of(*pixels: tuple[float, ...]) -> Tensor:
     return torch.tensor(pixels, dtype=torch.float64).T[None, :, None]
 
 
-def test_a_distance_is_what_a_pencil_gives() -> None:
+def test_a_distance_is_the_one_worked_out_by_hand() -> None:
     given = torch.tensor([[[0, 0, 2, 255]]])
     # class 0: mean (1.5, 2), along (3, 4): cosines 0.6 and 0.8; class 2: one pixel, cosine 1
     student = row_of((3, 0), (0, 4), (1, 1), (9, -9))

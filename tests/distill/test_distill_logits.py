@@ -1,4 +1,4 @@
-"""KD, channel-wise distillation and DIST: worked out by hand, and what they do not depend on."""
+"""KD, channel-wise distillation and DIST: worked out by hand, and their invariances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MGD: what its distance is worth, what it hides, and what learns beside the student."""
+"""MGD: its distance, its masks, and the modules that it trains."""
 
 from __future__ import annotations
 

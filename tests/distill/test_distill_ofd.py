@@ -1,6 +1,4 @@
-"""OFD: its margins and its partial distance by hand, which epochs it takes part in, and where it
-cannot be had.
-"""
+"""OFD: margins and partial distance by hand, its epochs, and layers that it refuses."""
 
 from __future__ import annotations
 

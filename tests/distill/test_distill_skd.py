@@ -1,6 +1,4 @@
-"""SKD: what its distance is worth on features small enough for a pencil, and what it does not
-depend on.
-"""
+"""SKD: its distance on small features, worked out by hand, and its invariances."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ def row_of(*pixels: tuple[float, ...]) -> Tensor:
     return torch.tensor(pixels, dtype=torch.float64).T[None, :, None]
 
 
-def test_a_distance_is_what_a_pencil_gives() -> None:
+def test_a_distance_is_the_one_worked_out_by_hand() -> None:
     # four regions of one pixel, so nothing is pooled away: a scale of 1/4 of a width of 4
     student = row_of((1, 0), (0, 1), (1, 0), (0, 1))  # cosines: 1 two apart, 0 with a neighbour
     teacher = row_of(
@@ -40,7 +38,7 @@ def test_a_distance_is_what_a_pencil_gives() -> None:
     )
 
 
-def test_opposite_and_half_way_regions_give_what_a_pencil_gives() -> None:
+def test_opposite_and_half_way_regions_give_the_one_worked_out_by_hand() -> None:
     student, teacher = row_of((1, 0), (-1, 0)), row_of((1, 0), (1, 1))
     expected = 2 * (-1 - 0.5**0.5) ** 2 / 4
     # 1e-8 is added to a norm

@@ -1,6 +1,4 @@
-"""`sum`: several methods at once, their settings checked where they stand, their terms kept
-apart.
-"""
+"""`sum`: several methods at once, the checks of their settings, and the names of their terms."""
 
 from __future__ import annotations
 
@@ -72,7 +70,7 @@ def test_a_weight_left_out_is_the_methods_default() -> None:
     assert values(make({"name": "cwd_logit"})) == alone("cwd_logit", loss_weight=3)
 
 
-def test_the_same_method_twice_has_its_terms_told_apart() -> None:
+def test_the_same_method_twice_has_terms_of_different_names() -> None:
     found = values(
         make(
             {"name": "kd"},
@@ -94,7 +92,7 @@ def test_a_sum_can_be_part_of_a_sum() -> None:
     assert found["kd_2/logits"] == pytest.approx(2 * found["kd/logits"])
 
 
-def test_it_listens_to_every_tap_once() -> None:
+def test_it_reads_every_tap_once() -> None:
     at = {"name": "at", "layers": ["stage4", "decoder"]}
     assert Sum.taps(settings(KD, CWD, at, {"name": "dist"})) == ("logits", "decoder", "stage4")
 
@@ -106,7 +104,7 @@ def test_a_term_of_weight_zero_is_left_out() -> None:
     assert (method.frozen_prefixes(1), method.teacher_mode) == ((), "eval")
 
 
-def test_what_one_of_its_methods_wants_to_rest_rests() -> None:
+def test_what_one_of_its_methods_freezes_is_frozen() -> None:
     first_epoch = {"name": "attnfd", "connectors": "first_epoch", "layers": ["aspp"]}
     method = make(KD, OFD, first_epoch)
     assert method.frozen_prefixes(1) == ("student", "student", "method.parts.2.student_gates")
@@ -121,7 +119,7 @@ def test_the_cut_of_a_batch_matters_if_it_does_to_one_of_its_methods() -> None:
     assert make(KD, {"name": "dist"}).depends_on_batch
 
 
-def test_methods_content_with_eval_give_way_to_one_that_wants_the_teacher_otherwise() -> None:
+def test_methods_that_accept_eval_accept_another_methods_mode_of_the_teacher() -> None:
     assert make(KD, CWD).teacher_mode == "eval"
     assert make(KD, OFD, OFD).teacher_mode == "batch_statistics"
 
@@ -146,34 +144,34 @@ def load(tmp_path: Path, terms: str) -> ExperimentSettings:
 @pytest.mark.parametrize(
     ("terms", "problem"),
     [
-        (("  - {name: kd}\n  - {name: "
-         "kdd}\n"), "9: method.terms[1].name: unknown method 'kdd'; did you mean 'kd'?"),
+        ("  - {name: kd}\n  - {name: kdd}\n",
+         "9: method.terms[1].name: unknown method 'kdd'; did you mean 'kd'?"),
         ("  - {name: kd, warmth: 1}\n", "8: method.terms[0].warmth: unknown key 'warmth'"),
-        (("  - {name: kd, temperature: "
-         "0}\n"), "8: method.terms[0].temperature: needs more than 0, got 0"),
+        ("  - {name: kd, temperature: 0}\n",
+         "8: method.terms[0].temperature: needs more than 0, got 0"),
         ("  - {name: kd, weight: -1}\n", "8: method.terms[0].weight: needs at least 0, got -1"),
-        (("  - {name: kd, weight: "
-         "heavy}\n"), '8: method.terms[0].weight: needs a number, got "heavy"'),
+        ("  - {name: kd, weight: heavy}\n",
+         '8: method.terms[0].weight: needs a number, got "heavy"'),
         ("  - {name: kd, weight: true}\n", "8: method.terms[0].weight: needs a number, got true"),
         (
             "  - {name: kd, weight: 1, loss_weight: 1}\n",
-            ("8: method.terms[0].weight: stands beside loss_weight, which is the same; keep one of "
-            "them"),
+            ("8: method.terms[0].weight: is given beside loss_weight, which is the same; keep one "
+            "of them"),
         ),
         (
             "  - {name: kd}\n  - {name: none, weight: 1}\n",
             "9: method.terms[1].weight: method 'none' has no loss_weight that it could set",
         ),
         ("  - {name: at, layers: [aspp, aspp]}\n",
-         "8: method.terms[0].layers: a layer stands there twice in ['aspp', 'aspp']"),
+         "8: method.terms[0].layers: a layer is listed twice in ['aspp', 'aspp']"),
         ("  - kd\n", ('8: method.terms[0]: needs a section with a name, as in {name: attnfd}, got '
                      '"kd"')),
         ("  - {name: at, layers: [stage5]}\n",
          "5: method: the student has no layer 'stage5'; did you mean 'stage4'?"),
         (
             "  - {name: ofd}\n  - {name: attnfd, teacher_mode: train}\n",
-            ("7: method.terms: its methods want the teacher in unlike modes, batch_statistics and "
-            "train; keep one mode"),
+            ("7: method.terms: its methods need the teacher in different modes, batch_statistics "
+            "and train; keep one mode"),
         ),
         (
             "  - {name: attnfd, divide_by_batch: true}\n  - {name: kd}\n",
@@ -182,7 +180,9 @@ def load(tmp_path: Path, terms: str) -> ExperimentSettings:
         ),
     ],
 )  # fmt: skip
-def test_a_mistake_in_a_term_is_told_at_its_place(tmp_path: Path, terms: str, problem: str) -> None:
+def test_a_mistake_in_a_term_is_reported_with_its_line(
+    tmp_path: Path, terms: str, problem: str
+) -> None:
     with pytest.raises(ConfigError) as raised:
         load(tmp_path, terms)
     assert raised.value.problems == [f"{tmp_path / 'exp.yaml'}:{problem}"]
@@ -216,5 +216,5 @@ def test_methods_that_contradict_each_other_only_once_they_are_made_are_refused_
         "        super().__init__(settings, networks)\n        self.teacher_mode = 'train'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match="unlike modes, batch_statistics and train"):
+    with pytest.raises(ConfigError, match="different modes, batch_statistics and train"):
         make(OFD, {"name": "undecided:Late"})

@@ -1,4 +1,4 @@
-"""Promise 1: the teacher never learns and never moves."""
+"""Promise 1: the teacher never learns and never changes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def images(seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "mobilenet_v2"])
-def test_it_stays_bit_for_bit_whatever_its_parent_is_told(backbone: str, packed: bool) -> None:
+def test_it_stays_bit_for_bit_whatever_mode_its_parent_is_put_in(
+    backbone: str, packed: bool
+) -> None:
     teacher = make(backbone, packed=packed)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     assert any("running_mean" in name for name in before)

@@ -1,5 +1,6 @@
-"""Stand-ins for the released checkpoints: their keys and shapes, weights seeded by key
-(tests/reference/README.md).
+"""Stand-ins for the released checkpoints (tests/reference/README.md).
+
+They have the released keys and shapes, and weights seeded by key.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from attnfd_ray.models import (
     SegmentationModel,
     build_model,
     cbam_state,
+    load_student,
     load_weights,
     model_hash,
     read_header,
@@ -49,9 +50,7 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 
 def refusal(path: Path, model: nn.Module | None = None, *, num_classes: int = 4) -> str:
-    """Return what `load_weights` says; check that it is one line and that the model stays as it
-    was.
-    """
+    """Return the error of `load_weights`; check that it is one line and the model unchanged."""
     model = model or make(1)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(CheckpointError) as caught:
@@ -78,6 +77,29 @@ def test_a_saved_network_is_built_again_from_the_file_alone_bit_by_bit(tmp_path:
     images = torch.rand(1, 3, 49, 33)
     with torch.no_grad():
         assert torch.equal(model.eval()(images), reloaded.eval()(images))
+
+
+def test_a_student_comes_back_from_its_file_alone_in_eval_mode(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    save(make(), path, settings=TINY.model_copy(update={"pretrained": "imagenet"}))
+    student = load_student(str(path))
+    assert same(student, make())
+    assert not student.training
+
+
+def test_a_student_comes_from_our_own_files_only(tmp_path: Path) -> None:
+    torch.save(make().state_dict(), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth: is not a file of weights that attnfd-ray"):
+        load_student(tmp_path / "w.pth")
+
+
+def test_a_student_of_a_users_own_code_is_loaded_only_when_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    own = ModelSettings(arch="attnfd_ray.models.deeplabv3plus:DeepLabV3Plus", width=0.125)
+    save(make(), path, settings=own)
+    with pytest.raises(CheckpointError, match=r"header names .* code \(attnfd_ray"):
+        load_student(path)
+    assert same(load_student(path, own_code=True), make())
 
 
 def test_equal_weights_give_equal_files_and_leave_nothing_beside_them(tmp_path: Path) -> None:
@@ -217,20 +239,19 @@ def test_what_does_not_fit_is_counted_and_named_in_one_line(tmp_path: Path) -> N
     state["decoder.last_conv.8.bias"] = torch.zeros(21)
     torch.save(state, path)
     assert refusal(path) == (
-        "4 missing (backbone.conv1.weight, backbone.bn1.weight, backbone.bn1.bias, ...), "
-        "2 unexpected (fc.weight, fc.bias), 1 of another shape (decoder.last_conv.8.bias [21] "
-        "here, [4] needed)"
-        "; it was made for 21 classes, not 4"
+        "4 missing (backbone.conv1.weight, backbone.bn1.weight, backbone.bn1.bias, ...), 2 "
+        "unexpected (fc.weight, fc.bias), 1 of another shape (decoder.last_conv.8.bias [21] here, "
+        "[4] needed); it was made for 21 classes, not 4"
     )
 
 
 def test_another_number_of_classes_is_said_in_so_many_words(tmp_path: Path) -> None:
     path = tmp_path / "voc.pth"
     torch.save(make(num_classes=21).state_dict(), path)
-    assert refusal(path).endswith("(decoder.last_conv.8.weight [21, 32, 1, 1] here, [4, 32, 1, 1] "
-                                  "needed, "
-        "decoder.last_conv.8.bias [21] here, [4] needed); it was made for 21 classes, not "
-        "4")  # fmt: skip
+    assert refusal(path).endswith(
+        "(decoder.last_conv.8.weight [21, 32, 1, 1] here, [4, 32, 1, 1] needed, "
+        "decoder.last_conv.8.bias [21] here, [4] needed); it was made for 21 classes, not 4"
+    )
 
 
 def test_another_width_is_not_taken_for_another_number_of_classes(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-"""Whether a gate looks trained: gates as they are born, gates that learned, and what lies
-between.
-"""
+"""Whether a gate looks trained: with first weights, after training, and in between."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ def born_gate(
 
 
 def learned(gate: dict[str, Tensor], *parts: str) -> dict[str, Tensor]:
-    """Return the gate after steps that moved each weight of `parts` by about a tenth of what the
-    layer spans.
-    """
+    """Return the gate after each weight of `parts` moved by about a tenth of its layer's range."""
     moved = {
         name: tensor
         for name, tensor in gate.items()

@@ -1,6 +1,4 @@
-"""Networks from outside: what is told from a file, what is kept, and what is refused with
-everything that is wrong.
-"""
+"""Networks from elsewhere: how they are recognised, what is kept, and what is refused."""
 
 from __future__ import annotations
 
@@ -70,9 +68,7 @@ def released_gate(channels: int) -> dict[str, Tensor]:
 
 
 def tiny_state() -> dict[str, Tensor]:
-    """Return a small network's tensors with gates at the three places, named as in the authors'
-    files.
-    """
+    """Return a small network's tensors with three gates, named as in the authors' files."""
     gates = {
         f"{place}.cbam.{name}": tensor
         for place, channels in CHANNELS.items()
@@ -116,9 +112,7 @@ def take(tmp_path: Path) -> Callable[..., Imported]:
 
 @pytest.fixture
 def refusal(take: Callable[..., Imported], tmp_path: Path) -> Callable[..., Misfit]:
-    """Return the Misfit that an import ends with; check that it is one line and that nothing was
-    written.
-    """
+    """Return the Misfit of an import; check that it is one line and that nothing was written."""
 
     def refused(content: object, **options: object) -> Misfit:
         with pytest.raises(Misfit) as caught:
@@ -149,19 +143,20 @@ def test_an_imported_file_of_the_authors_gives_the_logits_of_their_code(
     )
     path.unlink()  # 240 MB; pytest would keep it
     assert ran.exit_code == 0, ran.output
-    told, header = json.loads(ran.output), read_header(out)
+    report = json.loads(ran.output)
+    header = read_header(out)
     assert header is not None
     assert (
         header.settings
         == ModelSettings(backbone=NETWORKS[network])
-        == ModelSettings(**told["model"])
+        == ModelSettings(**report["model"])
     )
-    assert header.class_names == VOC.class_names == tuple(told["class_names"])
+    assert header.class_names == VOC.class_names == tuple(report["class_names"])
     duplicates = sum("_level_features." in name for name in state)
-    assert told["num_tensors"] == len(state) - 30 - duplicates
-    assert len(told["left_out"].get("duplicates of the backbone's halves", [])) == duplicates
-    assert told["left_out"]["beside the weights"] == ["epoch", "best_pred"]
-    assert [gate["location"] for gate in told["gates"]] == ["backbone", "aspp", "decoder"]
+    assert report["num_tensors"] == len(state) - 30 - duplicates
+    assert len(report["left_out"].get("duplicates of the backbone's halves", [])) == duplicates
+    assert report["left_out"]["beside the weights"] == ["epoch", "best_pred"]
+    assert [gate["location"] for gate in report["gates"]] == ["backbone", "aspp", "decoder"]
 
     model = built(out).eval()
     out.unlink()
@@ -173,11 +168,11 @@ def test_an_imported_file_of_the_authors_gives_the_logits_of_their_code(
         assert (logits - expected).abs().max() < 1e-4 * expected.std()
 
 
-# ---- what is told, and what is kept
+# ---- what is recognised, and what is kept
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_backbone_width_and_classes_are_told_from_the_tensors(
+def test_backbone_width_and_classes_are_recognised_by_the_tensors(
     backbone: str, take: Callable[..., Imported], tmp_path: Path
 ) -> None:
     settings = ModelSettings(backbone=backbone, width=0.125)
@@ -325,16 +320,14 @@ def test_torchvisions_deeplabv3_becomes_the_arch_of_that_name(
 
 
 @pytest.mark.parametrize("name", ["deeplabv3_resnet50", "deeplabv3_resnet101"])
-def test_torchvisions_resnets_are_told_from_one_another(
-    name: str, refusal: Callable[..., Misfit]
-) -> None:
+def test_torchvisions_resnets_are_distinguished(name: str, refusal: Callable[..., Misfit]) -> None:
     import torchvision
 
     with torch.device("meta"):
         network = torchvision.models.get_model(
             f"{name}", weights=None, weights_backbone=None, aux_loss=False
         )
-    # shapes do not matter to telling; without memory for them the test is fast
+    # shapes do not matter here; without memory for them the test is fast
     error = refusal({key: torch.zeros(1) for key in network.state_dict()})
     assert f"read as torchvision/{name} with {name.removeprefix('deeplabv3_')}: " in str(error)
     assert (error.missing, error.unexpected) == ((), ())
@@ -361,9 +354,9 @@ def test_every_tensor_that_does_not_fit_is_listed(
     assert str(error) == (
         f"{tmp_path / 'in.pth'}: read as deeplabv3plus with resnet18 at width 0.125: 11 missing "
         "(backbone.layer1.0.conv1.weight, backbone.layer1.0.bn1.weight, "
-        "backbone.layer1.0.bn1.bias, ...), "
-        "2 unexpected (backbone.layer1.1.cbam.weight, fc.weight), 1 of another shape "
-        "(decoder.cbam.SpatialGate.spatial.conv.weight [1, 2, 3, 3] here, [1, 2, 7, 7] needed)"
+        "backbone.layer1.0.bn1.bias, ...), 2 unexpected (backbone.layer1.1.cbam.weight, "
+        "fc.weight), 1 of another shape (decoder.cbam.SpatialGate.spatial.conv.weight "
+        "[1, 2, 3, 3] here, [1, 2, 7, 7] needed)"
     )
 
 
@@ -409,7 +402,7 @@ def test_values_that_are_no_finite_numbers_are_refused(
         take(state)
 
 
-def test_a_file_that_holds_no_such_network_is_told_what_is_needed(
+def test_the_error_for_a_file_without_such_a_network_says_what_is_needed(
     take: Callable[..., Imported],
 ) -> None:
     with pytest.raises(CheckpointError) as caught:
@@ -452,7 +445,7 @@ def test_a_module_that_a_header_names_is_not_imported(
     )
     with pytest.raises(
         CheckpointError,
-        match=r"its header names code of someone's own \(trap:Net\), which is not run",
+        match=r"its header names a user's own code \(trap:Net\), which is not run",
     ):
         import_network(path, tmp_path / "out.safetensors")
     assert not (tmp_path / "sprung").exists()

@@ -1,4 +1,4 @@
-"""A packed network answers as it did, at any size and precision."""
+"""A packed network gives the same output as before, at any size and precision."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_it_may_be_made_double_and_back(pair: tuple[nn.Module, nn.Module]) -> No
     packed.float()
 
 
-def test_a_convolution_that_is_listened_to_stays_as_it_is() -> None:
+def test_a_convolution_with_a_hook_stays_as_it_is() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)).requires_grad_(False)
     heard: list[torch.Tensor] = []
     network[1].register_forward_hook(lambda module, inputs, output: heard.append(output))

@@ -61,9 +61,8 @@ def test_weights_out_of_reach_are_one_line_that_names_the_file_and_its_place(cac
         build_model(IMAGENET["resnet18"], num_classes=4)
     assert str(caught.value) == (
         "ImageNet weights of resnet18: cannot be downloaded (<urlopen error no route to host>); "
-        "put "
-        "resnet18-f37072fd.pth (from https://download.pytorch.org/models/resnet18-f37072fd.pth) "
-        "into "
+        "put resnet18-f37072fd.pth (from "
+        "https://download.pytorch.org/models/resnet18-f37072fd.pth) into "
         f"{cache}/, give a file with pretrained: PATH, or set pretrained: none"
     )
     assert list(cache.iterdir()) == []

@@ -1,6 +1,4 @@
-"""`pretrained: PATH`: what a file fills, what is left out and said, and what is refused in one
-line.
-"""
+"""`pretrained: PATH`: what a file fills, what is left out, and what is refused in one line."""
 
 from __future__ import annotations
 
@@ -71,8 +69,9 @@ def needs_smp(network: Mapping[str, Any]) -> None:
 def filled_alone(
     network: Mapping[str, Any], path: Path, prefix: str
 ) -> tuple[dict[str, Tensor], str | None]:
-    """Build with the weights of a file; return a part of it, all others found as drawn, and what is
-    said.
+    """Build with a file's weights; return one part and the report.
+
+    All other parts must have their first weights.
     """
     plain = build(network)
     state_after = torch.get_rng_state()
@@ -226,7 +225,7 @@ def test_names_of_a_networks_authors_are_translated_as_timm_does(tmp_path: Path)
 
 
 class Own(SegmentationModel):
-    """Somebody's network, which has no backbone and none of our names."""
+    """A user's network, which has no backbone and none of our names."""
 
     def __init__(self, settings: ModelSettings, *, num_classes: int) -> None:
         super().__init__()
@@ -235,7 +234,7 @@ class Own(SegmentationModel):
         self.taps = {"logits": "head"}
 
 
-def test_someones_own_network_is_filled_as_a_whole(tmp_path: Path) -> None:
+def test_a_users_own_network_is_filled_as_a_whole(tmp_path: Path) -> None:
     network = {"arch": f"{__name__}:Own"}
     given = given_to(build(network, num_classes=9))
     torch.save(given, tmp_path / "own.pth")

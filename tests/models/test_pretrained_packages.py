@@ -1,6 +1,4 @@
-"""ImageNet weights from installed packages: found without importing them, and the right numbers in
-the right place.
-"""
+"""ImageNet weights from installed packages: found without an import, and put in order."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-import attnfd_ray.data
+import attnfd_ray
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.models import build_model
 from attnfd_ray.models.imagenet import PACKAGES, packaged
@@ -22,6 +20,7 @@ smp: Any = pytest.importorskip("segmentation_models_pytorch")
 timm: Any = pytest.importorskip("timm")
 hub: Any = pytest.importorskip("huggingface_hub")
 
+PHOTOS = Path(attnfd_ray.__file__).parent / "data/generate/photos"
 EGYPTIAN_CAT = 285  # of ImageNet's 1000 classes
 
 pytestmark = pytest.mark.skipif(
@@ -48,7 +47,7 @@ def test_timms_classifier_sees_the_cat_with_the_weights_of_the_package(name: str
     network.load_state_dict(in_order(read_tensors(weights_of(name)), network.state_dict()))
     look = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
     with (
-        Image.open(Path(attnfd_ray.data.__file__).parent / "photos" / "chelsea.jpg") as photo,
+        Image.open(PHOTOS / "chelsea.jpg") as photo,
         torch.no_grad(),
     ):
         scores = network(look(photo.convert("RGB"))[None])[0]

@@ -85,7 +85,7 @@ def test_only_what_was_asked_for_is_kept() -> None:
     assert list(recorder.features) == ["stage4", "decoder"]
 
 
-def test_listening_does_not_change_the_output() -> None:
+def test_recording_does_not_change_the_output() -> None:
     model = make().eval()
     with torch.no_grad():
         before = model(images())
@@ -124,7 +124,7 @@ def test_gradients_flow_through_a_feature() -> None:
     assert model.get_parameter("aspp.conv1.weight").grad is None
 
 
-def test_clear_lets_go_and_close_stops_listening() -> None:
+def test_clear_drops_the_features_and_close_removes_the_hooks() -> None:
     model = make().eval()
     recorder = TapRecorder(model, ["stage4"])
     model(images())

@@ -1,4 +1,4 @@
-"""torchvision's segmentation networks: what they promise here is what every network promises."""
+"""torchvision's segmentation networks: their taps, settings, weights and errors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ from attnfd_ray.models import (
     SegmentationModel,
     TapRecorder,
     build_model,
-    load_weights,
-    read_header,
-    save_model,
     tap_shapes,
 )
 
@@ -51,15 +48,6 @@ def built(name: str) -> SegmentationModel:
 
 def images(*shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
-
-
-@some_networks
-@pytest.mark.parametrize("size", [(64, 64), (45, 70)])
-def test_logits_come_at_the_size_of_the_images_whatever_it_is(
-    name: str, size: tuple[int, int]
-) -> None:
-    with torch.no_grad():
-        assert built(name)(images(1, 3, *size)).shape == (1, 4, *size)
 
 
 @some_networks
@@ -110,34 +98,14 @@ def test_a_modules_path_is_a_tap_too() -> None:
 
 
 @some_networks
-def test_every_parameter_gets_a_gradient_and_the_backbones_learn_at_the_base_rate(
-    name: str,
-) -> None:
-    model = build(name)
-    assert model.training
-    model(images(2, 3, 64, 64)).sum().backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+def test_the_backbone_learns_at_the_base_rate(name: str) -> None:
+    model = built(name)
     slow = {id(parameter) for parameter in model.backbone_parameters()}
     assert slow == {
         id(parameter)
         for name, parameter in model.named_parameters()
         if name.startswith("backbone.")
     }
-
-
-@some_networks
-def test_what_was_saved_is_built_again_from_its_own_header(name: str, tmp_path: Path) -> None:
-    model, path = built(name), tmp_path / "net.safetensors"
-    save_model(
-        model, path, settings=settings(name), num_classes=4, class_names=list("abcd"), extra={}
-    )
-    header = read_header(path)
-    assert header is not None
-    assert header.settings == settings(name)
-    again = build_model(header.settings, num_classes=header.num_classes).eval()
-    load_weights(again, path, num_classes=4)
-    with torch.no_grad():
-        assert torch.equal(again(images(1, 3, 45, 70)), model(images(1, 3, 45, 70)))
 
 
 def test_settings_that_are_left_out_are_what_the_network_has() -> None:
@@ -198,11 +166,9 @@ def test_weights_out_of_reach_are_one_line_that_names_the_file_and_its_place(
         build("lraspp_mobilenet_v3_large", pretrained="imagenet")
     assert str(caught.value) == (
         "ImageNet weights of mobilenet_v3_large: cannot be downloaded (<urlopen error no route to "
-        "host>); "
-        "put mobilenet_v3_large-8738ca79.pth (from "
+        "host>); put mobilenet_v3_large-8738ca79.pth (from "
         "https://download.pytorch.org/models/mobilenet_v3_large-8738ca79.pth) into "
-        f"{cache_directory}/, "
-        "give a file with pretrained: PATH, or set pretrained: none"
+        f"{cache_directory}/, give a file with pretrained: PATH, or set pretrained: none"
     )
 
 

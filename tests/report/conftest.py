@@ -8,9 +8,11 @@ import pytest
 from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
+CONFIG = {"experiment": "camvid", "method": {"name": "attnfd"}, "search": {}, "tune": {}}
+
 
 class Writer:
-    """Fills a store, one line a trial, with a clock that goes by a minute a row."""
+    """Fills a store, one row per trial, with a clock that advances a minute per row."""
 
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     protocol = "val 360x480, no flips"
@@ -20,22 +22,35 @@ class Writer:
         self._minutes = 0
 
     def __call__(self, trial_id: str, miou: float | None = None, **given: Any) -> None:
-        """Append a trial; `miou` is its best, at epoch 118 of 120, and 0.25 points above its
-        last.
+        """Append a trial.
+
+        `miou` is its best, at epoch 118 of 120, and 0.25 points above its last.
         """
         self._minutes += 1
         values = given.pop("values", {})
         known: dict[str, Any] = {
-            "experiment": "camvid", "search_id": "s1", "seed": 1, "method": "attnfd", "role": "trial",
-            "state": TrialState.COMPLETE, "config_hash": trial_id, "searched_json": json.dumps(values),
-            "config_json": json.dumps({"experiment": "camvid", "method": {"name": "attnfd"}, "search": {}, "tune": {}}),
+            "experiment": "camvid",
+            "search_id": "s1",
+            "seed": 1,
+            "method": "attnfd",
+            "role": "trial",
+            "state": TrialState.COMPLETE,
+            "config_hash": trial_id,
+            "searched_json": json.dumps(values),
+            "config_json": json.dumps(CONFIG),
             "time_utc": self.noon + timedelta(minutes=self._minutes),
-        }  # fmt: skip
+        }
         if miou is not None:
             known |= {
-                "best_val_miou": miou, "best_epoch": 118, "last_val_miou": miou - 0.0025, "epochs_done": 120,
-                "epochs_total": 120, "protocol": self.protocol, "student_params": 11_000_000, "wall_s": 3723.0,
-            }  # fmt: skip
+                "best_val_miou": miou,
+                "best_epoch": 118,
+                "last_val_miou": miou - 0.0025,
+                "epochs_done": 120,
+                "epochs_total": 120,
+                "protocol": self.protocol,
+                "student_params": 11_000_000,
+                "wall_s": 3723.0,
+            }
         self.store.append_trial(TrialRow(trial_id=trial_id, **known | given))
 
     def epochs(self, trial_id: str, mious: list[float], **given: Any) -> None:
@@ -70,7 +85,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
 
 @pytest.fixture
 def search(write: Writer) -> Writer:
-    """A small search: everything that can become of a trial, once."""
+    """A small search with a trial of every state and role."""
     write(
         "t0", 0.6712, role="teacher", method="none", teacher_hash="abc", student_params=59_000_000
     )
@@ -90,9 +105,15 @@ def search(write: Writer) -> Writer:
             "method.loss_weight": 87.0,
         },
     )
-    write("t5", 0.41, values={"method.layers": ["stage1"], "method.loss_weight": 0.1}, state=TrialState.PRUNED,
-          best_epoch=9, epochs_done=10, stop_reason="asha: below the best third at epoch "
-                                                    "10")  # fmt: skip
+    write(
+        "t5",
+        0.41,
+        values={"method.layers": ["stage1"], "method.loss_weight": 0.1},
+        state=TrialState.PRUNED,
+        best_epoch=9,
+        epochs_done=10,
+        stop_reason="asha: below the best third at epoch 10",
+    )
     write(
         "t6",
         state=TrialState.FAILED,

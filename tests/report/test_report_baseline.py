@@ -17,8 +17,9 @@ def tune(write, trial_id, miou, lr, **given):
 
 @pytest.fixture
 def tuned(write):
-    """A search whose best baseline is its second trial; a third was stopped early, and the first is
-    no better.
+    """A search whose best baseline is its second trial.
+
+    The first is no better, and a third was stopped early.
     """
     write("s-0000", 0.50, role="baseline", config_hash="base")
     write("s-0001", 0.55, role="as_written", config_hash="written")
@@ -48,8 +49,8 @@ def test_the_gain_is_over_the_best_baseline_that_had_its_full_budget(tuned):
 def test_the_note_says_what_each_side_had(tuned):
     assert protocol_of(tuned).gain.note == (
         "1 seed each: not a measure of certainty. Both were chosen on the images they are scored "
-        "on, which flatters "
-        "them: the best of 3 trials (2 to their end), and the baseline tuned over 4 (3)."
+        "on, which flatters them: the best of 3 trials (2 to their end), and the baseline tuned "
+        "over 4 (3)."
     )
 
 
@@ -58,7 +59,7 @@ def test_one_that_still_runs_counts_only_when_it_has_ended(tuned):
     assert "the baseline tuned over 4 (3)." in protocol_of(tuned).gain.note
 
 
-def test_a_baseline_that_nobody_tuned_is_said_to_be_so(write):
+def test_the_note_says_that_a_baseline_is_not_tuned(write):
     write("s-0000", 0.50, role="baseline")
     write("s-0001", 0.55, role="as_written")
     write("s-0002", 0.56)

@@ -1,4 +1,4 @@
-"""Classes by name, at the best epoch of whom they are told of."""
+"""IoU by class name, at the best epoch of each trial."""
 
 from __future__ import annotations
 

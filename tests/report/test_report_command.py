@@ -52,7 +52,7 @@ def test_a_file_that_is_there_is_never_overwritten(search, tmp_path):
     write_best_config(search.store, summary, path)
     write_best_config(search.store, summary, path)  # says the same: the command can be run again
     path.write_text("mine")
-    with pytest.raises(StoreError, match=r"best\.yaml: there already"):
+    with pytest.raises(StoreError, match=r"best\.yaml: exists already"):
         write_best_config(search.store, summary, path)
     assert path.read_text() == "mine"
 

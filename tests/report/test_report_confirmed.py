@@ -1,6 +1,4 @@
-"""Leaders over fresh seeds: who they are, what counts as evidence, and how often the words are
-right.
-"""
+"""Leaders over fresh seeds: their choice, the evidence, and how often the verdicts are right."""
 
 import io
 
@@ -22,7 +20,7 @@ SEEDS = [1_000_001, 1_000_002, 1_000_003]
 
 @pytest.fixture
 def searched(write):
-    """A search of four configs, the luckiest of them tried twice, and one that was stopped."""
+    """A search of four configs: the luckiest was tried twice, and one was stopped."""
     write("b", 0.50, role="baseline", config_hash="base")
     write("w", 0.55, role="as_written", config_hash="written")
     write(
@@ -36,7 +34,10 @@ def searched(write):
 
 @pytest.fixture
 def confirmed(searched):
-    """Its two leaders and the baseline again: the lucky one is no better, the good one is."""
+    """Its two leaders and the baseline, run again.
+
+    The lucky leader is no better than the baseline, and the good one is.
+    """
     scores = {"base": [0.50, 0.52, 0.51], "lucky": [0.51, 0.51, 0.51], "good": [0.561, 0.58, 0.572]}
     for config, config_scores in scores.items():
         for seed, score in zip(SEEDS, config_scores, strict=True):
@@ -74,7 +75,7 @@ def printed(write):
     return console.export_text()
 
 
-# ---- who is run again
+# ---- the leaders
 
 
 def test_the_leaders_are_the_baseline_and_the_best_configs_once_each(searched):
@@ -101,7 +102,7 @@ def test_what_was_run_again_changes_no_leader(searched):
     assert leaders(rows(searched), search_id="s1", top=3) == before
 
 
-def test_a_config_measured_unlike_the_baseline_does_not_lead(searched):
+def test_a_config_measured_differently_from_the_baseline_does_not_lead(searched):
     searched("t5", 0.9, protocol="val 1x1")
     assert "t5" not in [line.trial_id for line in leaders(rows(searched), search_id="s1", top=9)]
 
@@ -135,7 +136,7 @@ def test_a_seed_that_the_search_used_is_never_fresh_and_every_seed_is_one_that_s
     assert fresh_seeds(2**31 - 1_000_001, set(), 2) == [2**31 - 1, 0]
 
 
-# ---- what counts
+# ---- the evidence
 
 
 def test_only_fresh_seeds_count_and_differences_are_taken_seed_by_seed(confirmed):
@@ -207,9 +208,9 @@ def test_the_report_says_it_in_a_table_and_names_how_many_configs_were_tried(con
         "0.36",
         "better",
     ]
-    said = " ".join(text.split())
-    assert "s1 tried 4 configs" in said
-    assert "each with a 97.5 % interval, so that all 2 hold with 95 % (Bonferroni)" in said
+    one_line = " ".join(text.split())
+    assert "s1 tried 4 configs" in one_line
+    assert "each with a 97.5 % interval, so that all 2 hold with 95 % (Bonferroni)" in one_line
 
 
 def test_a_report_with_confirmed_leaders_survives_json(confirmed):
@@ -217,11 +218,11 @@ def test_a_report_with_confirmed_leaders_survives_json(confirmed):
     assert from_json(to_json(report)) == report
 
 
-# ---- how often the words are right, on draws of 5 seeds
+# ---- how often the verdicts are right, on draws of 5 seeds
 
 
-def told(difference_sd, *, leaders=1, shared=0.0):
-    """Return how many of 100 comparisons say tie, better and worse.
+def verdict_counts(difference_sd, *, leaders=1, shared=0.0):
+    """Return how many of 100 comparisons are a tie, better and worse.
 
     Runs deviate by 1; `shared` is the part of the variance that a leader and the baseline have in
     common on a seed.
@@ -237,18 +238,18 @@ def told(difference_sd, *, leaders=1, shared=0.0):
 
 
 def test_two_configs_that_are_the_same_tie():
-    assert told(0.0)[0] >= 90
-    assert told(0.0, leaders=3)[0] >= 90
+    assert verdict_counts(0.0)[0] >= 90
+    assert verdict_counts(0.0, leaders=3)[0] >= 90
 
 
 def test_a_difference_of_three_deviations_of_a_run_is_found():
-    assert told(3.0)[1] >= 90
-    assert told(-3.0)[2] >= 90
+    assert verdict_counts(3.0)[1] >= 90
+    assert verdict_counts(-3.0)[2] >= 90
 
 
 def test_a_difference_of_three_deviations_of_its_own_is_found_among_three_leaders_too():
     # the difference of two runs that share half of their variance deviates by 1
-    assert told(3.0, leaders=3, shared=0.5)[1] >= 90
+    assert verdict_counts(3.0, leaders=3, shared=0.5)[1] >= 90
 
 
 def test_one_seed_decides_nothing():

@@ -1,6 +1,4 @@
-"""The benchmark of the demonstration reads what a store says, and counts gains over fresh seeds
-alone.
-"""
+"""The benchmark of the demonstration counts only gains over fresh seeds."""
 
 import pytest
 
@@ -12,8 +10,9 @@ FRESH = (1_000_001, 1_000_002, 1_000_003)
 
 @pytest.fixture
 def demo(write):
-    """Return what a search with this confirmed gain is read as; in the search itself the leader
-    gains 20 points.
+    """Return the result of a search with this confirmed gain.
+
+    In the search itself the leader gains 20 points.
     """
 
     def demo(gain):

@@ -1,4 +1,4 @@
-"""The front of a search with several metrics, by hand."""
+"""The Pareto front of a search with several metrics, by hand."""
 
 import io
 import json
@@ -40,8 +40,9 @@ def fronts(write) -> list[Front]:
 
 @pytest.fixture
 def sized(write):
-    """Five students: t1 and t3 are beaten by t2, which is better and smaller than both; nothing
-    beats t4 and t5.
+    """Five students.
+
+    t2 is better and smaller than t1 and t3, and nothing dominates t4 and t5.
     """
     known = config(SIZED)
     write("t1", 0.58, role="baseline", student_params=11_000_000, **known)
@@ -71,7 +72,7 @@ def test_equals_are_both_on_the_front_and_what_has_no_full_budget_is_not(sized) 
     sized("t7", 0.9, student_params=1, epochs_done=60, **config(SIZED))
     sized(
         "t8", 0.9, student_params=1, role="confirm", **config(SIZED)
-    )  # no further try at being on the front
+    )  # not a candidate for the front
     assert [line.trial_id for line in fronts(sized)[0].lines] == ["t4", "t2", "t6", "t5"]
 
 
@@ -94,7 +95,7 @@ def test_a_config_is_one_point_with_the_means_over_its_seeds(sized) -> None:
     out = io.StringIO()
     show(summarise(sized.store), Console(file=out, width=120))
     assert re.search(r"# +Trial +Seeds +mIoU % .*\n.*\n +\d +u1 +3 +62\.00", out.getvalue())
-    assert "Means over the seeds of a config, of which the best is named." in out.getvalue()
+    assert "Means over the seeds of a config; its best trial is named." in out.getvalue()
 
 
 def test_a_search_with_one_metric_has_no_front_and_neither_has_a_run_of_its_own(search) -> None:
@@ -118,7 +119,7 @@ def test_a_search_begun_over_with_other_metrics_has_a_front_of_its_own(sized) ->
     ]
 
 
-def test_latencies_of_unlike_devices_are_never_compared(write) -> None:
+def test_latencies_of_different_devices_are_never_compared(write) -> None:
     known = {"student_params": 5_000_000, **config(TIMED)}
     write("t1", 0.6, latency_ms=5.0, latency_protocol="gpu", **known)
     write("t2", 0.5, latency_ms=4.0, latency_protocol="gpu", **known)
@@ -210,10 +211,10 @@ def test_the_settings_of_any_trial_can_be_written_under_a_name_that_says_which(
 def test_the_command_line_takes_a_trial_with_the_file_its_settings_go_to(
     sized, tmp_path: Path
 ) -> None:
-    said = CliRunner().invoke(
+    result = CliRunner().invoke(
         cli, ["report", "results", "--best-config", "t5.yaml", "--trial", "t5"]
     )
-    assert (said.exit_code, "t5.yaml: the settings of trial t5" in said.output) == (0, True)
+    assert (result.exit_code, "t5.yaml: the settings of trial t5" in result.output) == (0, True)
     assert "experiment: camvid-t5" in (tmp_path / "t5.yaml").read_text(encoding="utf-8")
     alone = CliRunner().invoke(cli, ["report", "results", "--trial", "t5"])
     assert alone.exit_code == 2

@@ -1,4 +1,4 @@
-"""What a report says of the gradients of the loss terms."""
+"""The gradients of the loss terms in a report."""
 
 import dataclasses
 import io
@@ -27,8 +27,9 @@ TABLE = """\
 
 @pytest.fixture
 def epochs(write):
-    """Append the epochs of a trial, one for each pair of (cross-entropy, distillation), of which kd
-    has 3/4.
+    """Append the epochs of a trial, one for each pair of (cross-entropy, distillation).
+
+    The term kd has 3/4 of the distillation.
     """
 
     def append(trial_id, *pairs, **given):

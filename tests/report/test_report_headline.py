@@ -1,4 +1,4 @@
-"""What the report says in short: how much was gained, over what, and how sure that is."""
+"""The headline of a report: the gain, over what, and how certain it is."""
 
 import pytest
 
@@ -33,17 +33,15 @@ def confirm(write, ours, baseline, **others):
             )
 
 
-def said(write):
+def headline_of(write):
     return headline(summarise(write.store).shown)
 
 
 def test_a_gain_that_was_not_confirmed_says_how_to(searched):
-    assert said(searched) == (
+    assert headline_of(searched) == (
         f"The best config, {CONFIG}, has a gain of +10.00 points of mIoU over the student alone "
-        "(baseline). How sure "
-        "that is, a search cannot say, since its best is lucky too: `attnfd-ray confirm FILE` "
-        "runs both over fresh "
-        "seeds. The teacher has 67.00 %."
+        "(baseline). The search itself cannot show how certain that is, since its best was lucky "
+        "too: `attnfd-ray confirm FILE` runs both over fresh seeds. The teacher has 67.00 %."
     )
 
 
@@ -68,16 +66,16 @@ def test_a_confirmed_gain_is_over_fresh_seeds_alone_and_says_how_sure_it_is(
 ):
     confirm(searched, ours, [0.51, 0.51, 0.51])
     mean = sum(ours) / 3
-    assert said(searched) == (
+    assert headline_of(searched) == (
         f"Over 3 seeds that the search never used, the student has mIoU {100 * mean:.2f} % with "
-        f"{CONFIG} and 51.00 % "
-        f"alone (baseline): {gain} points (95 % interval). {verdict} The teacher has 67.00 %."
+        f"{CONFIG} and 51.00 % alone (baseline): {gain} points (95 % interval). {verdict} The "
+        "teacher has 67.00 %."
     )
 
 
 def test_one_fresh_seed_has_no_interval(searched):
     confirm(searched, [0.56], [0.50])
-    text = said(searched)
+    text = headline_of(searched)
     assert text.startswith(
         "Over 1 seed that the search never used, the student has mIoU 56.00 % with"
     )
@@ -87,27 +85,27 @@ def test_one_fresh_seed_has_no_interval(searched):
 def test_what_confirmed_another_config_than_the_best_confirms_nothing(searched):
     confirm(searched, [0.56, 0.57, 0.58], [0.51, 0.51, 0.51])
     searched("t3", 0.70, config_hash="newer", values=VALUES | {"method.loss_weight": 3.0})
-    assert "`attnfd-ray confirm FILE`" in said(searched)
+    assert "`attnfd-ray confirm FILE`" in headline_of(searched)
 
 
 def test_without_a_baseline_or_a_best_there_is_nothing_to_say(write):
     write("t1", 0.60, values=VALUES)
-    assert said(write) is None
+    assert headline_of(write) is None
     write("b", 0.50, role="baseline", experiment="alone")
     assert headline(summarise(write.store, experiment="alone").shown) is None
 
 
-def test_a_run_of_train_is_not_told_to_be_confirmed(write):
+def test_a_run_of_train_gets_no_advice_to_confirm_it(write):
     write("b", 0.50, role="baseline")
     write("r", 0.55, role="run", search_id=None)
     assert (
-        said(write)
+        headline_of(write)
         == "The best config, attnfd, has a gain of +5.00 points of mIoU over the student alone "
         "(baseline)."
     )
 
 
-def test_a_searched_method_stands_in_place_of_its_name():
+def test_a_searched_method_replaces_the_name_of_the_method():
     values = {"method": {"name": "cwd_feature", "loss_weight": 50.0}, "optim.lr": 0.1}
     assert config_name("cwd_feature", values) == "cwd_feature lr=0.1 loss_weight=50"
 
@@ -115,8 +113,8 @@ def test_a_searched_method_stands_in_place_of_its_name():
 def test_of_the_file_s_own_method_the_name_is_enough(searched):
     own = {"method": {"name": "attnfd", "layers": ["aspp"], "kernel": 7}}
     searched("w", 0.65, role="as_written", config_hash="file", values=own)
-    assert said(searched).startswith("The best config, attnfd, has a gain of +15.00 points")
+    assert headline_of(searched).startswith("The best config, attnfd, has a gain of +15.00 points")
     for seed in SEEDS:
         searched(f"w-{seed}", 0.6, role="confirm", config_hash="file", seed=seed, values=own)
         searched(f"b-{seed}", 0.5, role="confirm", config_hash="base", seed=seed)
-    assert "the student has mIoU 60.00 % with attnfd and 50.00 % alone" in said(searched)
+    assert "the student has mIoU 60.00 % with attnfd and 50.00 % alone" in headline_of(searched)

@@ -70,7 +70,7 @@ def test_an_empty_store_has_nothing_to_show(write):
     assert from_json(to_json(report)) == report
 
 
-def test_unlike_protocols_are_never_ranked_together(write):
+def test_different_protocols_are_never_ranked_together(write):
     write("b1", 0.5, role="baseline")
     write("t1", 0.6)
     write("t2", 0.7, protocol="val 360x480, flips")
@@ -132,15 +132,15 @@ def test_a_baseline_that_wins_is_not_hidden(write):
     assert report.gain.best_epoch_miou == pytest.approx(-0.1)
 
 
-def test_unlike_budgets_are_said(write):
+def test_different_budgets_are_noted(write):
     write("b1", 0.5, role="baseline", epochs_done=60, epochs_total=60)
     write("t1", 0.6)
     assert only_protocol(write.store).gain.note.endswith(
-        "Unlike budgets: 120 epochs against the baseline's 60."
+        "Different budgets: 120 epochs against the baseline's 60."
     )
 
 
-def test_a_trial_that_never_ended_is_told_from_its_epochs(write):
+def test_a_trial_that_never_ended_is_read_from_its_epochs(write):
     write("t1", state=TrialState.RUNNING)
     write.epochs("t1", [0.2, 0.4, 0.4, math.nan])
     [line] = only_protocol(write.store).others

@@ -17,9 +17,9 @@ camvid
 
 In short
   The best config, attnfd layers=[stage4, aspp] loss_weight=2.154, has a gain of
-  +2.33 points of mIoU over the student alone (baseline). How sure that is, a
-  search cannot say, since its best is lucky too: `attnfd-ray confirm FILE` runs
-  both over fresh seeds. The teacher has 67.12 %.
+  +2.33 points of mIoU over the student alone (baseline). The search itself
+  cannot show how certain that is, since its best was lucky too: `attnfd-ray
+  confirm FILE` runs both over fresh seeds. The teacher has 67.12 %.
 
 Protocol: val 360x480, no flips
                 Trial   mIoU %   Best at   Last %
@@ -66,12 +66,13 @@ Failures
   connector            1   t8: no such [tap]
 
 Run the best config again
-  attnfd-ray report results --experiment camvid --best-config best.yaml && attnfd-ray train best.yaml
+  attnfd-ray report results --experiment camvid --best-config best.yaml && \
+attnfd-ray train best.yaml
 """
 
 
 def printed(report, *, width=80, encoding="utf-8"):
-    """Return what goes through a pipe, without the blanks at the ends of lines."""
+    """Return the output to a pipe, without blanks at the ends of lines."""
     pipe = io.BytesIO()
     file = io.TextIOWrapper(pipe, encoding=encoding)
     show(report, Console(file=file, width=width, color_system=None))

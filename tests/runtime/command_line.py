@@ -1,4 +1,4 @@
-"""The command line run as a user runs it, in a process of its own."""
+"""Runs the command line as a user does, in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 
 import yaml
 
-PATIENCE_S = (
-    420  # a command on two busy cores takes 20 to 60 s, a grid of every method some minutes
-)
+TIMEOUT_S = 420  # on two busy cores: 20 to 60 s, for the grid of all methods some minutes
 
 
 def write(tree: dict[str, Any], directory: Path) -> Path:
@@ -22,16 +20,14 @@ def write(tree: dict[str, Any], directory: Path) -> Path:
 
 
 class CommandLine:
-    """`attnfd-ray ...` in a directory of its own; every process it starts is ended with it."""
+    """`attnfd-ray ...` in a directory of its own; `close` ends every process it has started."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-        """Start it; a PYTHONPATH comes before the one there is, which may be that of the package
-        under test.
-        """
+        """Start it; a PYTHONPATH given here is put before that of the tests."""
         if "PYTHONPATH" in environment:
             inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
             environment["PYTHONPATH"] = os.pathsep.join(
@@ -51,11 +47,11 @@ class CommandLine:
 
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=TIMEOUT_S)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def close(self) -> None:
         for process in self._started:
             if process.poll() is None:
                 process.kill()
-            process.communicate(timeout=PATIENCE_S)
+            process.communicate(timeout=TIMEOUT_S)

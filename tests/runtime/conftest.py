@@ -1,4 +1,4 @@
-"""A tiny experiment on generated scenes."""
+"""A tiny experiment on generated images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tree(scenes: Path, tmp_path: Path) -> dict[str, Any]:
-    """Return the experiment as a file would say it; a test changes what it is about."""
+    """Return the content of the experiment's file; a test changes what it needs."""
     small = {"backbone": "resnet18", "width": 0.125}
     return {
         "experiment": "tiny",

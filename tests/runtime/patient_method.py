@@ -1,6 +1,4 @@
-"""A user's own method, as a file of a user's: it waits in its second epoch until a file `go` lies
-beside it.
-"""
+"""A user's own method in a file: it waits in its second epoch until there is a file `go`."""
 
 from __future__ import annotations
 
@@ -31,6 +29,6 @@ METHOD = {"name": "patient:Patient", "layers": ["aspp"], "reduction_ratio": 4}
 
 
 def write_patient(directory: Path) -> Path:
-    """Write the method where `METHOD` finds it, and return the file that lets it go."""
+    """Write the method where `METHOD` finds it; return the file that lets it continue."""
     (directory / "patient.py").write_text(PATIENT, encoding="utf-8")
     return directory / "go"

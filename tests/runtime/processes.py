@@ -1,6 +1,4 @@
-"""Looking at processes and sockets from outside, with bounded waits. Linux only, as the tests that
-use it.
-"""
+"""Processes and sockets as seen from outside, with bounded waits. Linux only, as its tests."""
 
 from __future__ import annotations
 
@@ -13,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def wait_until(what: str, holds: Callable[[], object], *, patience_s: float = 120) -> None:
-    """Wait until `holds()` is true; fail with `what` if that takes longer than `patience_s`."""
-    deadline = time.monotonic() + patience_s
+def wait_until(what: str, holds: Callable[[], object], *, timeout_s: float = 120) -> None:
+    """Wait until `holds()` is true; fail with `what` after `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
     while not holds():
-        assert time.monotonic() < deadline, f"waited {patience_s:g} s for {what}"
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {what}"
         time.sleep(0.05)
 
 
@@ -28,22 +26,16 @@ def descendants(pid: int) -> dict[int, str]:
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # it ended while we looked
+            continue  # it has ended meanwhile
         parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, waiting = {}, [pid]
+    found = {}
+    waiting = [pid]
     while waiting:
         for child in parents.get(waiting.pop(), ()):
             waiting.append(child)
-            try:
-                found[child] = (
-                    Path(f"/proc/{child}/cmdline")
-                    .read_bytes()
-                    .replace(b"\0", b" ")
-                    .decode()
-                    .strip()
-                )
-            except OSError:
-                continue
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+                found[child] = b" ".join(words).decode().strip()
     return found
 
 
@@ -56,19 +48,16 @@ def listening(pids: set[int]) -> list[str]:
 
 
 def _is_agent(command: list[str]) -> bool:
-    """Return whether a process is one of Ray's agents, by its name or, before it has taken that, by
-    its program.
-    """
+    """Return whether a process is one of Ray's agents, by its name or its program."""
     return (command[0].startswith("ray::") and command[0].endswith("Agent")) or any(
         word.endswith(("dashboard/agent.py", "runtime_env/agent/main.py")) for word in command[:4]
     )
 
 
-def outlive(driver: int) -> dict[int, str]:
-    """Kill a driver, wait until Ray has ended with it, and return who was there: pid -> command
-    line.
+def kill_driver(driver: int) -> dict[int, str]:
+    """Kill a driver, wait until its Ray has ended, and return pid -> command line of all of it.
 
-    Ray's two agents notice only after a minute; they hold nothing and are killed here.
+    Ray's two agents end only after a minute; they hold nothing, and are killed here.
     """
     family = descendants(driver)
     os.kill(driver, signal.SIGKILL)

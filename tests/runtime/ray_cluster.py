@@ -1,6 +1,4 @@
-"""A Ray cluster of several nodes on this machine, all of it on loopback; each node can be killed
-like a machine.
-"""
+"""A Ray cluster of several nodes on this machine, on loopback; each node can be killed."""
 
 from __future__ import annotations
 
@@ -15,13 +13,14 @@ from pathlib import Path
 
 from processes import descendants, wait_until
 
-# `ray start` takes the switch that keeps it on loopback for "one node only", and refuses to add a
-# second one
+# With the variable that keeps Ray on loopback, `ray start` refuses to add a second node.
 _START = """
 import types
 from ray.scripts import scripts
 
-scripts.ray_constants = types.SimpleNamespace(**{**vars(scripts.ray_constants), "ENABLE_RAY_CLUSTER": True})
+scripts.ray_constants = types.SimpleNamespace(
+    **{**vars(scripts.ray_constants), "ENABLE_RAY_CLUSTER": True}
+)
 scripts.main()
 """
 _STARTED = "This command will now block forever"
@@ -45,7 +44,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 class RayCluster:
-    """A head without processors, where drivers run, and nodes of one processor each."""
+    """A head without CPUs, where drivers run, and nodes of one CPU each."""
 
     def __init__(self, directory: Path, *, nodes: int) -> None:
         self._directory = directory
@@ -75,7 +74,7 @@ class RayCluster:
         self.nodes.append(self._start(f"--address={self.address}", "--num-cpus=1"))
 
     def kill_node(self, node: subprocess.Popen[bytes]) -> None:
-        """End a node and all that runs on it at once, as when a machine loses its power."""
+        """Kill a node and all its processes at once, like a power failure."""
         end(node)
         self.nodes.remove(node)
 

@@ -1,4 +1,4 @@
-"""How many worker groups fit, by arithmetic."""
+"""How many worker groups fit on a cluster."""
 
 from __future__ import annotations
 
@@ -36,11 +36,8 @@ def test_gpus_auto_is_one_where_the_cluster_has_any(
         (shape(cpus=2), LAPTOP, 1),
         (shape(gpus=1), LAPTOP, 0),
         (shape(cpus=4, gpus=1), CLUSTER, 4),
-        (
-            shape(cpus=5, gpus=1),
-            CLUSTER,
-            2,
-        ),  # one worker of 5 a GPU node: the rest of it is too small
+        # one worker of 5 CPUs per GPU node: the rest of the node is too small
+        (shape(cpus=5, gpus=1), CLUSTER, 2),
         (shape(cpus=5), CLUSTER, 5),
     ],
 )
@@ -50,34 +47,33 @@ def test_a_worker_fits_on_one_node_or_not_at_all(
     assert workers_that_fit(one, nodes) == fit
 
 
-def test_a_group_needs_room_for_all_its_workers() -> None:
+def test_a_group_fits_only_if_all_its_workers_do() -> None:
     assert concurrency(shape(workers=2), LAPTOP, asked="auto", trials=10) == 1
     assert concurrency(shape(workers=2, cpus=4, gpus=1), CLUSTER, asked="auto", trials=10) == 2
 
 
-def test_auto_takes_all_the_room_but_no_more_than_there_are_trials() -> None:
+def test_auto_takes_all_the_capacity_but_no_more_groups_than_trials() -> None:
     assert concurrency(shape(), LAPTOP, asked="auto", trials=10) == 2
     assert concurrency(shape(), LAPTOP, asked="auto", trials=1) == 1
 
 
-def test_what_cannot_fit_is_refused_with_the_sum() -> None:
+def test_what_cannot_fit_is_refused_with_the_arithmetic() -> None:
     with pytest.raises(CapacityError) as error:
         concurrency(shape(workers=4), LAPTOP, asked="auto", trials=10)
     assert str(error.value) == (
-        "scaling: 4 workers x (1 CPU) do not fit on 1 node(s) with 2 CPU; there is room for 2 "
-        "such worker(s): "
-        "lower scaling.workers, scaling.cpus_per_worker or tune.concurrent"
+        "scaling: 4 workers x (1 CPU) do not fit on 1 node(s) with 2 CPU; the capacity is 2 such "
+        "worker(s): lower scaling.workers, scaling.cpus_per_worker or tune.concurrent"
     )
 
 
-def test_more_trials_at_once_than_fit_are_refused_with_the_sum() -> None:
+def test_more_trials_at_once_than_fit_are_refused_with_the_arithmetic() -> None:
     with pytest.raises(
         CapacityError, match=r"scaling: 3 trials at once x 1 workers x \(1 CPU\) do not fit"
     ):
         concurrency(shape(), LAPTOP, asked=3, trials=10)
 
 
-def test_dead_nodes_offer_nothing() -> None:
+def test_dead_nodes_have_no_resources() -> None:
     nodes = [
         {"Alive": True, "Resources": {"CPU": 2.0}},
         {"Alive": False, "Resources": {"CPU": 64.0}},

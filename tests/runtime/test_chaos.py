@@ -1,6 +1,4 @@
-"""A search whose driver, worker, broker and node are killed at random moments ends as if nothing
-had happened.
-"""
+"""A search ends the same if driver, worker, broker and node are killed at random moments."""
 
 from __future__ import annotations
 
@@ -15,29 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import PATIENCE_S, CommandLine, write
+from command_line import TIMEOUT_S, CommandLine, write
 from processes import descendants, wait_until
 from ray_cluster import RayCluster
 
 from attnfd_ray.data.generate.toyscenes import write_toyscenes
 from attnfd_ray.store.store import Store
 
-NUM_SEARCHES = int(
-    os.environ.get("ATTNFD_CHAOS_SEARCHES", "1")
-)  # of four kills each; `make chaos` has more
+# of four kills each; `make chaos` has more
+NUM_SEARCHES = int(os.environ.get("ATTNFD_CHAOS_SEARCHES", "1"))
 VICTIMS = ("driver", "worker", "broker", "node")
-# The moment of a kill: after so many epochs since the last one, and so much later; 0 epochs are in
-# the start-up.
-_MOST_EPOCHS, _MOST_S = 6, 1.0
+# A kill comes so many epochs after the last one, and so much later; 0 epochs: during the start.
+_MAX_EPOCHS = 6
+_MAX_S = 1.0
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="session")
 def rich_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return scenes of which even a short training learns something: equal scores would hide a
-    wrong order.
-    """
+    """Return images that a short training learns from: equal scores would hide a wrong order."""
     root = tmp_path_factory.mktemp("data") / "rich"
     write_toyscenes(root, size=48, train=48, val=8, seed=0, noise=0.0)
     return root
@@ -57,7 +52,7 @@ def experiment(scenes: Path, store: Path) -> dict[str, Any]:
             "method.loss_weight": {"float": [0.1, 10.0], "log": True},
             "optim.lr": {"float": [0.001, 0.1], "log": True},
         },
-        # one trial at a time: what is drawn next then follows from what was drawn before
+        # one trial at a time makes the next draw reproducible
         "tune": {
             "trials": 8,
             "concurrent": 1,
@@ -71,7 +66,7 @@ def experiment(scenes: Path, store: Path) -> dict[str, Any]:
 
 
 def outcome(store: Path) -> dict[str, Any]:
-    """Return what a search came to, but for when, where and in how many attempts."""
+    """Return the results of a search, without times, hosts and attempts."""
     opened = Store.open(store, create=False)
     columns = ["trial_id", "epoch", "epochs_total", "train_loss", "val_miou", "class_iou", "lr"]
     epochs = opened.epochs(columns=columns).to_pylist()
@@ -101,7 +96,7 @@ def outcome(store: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def undisturbed(rich_scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return what the search comes to when nobody is killed."""
+    """Return the results of a search in which no process is killed."""
     directory = tmp_path_factory.mktemp("undisturbed")
     line = CommandLine(directory)
     try:
@@ -111,7 +106,9 @@ def undisturbed(rich_scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         line.close()
     found = outcome(directory / "results")
     states = [row["state"] for row in found["trials"].values()]
-    assert states.count("PRUNED") >= 2, "nothing was stopped early: its rungs would not be missed"
+    assert states.count("PRUNED") >= 2, (
+        "no trial was stopped early, so a wrong rung would not be noticed"
+    )
     assert len({row["best_val_miou"] for row in found["trials"].values()}) > 4
     return found
 
@@ -124,9 +121,7 @@ def cluster(tmp_path: Path) -> Iterator[RayCluster]:
 
 
 class Chaos:
-    """Starts the command, kills what it is told to, and starts the command again where that has
-    ended it.
-    """
+    """Starts the command, kills processes, and starts the command again if that has ended it."""
 
     def __init__(
         self, cluster: RayCluster, store: Path, command: Callable[[], subprocess.Popen[str]]
@@ -135,7 +130,7 @@ class Chaos:
         self.process = command()
 
     def kill(self, victim: str, *, after_epochs: int, after_s: float) -> None:
-        """Kill `victim`, if it is there, so many epochs and then seconds from now."""
+        """Kill `victim` so many epochs and then seconds from now."""
         begin = self._num_epochs()
         wait_until(
             f"{after_epochs} more epochs",
@@ -146,10 +141,10 @@ class Chaos:
         if victim == "node":
             self.cluster.add_node()
         elif victim in ("driver", "broker"):
-            _, err = self.process.communicate(timeout=PATIENCE_S)
+            _, err = self.process.communicate(timeout=TIMEOUT_S)
             if victim == "broker":
                 assert self.process.returncode == 1, err
-                assert "the same command goes on with it" in err
+                assert "run the same command again to resume" in err
                 assert err.count("\n") == 1, err
             self.process = self.command()
 
@@ -166,7 +161,7 @@ class Chaos:
         return target is not None
 
     def _target(self, victim: str) -> Any:
-        """Return the pid, or the node, to be killed; None while there is none."""
+        """Return the pid or node to kill, None while there is none."""
         if victim == "driver":
             return self.process.pid
         if victim == "broker":
@@ -181,7 +176,7 @@ class Chaos:
         return None
 
     def _num_epochs(self) -> int:
-        """Return how many epochs the store has seen, those of earlier attempts too."""
+        """Return how many epochs are in the store, of all attempts."""
         if not (self.store / "attnfd_store.json").exists():
             return 0
         return Store.open(self.store, create=False).epochs(columns=["epoch"]).num_rows
@@ -191,7 +186,7 @@ class Chaos:
 
 
 @pytest.mark.parametrize("number", range(NUM_SEARCHES))
-def test_a_search_that_is_killed_again_and_again_ends_like_one_that_is_not(
+def test_a_search_that_is_killed_again_and_again_has_the_same_results(
     number: int,
     undisturbed: dict[str, Any],
     rich_scenes: Path,
@@ -205,14 +200,12 @@ def test_a_search_that_is_killed_again_and_again_ends_like_one_that_is_not(
         cluster, tmp_path / "results", lambda: attnfd_ray.start("tune", file, **cluster.environment)
     )
     for victim in rng.sample(VICTIMS, len(VICTIMS)):
-        chaos.kill(
-            victim, after_epochs=rng.randint(0, _MOST_EPOCHS), after_s=rng.uniform(0, _MOST_S)
-        )
-    _, err = chaos.process.communicate(timeout=PATIENCE_S)
+        chaos.kill(victim, after_epochs=rng.randint(0, _MAX_EPOCHS), after_s=rng.uniform(0, _MAX_S))
+    _, err = chaos.process.communicate(timeout=TIMEOUT_S)
     assert (chaos.process.returncode, err) == (0, "")
     attempts = [
         row["attempt"]
         for row in Store.open(tmp_path / "results", create=False).trials().to_pylist()
     ]
-    assert max(attempts) > 1, "nobody was killed at work"
+    assert max(attempts) > 1, "no process was killed while it trained"
     assert outcome(tmp_path / "results") == undisturbed

@@ -1,4 +1,4 @@
-"""`attnfd-ray confirm` on real Ray after a real search, and how it deals with runs that fail."""
+"""`attnfd-ray confirm` on real Ray after a real search."""
 
 from __future__ import annotations
 
@@ -59,15 +59,17 @@ def test_the_leader_and_the_baseline_run_again_over_fresh_seeds_once(
         ("tiny.search1", 1, leader["teacher_hash"])
     }
     left = [path.name for path in Path(tree["store"]).glob("runs/*.confirm-*/*")]
-    assert left == [], "a leader's own run keeps its weights, and nothing reads those of another"
+    assert left == [], "runs of confirm keep no weights"
 
-    said: list[str] = []
-    result = confirm(settings(), TextProgress(said.append, every_epoch=True), top=1, seeds=2)
-    assert (result.id, said) == ("tiny.search1", ["tiny.search1 is confirmed: nothing left to run"])
-    tune(
-        settings(), TextProgress(said.append, every_epoch=True)
-    )  # which takes none of them for a trial of its own
-    assert said[1:] == ["tiny.search1 is complete: nothing left to try"]
+    lines: list[str] = []
+    result = confirm(settings(), TextProgress(lines.append, every_epoch=True), top=1, seeds=2)
+    assert (result.id, lines) == (
+        "tiny.search1",
+        ["tiny.search1 is confirmed: nothing left to run"],
+    )
+    # runs of confirm are not trials of the search
+    tune(settings(), TextProgress(lines.append, every_epoch=True))
+    assert lines[1:] == ["tiny.search1 is complete: nothing left to try"]
     assert rows(tree["store"], "confirm") == again
 
 

@@ -1,4 +1,4 @@
-"""Which runs a confirmation is made of, and what becomes of those that fail: no Ray is started."""
+"""Which runs a confirmation has, and how it handles those that fail. No Ray is started."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from attnfd_ray.errors import DataError, RunFailed, StoreError
 from attnfd_ray.runtime import confirm
 from attnfd_ray.runtime.jobs.failure_policy import FailureBudget
 from attnfd_ray.runtime.jobs.messages import Event, Job
+from attnfd_ray.runtime.session import RunContext
 from attnfd_ray.store.rows import BASELINES, Role, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
@@ -25,25 +26,40 @@ DONE = Event(
 )
 
 
-def template(settings: ExperimentSettings) -> Job:
-    return Job(
-        kind="train",
-        trial_id="tiny.search1.confirm",
-        role="confirm",
+def context_of(settings: ExperimentSettings) -> RunContext:
+    return RunContext(
+        settings=settings,
+        store=Store.open(settings.store, create=True),
+        run_id="tiny.search1.confirm",
         search_id="tiny.search1",
-        settings_json=settings.model_dump_json(),
     )
 
 
+def jobs_of(
+    settings: ExperimentSettings, rows: Sequence[dict[str, Any]], *, top: int, seeds: int
+) -> list[Job]:
+    context = context_of(settings)
+    runs = confirm.planned_runs(context, rows, top=top, seeds=seeds)
+    return [run.job(context) for run in runs]
+
+
 def row(settings: ExperimentSettings, role: Role, score: float, **values: Any) -> dict[str, Any]:
-    """Return a complete trial of the search, as the store tells it."""
+    """Return a complete trial of the search, as in the store."""
     start = baseline_of(settings) if role in BASELINES else settings
     assert start is not None
     trial = TrialRow(
-        experiment="tiny", search_id="tiny.search1", trial_id=f"{role}-{score}", seed=values.get("train.seed", 0),
-        method="attnfd", role=role, state=TrialState.COMPLETE, best_val_miou=score, epochs_done=4, epochs_total=4,
+        experiment="tiny",
+        search_id="tiny.search1",
+        trial_id=f"{role}-{score}",
+        seed=values.get("train.seed", 0),
+        method="attnfd",
+        role=role,
+        state=TrialState.COMPLETE,
+        best_val_miou=score,
+        epochs_done=4,
+        epochs_total=4,
         config_hash=config_hash(with_values(start, values)),
-    )  # fmt: skip
+    )
     return trial.to_dict() | {"searched_json": json.dumps(values)}
 
 
@@ -56,7 +72,7 @@ def jobs(settings: Settings) -> Callable[..., list[Job]]:
         row(made, "as_written", 0.6),
         row(made, "trial", 0.7, **{"method.loss_weight": 3.0, "train.seed": 5}),
     ]
-    return lambda top, seeds: confirm.jobs_of(made, template(made), rows, top=top, seeds=seeds)
+    return lambda top, seeds: jobs_of(made, rows, top=top, seeds=seeds)
 
 
 def test_every_config_runs_on_the_same_fresh_seeds_seed_after_seed(
@@ -81,7 +97,7 @@ def test_the_best_baseline_runs_again_with_its_own_values(settings: Settings) ->
         row(made, "baseline_trial", 0.53, **{"optim.lr": 0.2}),
         row(made, "trial", 0.7, **{"method.loss_weight": 3.0}),
     ]
-    alone, leader = confirm.jobs_of(made, template(made), rows, top=9, seeds=1)
+    alone, leader = jobs_of(made, rows, top=9, seeds=1)
     assert (alone.settings.method.loss_weight, alone.settings.optim.lr) == (0.0, 0.1)  # type: ignore[attr-defined]
     assert (leader.settings.method.loss_weight, leader.settings.optim.lr) == (3.0, 0.02)  # type: ignore[attr-defined]
     assert (alone.searched, alone.settings.train.seed) == ({"optim.lr": 0.1}, 1_000_001)
@@ -95,31 +111,27 @@ def test_more_leaders_or_seeds_add_to_the_same_runs(jobs: Callable[..., list[Job
 
 
 class FakeGroups:
-    """Groups, their broker and Ray in one: each job ends as it is told, after an epoch; a reference
-    is its value.
-    """
+    """Groups, broker and Ray in one: after one epoch, each job ends with its event in `ends`."""
 
     count = 2
 
     def __init__(self, ends: dict[str, Event], broken: str | None = None) -> None:
-        self.ends, self.is_broken, self.running, self.most = ends, broken, 0, 0
+        self.ends = ends
+        self.running = 0
+        self.max_running = 0
         self.broker = self
-        self.submit, self.pull, self.broken = (
-            Remote(self._submit),
-            Remote(self._pull),
-            Remote(lambda: self.is_broken),
-        )
+        self.submit = Remote(self._submit)
+        self.pull = Remote(self._pull)
+        self.broken = Remote(lambda: broken)
 
     def _submit(self, job: Job) -> None:
         self.running += 1
-        self.most = max(self.most, self.running)
+        self.max_running = max(self.max_running, self.running)
 
-    def _pull(self, trial_id: str, *, seen: int) -> Reference:
-        return Reference(
-            self.ends[trial_id]
-            if seen
-            else Event(kind="epoch", metrics={"epoch": 1, "epochs_total": 4})
-        )
+    def _pull(self, trial_id: str, *, last_epoch: int) -> Reference:
+        if last_epoch:
+            return Reference(self.ends[trial_id])
+        return Reference(Event(kind="epoch", metrics={"epoch": 1, "epochs_total": 4}))
 
     def wait(self, references: Sequence[Reference]) -> tuple[list[Reference], list[Reference]]:
         return list(references[:1]), list(references[1:])
@@ -141,8 +153,8 @@ class Remote:
         self.remote = function
 
 
-class Heard(TextProgress):
-    """Keeps the lines, and says nothing of epochs."""
+class KeptLines(TextProgress):
+    """Keeps the lines; there are none for epochs."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -156,7 +168,7 @@ Trainer = Callable[..., tuple[FakeGroups, list[str]]]
 def run(
     jobs: Callable[..., list[Job]], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Trainer:
-    """Run four jobs, some of which end unlike the others; each stands RUNNING in the store."""
+    """Run four jobs, some of which fail; each is RUNNING in the store."""
     store = Store.open(settings().store, create=True)
     todo = jobs(top=1, seeds=2)
     for job in todo:
@@ -177,11 +189,10 @@ def run(
         )
         monkeypatch.setattr(ray, "wait", groups.wait)
         monkeypatch.setattr(ray, "get", groups.get)
-        heard = Heard()
-        confirm.run_all(
-            todo, groups, heard, FailureBudget(settings().tune.max_failures, again="again")
-        )  # type: ignore[arg-type]
-        return groups, heard.lines
+        callback = KeptLines()
+        budget = FailureBudget(settings().tune.max_failures, again="again")
+        confirm.run_all(todo, groups, store, callback, budget)  # type: ignore[arg-type]
+        return groups, callback.lines
 
     return run
 
@@ -197,26 +208,22 @@ def states(settings: ExperimentSettings) -> list[str]:
 
 def test_as_many_run_at_once_as_there_are_groups(run: Trainer) -> None:
     groups, lines = run({})
-    assert (groups.most, groups.running, len(lines)) == (2, 0, 4)
+    assert (groups.max_running, groups.running, len(lines)) == (2, 0, 4)
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(run: Trainer, settings: Settings) -> None:
+def test_if_a_run_fails_the_others_continue(run: Trainer, settings: Settings) -> None:
     _, lines = run({0: failed("NAN"), 1: failed("USER_CODE")})
     assert [line.split()[1] for line in lines] == ["INFEASIBLE", "FAILED", "COMPLETE", "COMPLETE"]
-    assert states(settings()) == [
-        "FAILED",
-        "INFEASIBLE",
-        "RUNNING",
-        "RUNNING",
-    ]  # a worker writes the good ends itself
+    # a worker writes the ends of runs that complete
+    assert states(settings()) == ["FAILED", "INFEASIBLE", "RUNNING", "RUNNING"]
 
 
-def test_what_no_run_can_do_without_ends_all(run: Trainer) -> None:
+def test_a_store_that_cannot_be_written_ends_all(run: Trainer) -> None:
     with pytest.raises(StoreError, match="on purpose"):
         run({0: failed("STORE")})
 
 
-def test_as_many_failures_as_are_borne_end_all_and_the_rest_stays_to_be_done(
+def test_too_many_failures_end_all_and_the_other_runs_stay_running(
     run: Trainer, settings: Settings
 ) -> None:
     with pytest.raises(DataError, match="on purpose") as caught:
@@ -228,9 +235,9 @@ def test_as_many_failures_as_are_borne_end_all_and_the_rest_stays_to_be_done(
     assert states(settings()) == ["FAILED"] * 3 + ["RUNNING"]
 
 
-def test_without_groups_the_runs_stay_to_be_done(run: Trainer, settings: Settings) -> None:
+def test_without_groups_the_runs_stay_running(run: Trainer, settings: Settings) -> None:
     with pytest.raises(
-        RunFailed, match="confirm stopped: no node is left; the same command goes on with it"
+        RunFailed, match="confirm stopped: no node is left; run the same command again to resume"
     ):
         run({0: failed("WORKER_LOST")}, broken="no node is left")
     assert set(states(settings())) == {"RUNNING"}

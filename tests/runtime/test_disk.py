@@ -1,6 +1,4 @@
-"""What a search leaves on the disk: never more than it said, and never less than is still
-needed.
-"""
+"""What a search leaves on the disk: never more than estimated, and all that is still needed."""
 
 from __future__ import annotations
 
@@ -27,10 +25,11 @@ from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
 from attnfd_ray.errors import StoreError
 from attnfd_ray.models.files import save_model
 from attnfd_ray.runtime.cluster.estimate import Sizes, disk_bytes
-from attnfd_ray.runtime.files.claims import claim_run_id, locked
+from attnfd_ray.runtime.files.claims import claim_run_id, experiment_lock
 from attnfd_ray.runtime.files.retention import delete_expired, run_directory, trials_keeping_weights
 from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.runtime.jobs.trial_writer import TrialWriter
+from attnfd_ray.runtime.session import RunContext
 from attnfd_ray.runtime.tuner import _Bridge, job_of
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.store.rows import TrialRow, TrialState
@@ -46,7 +45,7 @@ SEARCH = "tiny.search1"
 
 
 class Silent:
-    """Hears nothing of what a listener is told."""
+    """A callback that does nothing."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None
@@ -56,22 +55,14 @@ class Silent:
 
 
 class FakeSearch:
-    """Runs a real plan's trials, several at once, by what a worker and the driver do: all but the
-    training.
-    """
+    """Runs a real plan's trials, several at once: all that worker and driver do but training."""
 
     def __init__(self, settings: ExperimentSettings) -> None:
-        self.settings, self.lock = settings, threading.Lock()
+        self.lock = threading.Lock()
         self.store = Store.open(settings.store, create=True)
-        template = Job(
-            kind="train",
-            trial_id=SEARCH,
-            role="run",
-            settings_json=settings.model_dump_json(),
-            search_id=SEARCH,
-        )
-        groups: Any = None  # only asked when Ray has lost something
-        self.bridge = _Bridge(SearchPlan(settings, search_id=SEARCH), groups, template, Silent())
+        context = RunContext(settings=settings, store=self.store, run_id=SEARCH, search_id=SEARCH)
+        groups: Any = None  # used only after a loss
+        self.bridge = _Bridge(SearchPlan(settings, search_id=SEARCH), groups, context, Silent())
 
     def run(self) -> None:
         with ThreadPoolExecutor(CONCURRENT) as pool:
@@ -84,25 +75,30 @@ class FakeSearch:
                 suggestion = self.bridge.plan.next()
                 if suggestion is None:
                     return
-                job = job_of(suggestion, self.bridge.template)
+                job = job_of(suggestion, self.bridge.context)
                 self.bridge.jobs[job.trial_id] = job
             metrics = self._train(job, random.Random(suggestion.index))
             with self.lock:
                 self.bridge.complete(job.trial_id, metrics, error=False)
 
     def _train(self, job: Job, rng: random.Random) -> dict[str, Any]:
-        book, network = TrialWriter.open(job, torch.device("cpu")), nn.Linear(128, 128, bias=False)
+        writer = TrialWriter(job, self.store, torch.device("cpu"))
+        network = nn.Linear(128, 128, bias=False)
         if rng.random() < 0.1:
             checkpoint.save(
                 job.directory / "checkpoints", epoch=1, state=state_of(network), record={}
             )
             return {"failure_kind": "NAN", "failure_text": "the loss is nan"}
-        epochs = EPOCHS if rng.random() < 0.7 or job.role != "trial" else 2
-        last, best = None, -1.0
+        epochs = 2
+        if rng.random() < 0.7 or job.role != "trial":
+            epochs = EPOCHS
+        last = None
+        best = -1.0
         for epoch in range(1, epochs + 1):
-            best = max(best, miou := rng.random())
+            miou = rng.random()
+            best = max(best, miou)
             last = record(epoch, miou, best)
-            book.write_epoch(last)
+            writer.write_epoch(last)
             checkpoint.save(
                 job.directory / "checkpoints", epoch=epoch, state=state_of(network), record={}
             )
@@ -118,8 +114,8 @@ class FakeSearch:
             best_weights=best_weights,
             test=None,
         )
-        book.write_end(outcome, ["a", "b"])
-        book.tidy()
+        writer.write_end(outcome, ["a", "b"])
+        writer.delete_expired()
         return dataclasses.asdict(last)
 
 
@@ -155,10 +151,12 @@ def write_weights(network: nn.Module, file: Path) -> None:
 
 
 class Watcher:
-    """Sums a directory again and again in a thread of its own, and remembers the most it saw."""
+    """Measures a directory again and again in a thread of its own, and keeps the peak."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory, self.peak_bytes, self.num_looks = directory, 0, 0
+        self.directory = directory
+        self.peak_bytes = 0
+        self.num_measured = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -172,12 +170,11 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._over.wait(0.002):
-            seen = self._files()
-            # a file that came or went meanwhile would be in the sum together with what took its
-            # place
-            if seen == self._files():
-                self.num_looks += 1
-                self.peak_bytes = max(self.peak_bytes, sum(size for _, size in seen.values()))
+            files = self._files()
+            # skip it if files changed meanwhile: the sum might have a file and its replacement
+            if files == self._files():
+                self.num_measured += 1
+                self.peak_bytes = max(self.peak_bytes, sum(size for _, size in files.values()))
 
     def _files(self) -> dict[Path, tuple[int, int]]:
         found = {}
@@ -201,14 +198,12 @@ def watched(
     with Watcher(search.store.root / "runs") as watcher:
         search.run()
     assert len(search.store.trials()) == trials
-    assert watcher.num_looks > trials
+    assert watcher.num_measured > trials
     return search, watcher.peak_bytes
 
 
 def budget_bytes() -> float:
-    """The estimate, and 5 % for what files say of themselves: headers and manifests of some KiB in
-    64 to 128.
-    """
+    """The estimate, and 5 % for headers and manifests: some KiB in files of 64 to 128 KiB."""
     sizes = Sizes(student=NUM_PARAMS, learned=NUM_PARAMS)
     return 1.05 * disk_bytes(sizes, trials=50, concurrent=CONCURRENT, keep_weights=KEEP)
 
@@ -221,29 +216,29 @@ def test_fifty_trials_never_exceed_the_budget_and_leave_the_leaders(
     shown = summarise(search.store).shown
     assert shown is not None
     leaders = [line.trial_id for line in shown.protocols[0].ranked if line.role == "trial"][:KEEP]
-    kept = {f"{SEARCH}-0000", f"{SEARCH}-0001", *leaders}
+    keeping = {f"{SEARCH}-0000", f"{SEARCH}-0001", *leaders}
     files = {path for path in (search.store.root / "runs").rglob("*") if path.is_file()}
-    assert {path.parent.name for path in files} == kept
+    assert {path.parent.name for path in files} == keeping
     assert {path.name for path in files} == {"best.safetensors", "last.safetensors"}
-    assert len(files) == 2 * len(kept) == 2 * (KEEP + 2)
-    assert shown.best_trial_id in kept
+    assert len(files) == 2 * len(keeping) == 2 * (KEEP + 2)
+    assert shown.best_trial_id in keeping
     states = {row["state"] for row in search.store.trials().to_pylist()}
     assert states == {"COMPLETE", "PRUNED", "INFEASIBLE"}, (
-        "all kinds of ends were there, and their rows stay"
+        "all kinds of ends occur, and their rows stay"
     )
 
 
-def test_a_smaller_search_that_keeps_all_weights_is_seen_to_exceed_it(
+def test_a_smaller_search_that_keeps_all_weights_exceeds_the_budget(
     tree: dict[str, Any], settings: Make
 ) -> None:
     search, peak_bytes = watched(tree, settings, 30, None)
     assert peak_bytes > budget_bytes()
     assert not list((search.store.root / "runs").rglob("checkpoints")), (
-        "training state goes all the same"
+        "checkpoints are deleted all the same"
     )
 
 
-# ---- what goes, and what stays
+# ---- what is deleted, and what stays
 
 
 @pytest.fixture
@@ -290,7 +285,7 @@ ALL = [*WEIGHTS[:1], "checkpoints", *WEIGHTS[1:]]
     ("state", "kept"),
     [("COMPLETE", WEIGHTS), ("PRUNED", []), ("INFEASIBLE", []), ("FAILED", ALL), ("RUNNING", ALL)],
 )
-def test_state_goes_with_the_end_of_a_trial_unless_it_may_go_on(
+def test_checkpoints_are_deleted_at_the_end_of_a_trial_unless_it_may_resume(
     store: Store, state: str, kept: list[str]
 ) -> None:
     directory = end(store, f"{SEARCH}-0002", state)
@@ -299,7 +294,7 @@ def test_state_goes_with_the_end_of_a_trial_unless_it_may_go_on(
 
 
 @pytest.mark.parametrize("state", ["COMPLETE", "INFEASIBLE", "FAILED"])
-def test_the_log_of_a_failure_stays_whatever_became_of_the_trial(store: Store, state: str) -> None:
+def test_the_log_of_a_failure_stays_in_every_state(store: Store, state: str) -> None:
     log = end(store, f"{SEARCH}-0002", state) / "failure.log"
     log.write_text("Traceback")
     delete_expired(store, SEARCH, keep_weights=1)
@@ -314,14 +309,16 @@ def test_the_log_of_a_failure_stays_whatever_became_of_the_trial(store: Store, s
         {"search_id": "tiny.search2"},
     ],
 )
-def test_what_is_not_of_the_search_is_not_touched(store: Store, facts: dict[str, Any]) -> None:
+def test_files_of_other_runs_are_not_touched(store: Store, facts: dict[str, Any]) -> None:
     directory = end(store, "other", "PRUNED", **facts)
     delete_expired(store, SEARCH, keep_weights=1)
     assert left(directory) == ALL
 
 
 @pytest.mark.parametrize("role", ["baseline", "as_written"])
-def test_what_no_sampler_drew_keeps_its_weights_however_it_ended(store: Store, role: str) -> None:
+def test_baseline_and_as_written_trial_keep_their_weights_in_every_state(
+    store: Store, role: str
+) -> None:
     directory = end(store, f"{SEARCH}-0000", "PRUNED", 0.1, role=role)
     end(store, f"{SEARCH}-0002")
     delete_expired(store, SEARCH, keep_weights=1)
@@ -359,7 +356,7 @@ def test_a_pruned_trial_does_not_lead_whatever_its_score(store: Store) -> None:
     assert (left(pruned), left(complete)) == ([], WEIGHTS)
 
 
-def test_what_a_kill_left_half_deleted_goes_the_next_time(store: Store) -> None:
+def test_what_a_kill_left_half_deleted_is_deleted_the_next_time(store: Store) -> None:
     directory = end(store, f"{SEARCH}-0002", "PRUNED")
     (directory / "checkpoints/epoch-0003/state.pt").unlink()
     (directory / "best.safetensors").unlink()
@@ -368,10 +365,9 @@ def test_what_a_kill_left_half_deleted_goes_the_next_time(store: Store) -> None:
     assert left(directory) == []
 
 
-def test_the_best_of_the_report_is_always_among_the_kept_and_what_was_dropped_never_comes_back() -> (
-    None
-):
-    rng, num_of_baseline_config = random.Random(0), 0
+def test_the_best_of_the_report_keeps_its_weights_and_what_was_dropped_is_never_needed() -> None:
+    rng = random.Random(0)
+    num_of_baseline_config = 0
     for _ in range(200):
         rows = [row("s-0000", role="baseline", config_hash="b").to_dict()]
         dropped: set[str] = set()
@@ -399,7 +395,7 @@ def test_the_best_of_the_report_is_always_among_the_kept_and_what_was_dropped_ne
             }
             assert len(kept & complete) <= 2 * keep
     assert num_of_baseline_config > 100, (
-        "seeds of the baseline's own config lead now and then, and are not the best"
+        "seeds of the baseline's own config lead sometimes, and are not the best"
     )
 
 
@@ -522,7 +518,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return fill
 
 
-def test_a_disk_that_refuses_to_delete_is_one_clear_error_and_nothing_is_lost(
+def test_a_disk_that_refuses_to_delete_is_one_error_and_nothing_is_lost(
     tree: dict[str, Any], settings: Make, full_disk: Callable[[], None]
 ) -> None:
     tree["search"] = {"optim.lr": {"float": [0.001, 0.1]}}
@@ -532,7 +528,7 @@ def test_a_disk_that_refuses_to_delete_is_one_clear_error_and_nothing_is_lost(
         end(search.store, f"{SEARCH}-0003", "PRUNED"),
     )
     full_disk()
-    search.bridge.tidy()
+    search.bridge.delete_expired()
     assert isinstance(search.bridge.fatal, StoreError)
     assert str(search.bridge.fatal).endswith(
         "checkpoints: cannot be deleted: No space left on device; delete it, and start the same "
@@ -542,7 +538,7 @@ def test_a_disk_that_refuses_to_delete_is_one_clear_error_and_nothing_is_lost(
     assert len(search.store.trials()) == 2
 
 
-def test_settings_that_find_no_room_leave_those_that_were_there(
+def test_settings_that_cannot_be_written_leave_the_old_ones(
     tree: dict[str, Any], settings: Make, full_disk: Callable[[], None]
 ) -> None:
     claim_run_id(settings(), "search", fresh=False)
@@ -557,12 +553,10 @@ def test_settings_that_find_no_room_leave_those_that_were_there(
     assert file.read_bytes() == before
 
 
-def test_what_a_search_keeps_may_change_and_is_written_down(
-    tree: dict[str, Any], settings: Make
-) -> None:
+def test_keep_weights_may_change_and_is_written(tree: dict[str, Any], settings: Make) -> None:
     assert claim_run_id(settings(), "search", fresh=False) == SEARCH
     tree["tune"] = {"keep_weights": 2}
-    with locked(settings(), "search"):
+    with experiment_lock(settings(), "search"):
         assert claim_run_id(settings(), "search", fresh=False) == SEARCH
     file = Path(settings().store) / "experiments" / f"{SEARCH}.json"
     assert ExperimentSettings.model_validate_json(file.read_text()).tune.keep_weights == 2

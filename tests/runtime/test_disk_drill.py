@@ -1,6 +1,4 @@
-"""A disk that is full, and one that cannot be written: on a real file system of a few MiB, with
-real Ray.
-"""
+"""A full disk and a read-only one: a real file system of a few MiB, with real Ray."""
 
 from __future__ import annotations
 
@@ -25,40 +23,42 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 class Disk:
     """A small file system in memory."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        place.mkdir()
+    def __init__(self, mount_point: Path) -> None:
+        self.mount_point = mount_point
+        mount_point.mkdir()
         self._mount("-t", "tmpfs", "-o", "size=64m", "tmpfs")
 
     def fill(self) -> None:
         """Take every byte that is left."""
-        with (self.place / "filling").open("wb", buffering=0) as file:
+        with (self.mount_point / "filling").open("wb", buffering=0) as file:
             for size in (2**20, 2**12, 1):
                 with contextlib.suppress(OSError):
                     while True:
                         file.write(b"\0" * size)
-        assert shutil.disk_usage(self.place).free == 0
+        assert shutil.disk_usage(self.mount_point).free == 0
 
     def grow(self) -> None:
         self._mount("-o", "remount,size=128m")
 
     def refuse(self) -> None:
-        """Let nothing be written any more, though files are open; `allow` is the way back."""
-        self._mount("--bind", str(self.place))
+        """Make it read-only, although files are open; `allow` undoes it."""
+        self._mount("--bind", str(self.mount_point))
         self._mount("-o", "remount,bind,ro")
 
     def allow(self) -> None:
-        # what is still held goes with whoever holds it
+        # lazily: processes may still have files open there
         subprocess.run(
-            ["umount", "--lazy", self.place], check=True, capture_output=True, timeout=30
+            ["umount", "--lazy", self.mount_point], check=True, capture_output=True, timeout=30
         )
 
     def close(self) -> None:
-        while os.path.ismount(self.place):
+        while os.path.ismount(self.mount_point):
             self.allow()
 
     def _mount(self, *how: str) -> None:
-        subprocess.run(["mount", *how, self.place], check=True, capture_output=True, timeout=30)
+        subprocess.run(
+            ["mount", *how, self.mount_point], check=True, capture_output=True, timeout=30
+        )
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def rows_of(store: str) -> tuple[dict[str, str], list[tuple[str, int]]]:
-    """Return the state of every student, and every (trial, epoch) that has a row, resolved."""
+    """Return the state of each student, and all pairs (trial, epoch) in the store."""
     opened = Store.open(store, create=False)
     students = [row for row in opened.trials().to_pylist() if row["role"] != "teacher"]
     epochs = opened.epochs(columns=["trial_id", "epoch"]).to_pylist()
@@ -86,10 +86,10 @@ def rows_of(store: str) -> tuple[dict[str, str], list[tuple[str, int]]]:
     )
 
 
-def test_a_full_disk_and_one_that_refuses_stop_the_search_and_lose_nothing(
+def test_a_full_disk_and_a_read_only_one_stop_the_search_and_lose_nothing(
     disk: Disk, attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
-    go, store = write_patient(tmp_path), str(disk.place / "results")
+    go, store = write_patient(tmp_path), str(disk.mount_point / "results")
     tree |= {"store": store, "search": {"optim.lr": {"choice": [0.02, 0.01, 0.005]}}}
     tree["method"] = METHOD
     tree["train"]["epochs"] = 2
@@ -97,24 +97,19 @@ def test_a_full_disk_and_one_that_refuses_stop_the_search_and_lose_nothing(
     file = write(tree, tmp_path)
 
     def stopped(*arguments: str, last: str, by: Callable[[], None]) -> str:
-        """Start the search, spoil the disk when trial `last` is in its second epoch, and return
-        what it says.
-        """
+        """Start the search, call `by` in the second epoch of trial `last`, and return the error."""
         process = attnfd_ray.start("tune", file, *arguments, PYTHONPATH=str(tmp_path))
-        saved = (
-            Path(store) / "runs" / last / "best.safetensors"
-        )  # the last that the first epoch leaves
-        wait_until(f"{last} to be in its second epoch", saved.exists, patience_s=240)
+        saved = Path(store) / "runs" / last / "best.safetensors"  # after epoch 1
+        wait_until(f"{last} to be in its second epoch", saved.exists, timeout_s=240)
         by()
         go.touch()
-        _, said = process.communicate(timeout=240)
-        assert process.returncode == 2, said
-        assert len(said.splitlines()) == 1, said
-        line = said.strip()
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 2, err
+        (line,) = err.splitlines()
         go.unlink()
         return line
 
-    # the baseline's method is none, and waits for nobody
+    # the baseline's method is none, and does not wait for `go`
     line = stopped(last="tiny.search1-0001", by=disk.fill)
     assert line.startswith(store)
     assert "cannot be written" in line

@@ -1,6 +1,4 @@
-"""Failures on real Ray, each brought about as it happens: its kind, its policy, and a search that
-goes on or stops.
-"""
+"""Real failures on real Ray: their kinds, and a search that continues or stops by their policy."""
 
 from __future__ import annotations
 
@@ -52,8 +50,7 @@ class Faulty(AttnFD):
                 os.kill(os.getpid(), signal.SIGKILL)
         return terms
 """
-# the second time: the one hangs until its search is over, the other fails as soon as the first one
-# runs
+# the second time: one hangs until the search has ended, the other fails as soon as that one runs
 STOPPING = """
         if self.settings.fault == "kill":
             (HERE / "runs").touch()
@@ -76,7 +73,7 @@ def by_fault(store: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_each_failure_is_told_with_its_kind_and_the_search_goes_on_or_stops_as_its_policy_says(
+def test_each_failure_has_its_kind_and_the_search_continues_or_stops_by_its_policy(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "faulty.py").write_text(METHOD, encoding="utf-8")
@@ -97,23 +94,22 @@ def test_each_failure_is_told_with_its_kind_and_the_search_goes_on_or_stops_as_i
         "kill_once": ("COMPLETE", None, 2),
         "kill": ("FAILED", "WORKER_LOST", 3),
     }
-    host, runs = socket.gethostname(), Path(tree["store"]) / "runs"
-    places = {fault: runs / row["trial_id"] / "failure.log" for fault, row in rows.items()}
+    host = socket.gethostname()
+    runs = Path(tree["store"]) / "runs"
+    logs = {fault: runs / row["trial_id"] / "failure.log" for fault, row in rows.items()}
     texts = {fault: row["failure_text"] for fault, row in rows.items()}
     assert texts["raise"] == (
         f"ZeroDivisionError: on purpose (faulty.py:30 in forward, on {host}); traceback: "
-        f"{places['raise']}"
+        f"{logs['raise']}"
     )
     assert "DefaultCPUAllocator: can't allocate memory" in texts["oom"]
-    assert texts["oom"].endswith(
-        f" (faulty.py:28 in forward, on {host}); traceback: {places['oom']}"
-    )
+    assert texts["oom"].endswith(f" (faulty.py:28 in forward, on {host}); traceback: {logs['oom']}")
     assert texts["nan"].startswith("the loss is not finite after step 6 of 6 (")
     assert texts["kill"].startswith(
         f"its workers died 3 times without finishing an epoch; their logs: {host}:/"
     )
-    assert [fault for fault in FAULTS if places[fault].exists()] == ["oom", "raise"]
-    assert 'faulty.py", line 30, in forward' in places["raise"].read_text()
+    assert [fault for fault in FAULTS if logs[fault].exists()] == ["oom", "raise"]
+    assert 'faulty.py", line 30, in forward' in logs["raise"].read_text()
     epochs = (
         Store.open(tree["store"], create=False).epochs(rows["kill_once"]["trial_id"]).to_pylist()
     )
@@ -131,15 +127,15 @@ def test_each_failure_is_told_with_its_kind_and_the_search_goes_on_or_stops_as_i
         f"{raised}: ZeroDivisionError: again (faulty.py:"
     )
     assert (
-        "; mend that and run `attnfd-ray tune FILE --retry failed`, or allow more with --set "
+        "; fix that and run `attnfd-ray tune FILE --retry failed`, or allow more with --set "
         "tune.max_f" in line
     )
     rows = by_fault(tree["store"])
     assert (rows["raise"]["state"], rows["raise"]["attempt"]) == ("FAILED", 2)
     assert (rows["kill"]["state"], rows["kill"]["attempt"]) == ("RUNNING", 4)
 
-    mended = "        return super().forward(student, teacher, labels)\n"
-    (tmp_path / "faulty.py").write_text(head + mended, encoding="utf-8")
+    fixed = "        return super().forward(student, teacher, labels)\n"
+    (tmp_path / "faulty.py").write_text(head + fixed, encoding="utf-8")
     again = attnfd_ray(*command, PYTHONPATH=str(tmp_path))
     assert (again.returncode, again.stderr) == (0, "")
     rows = by_fault(tree["store"])

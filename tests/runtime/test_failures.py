@@ -1,4 +1,4 @@
-"""A failure is told with its kind, the place in the user's own code and the host."""
+"""A failure is reported with its kind, the location in the user's own code and the host."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def theirs(tmp_path: Path) -> ModuleType:
         ("silent", "ValueError: ", 23),
     ],
 )
-def test_the_place_is_in_the_users_code_and_not_in_a_library(
+def test_the_location_is_in_the_users_code_and_not_in_a_library(
     theirs: ModuleType, name: str, starts: str, line: int
 ) -> None:
     with pytest.raises(Exception) as caught:
         getattr(theirs, name)()
-    # pytest's own call is user code too, but lies further out
+    # pytest's own call is user code too, but further out
     kind, text = describe(caught.value)
     assert kind == "USER_CODE"
     assert text.startswith(starts)
@@ -72,17 +72,17 @@ def test_the_place_is_in_the_users_code_and_not_in_a_library(
 
 
 @pytest.mark.parametrize(
-    ("name", "says", "line"),
+    ("name", "part", "line"),
     [("too_much_on_a_cpu", "can't allocate memory", 15), ("too_much_for_python", "", 19)],
 )
 def test_memory_that_an_allocator_really_refuses_is_out_of_memory(
-    theirs: ModuleType, name: str, says: str, line: int
+    theirs: ModuleType, name: str, part: str, line: int
 ) -> None:
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         getattr(theirs, name)()
     kind, text = describe(caught.value)
     assert kind == "OOM"
-    assert says in text
+    assert part in text
     assert text.endswith(f" (theirs.py:{line} in {name}, on {socket.gethostname()})")
 
 
@@ -98,7 +98,7 @@ def test_memory_that_an_allocator_really_refuses_is_out_of_memory(
         (RunFailed("no"), "RUN"),
     ],
 )
-def test_what_is_known_has_its_kind_and_one_line(error: Exception, kind: str) -> None:
+def test_our_own_errors_have_their_kind_and_one_line(error: Exception, kind: str) -> None:
     with pytest.raises(type(error)) as caught:
         raise error
     found, text = describe(caught.value)

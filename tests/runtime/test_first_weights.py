@@ -1,6 +1,4 @@
-"""The files that an experiment starts from: their hashes, settled by the driver and looked at on
-every node.
-"""
+"""The files that networks start from: the driver records their hashes, each node checks them."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -25,7 +23,7 @@ from attnfd_ray.runtime.cluster.probe import probe_node
 from attnfd_ray.runtime.files.first_weights import first_weights, pinned
 from attnfd_ray.runtime.jobs.messages import Event, Job
 from attnfd_ray.runtime.jobs.worker import Worker
-from attnfd_ray.runtime.session import open_experiment
+from attnfd_ray.runtime.session import RunContext, open_experiment
 from attnfd_ray.runtime.teacher import ready_teacher
 from attnfd_ray.runtime.tuner import _Bridge, job_of
 from attnfd_ray.search.plan import SearchPlan
@@ -52,59 +50,66 @@ def b(tmp_path: Path) -> str:
     return file_of(tmp_path / "b.pth", seed=2)
 
 
-def job_from(settings: ExperimentSettings, **others: Any) -> Job:
-    known = {
-        "kind": "train",
-        "trial_id": "t1",
-        "role": "trial",
-        "settings_json": settings.model_dump_json(),
-    }
-    return Job(**known | others)
+def context_of(settings: ExperimentSettings, search_id: str = "s") -> RunContext:
+    return RunContext(
+        settings=settings,
+        store=Store.open(settings.store, create=True),
+        run_id=search_id,
+        search_id=search_id,
+    )
 
 
-def test_claiming_an_experiment_settles_its_files_and_says_what_was_taken(
+class Silent:
+    """A callback that does nothing."""
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def test_opening_an_experiment_pins_its_files_and_logs_them(
     tree: dict[str, Any], settings: Make, a: str, b: str
 ) -> None:
     tree["student"] |= {"pretrained": a}
     tree["teacher"] |= {"pretrained": b}
-    said: list[str] = []
-    with open_experiment(settings(), "train", fresh=False, say=said.append) as (run_id, job, _):
-        made = job.settings
+    lines: list[str] = []
+    with open_experiment(settings(), "train", fresh=False, log=lines.append) as (context, _):
+        made = context.settings
     assert (made.student.pretrained_sha256, made.teacher and made.teacher.pretrained_sha256) == (
         file_hash(Path(a)),
         file_hash(Path(b)),
     )
-    kept = json.loads((Path(tree["store"]) / f"experiments/{run_id}.json").read_text())
-    assert kept["student"]["pretrained_sha256"] == file_hash(Path(a))
-    assert [text.partition(" tensors")[0] for text in said] == [
-        f"student.pretrained: {a}: 120", f"teacher.pretrained: {b}: 120",
-    ]  # fmt: skip
+    saved = json.loads((Path(tree["store"]) / f"experiments/{context.run_id}.json").read_text())
+    assert saved["student"]["pretrained_sha256"] == file_hash(Path(a))
+    assert [line.partition(" tensors")[0] for line in lines] == [
+        f"student.pretrained: {a}: 120",
+        f"teacher.pretrained: {b}: 120",
+    ]
 
 
-def claim(settings: ExperimentSettings, command: str = "train") -> str:
-    with open_experiment(settings, command, fresh=False, say=lambda _: None) as (run_id, _, _):
-        return run_id
+def claim(settings: ExperimentSettings, command: Literal["train", "search"] = "train") -> str:
+    with open_experiment(settings, command, fresh=False, log=lambda _: None) as (context, _):
+        return context.run_id
 
 
-def test_another_file_under_the_same_path_is_another_experiment_and_the_same_one_elsewhere_is_not(
+def test_another_file_under_the_same_path_is_another_experiment_and_a_moved_one_is_not(
     tree: dict[str, Any], settings: Make, a: str, tmp_path: Path
 ) -> None:
     tree["student"] |= {"pretrained": a}
     assert claim(settings()) == "tiny.train1"
-    there = tmp_path / "there.pth"
-    there.write_bytes(Path(a).read_bytes())
-    tree["student"]["pretrained"] = str(there)
+    moved = tmp_path / "moved.pth"
+    moved.write_bytes(Path(a).read_bytes())
+    tree["student"]["pretrained"] = str(moved)
     assert claim(settings()) == "tiny.train1"
-    old = file_hash(there)
-    file_of(there, seed=3)
+    old = file_hash(moved)
+    file_of(moved, seed=3)
     with pytest.raises(ConfigError) as caught:
         claim(settings())
-    assert f"other settings (student.pretrained_sha256: {old} -> {file_hash(there)});" in str(
+    assert f"other settings (student.pretrained_sha256: {old} -> {file_hash(moved)});" in str(
         caught.value
     )
 
 
-def test_an_experiment_of_a_version_without_hashes_goes_on(
+def test_an_experiment_of_a_version_without_hashes_is_resumed(
     tree: dict[str, Any], settings: Make, a: str
 ) -> None:
     tree["student"] |= {"pretrained": a}
@@ -128,7 +133,7 @@ def test_a_file_that_the_settings_pin_is_refused_when_it_is_another(
     )
 
 
-def test_the_teachers_training_starts_from_its_file_and_its_hash_tells(
+def test_the_id_of_a_teacher_depends_on_the_file_that_it_starts_from(
     tree: dict[str, Any], settings: Make, a: str, b: str
 ) -> None:
     jobs: list[Job] = []
@@ -143,16 +148,10 @@ def test_the_teachers_training_starts_from_its_file_and_its_hash_tells(
                 jobs.append(job)
                 raise Stopped
 
-    class Ears:
-        def __getattr__(self, _: str) -> Callable[..., None]:
-            return lambda *_, **__: None
-
     for path in (a, b, a):
         tree["teacher"]["pretrained"] = path
-        made = pinned(settings())
-        Store.open(made.store, create=True)
         with pytest.raises(Stopped):
-            ready_teacher(made, Broker(), job_from(made), Ears())  # type: ignore[arg-type]
+            ready_teacher(context_of(pinned(settings())), Broker(), Silent())  # type: ignore[arg-type]
     assert [job.settings.student.pretrained_sha256 for job in jobs] == [
         file_hash(Path(each)) for each in (a, b, a)
     ]
@@ -172,14 +171,14 @@ def test_every_trial_is_pinned_to_its_own_file_and_no_other(
         ("student.pretrained", b),
     ]
     plan = SearchPlan(base, search_id="tiny.search1")
-    jobs = [job_of(suggestion, job_from(base)) for suggestion in iter(plan.next, None)]
+    jobs = [job_of(suggestion, context_of(base)) for suggestion in iter(plan.next, None)]
     found = {
         (job.settings.student.pretrained, job.settings.student.pretrained_sha256) for job in jobs
     }
     assert found == {("none", None), (a, file_hash(Path(a))), (b, file_hash(Path(b)))}
 
 
-def test_a_file_that_only_a_search_draws_is_missed_before_the_search_begins(
+def test_a_file_that_only_a_search_draws_is_missed_before_the_search_starts(
     tree: dict[str, Any], settings: Make, a: str
 ) -> None:
     tree["search"] = {"student.pretrained": {"choice": ["none", a, f"{a}.gone"]}}
@@ -188,7 +187,7 @@ def test_a_file_that_only_a_search_draws_is_missed_before_the_search_begins(
     assert not (Path(tree["store"]) / "experiments").exists()
 
 
-def test_a_file_that_goes_during_a_search_ends_it_in_one_line(
+def test_a_file_that_is_deleted_during_a_search_ends_it_in_one_line(
     tree: dict[str, Any], settings: Make, a: str
 ) -> None:
     tree |= {
@@ -199,16 +198,13 @@ def test_a_file_that_goes_during_a_search_ends_it_in_one_line(
     tree["tune"] = {"trials": 2, "sampler": "grid", "early_stopping": "none"}
     base = pinned(settings())
 
-    class Ears:
-        def __getattr__(self, _: str) -> Callable[..., None]:
-            return lambda *_, **__: None
-
-    class Unbroken(_Bridge):
-        def _ask(self, method: str, *arguments: Any) -> Any:
+    class WithoutBroker(_Bridge):
+        def _ask_broker(self, method: str, *arguments: Any) -> Any:
             return None
 
     groups: Any = type("WorkerGroups", (), {"name": "g", "namespace": "n"})
-    bridge = Unbroken(SearchPlan(base, search_id="tiny.search1"), groups, job_from(base), Ears())  # type: ignore[arg-type]
+    plan = SearchPlan(base, search_id="tiny.search1")
+    bridge = WithoutBroker(plan, groups, context_of(base), Silent())  # type: ignore[arg-type]
     Path(a).unlink()
     for number in range(4):
         bridge.suggest(str(number))
@@ -217,13 +213,22 @@ def test_a_file_that_goes_during_a_search_ends_it_in_one_line(
 
 
 def complete(settings: ExperimentSettings, **values: Any) -> dict[str, Any]:
-    """Return a complete trial of a search, as the store tells it."""
+    """Return a complete trial of a search, as in the store."""
     row = dict.fromkeys(trials.TRIAL_COLUMNS)
     return row | {
-        "experiment": "tiny", "search_id": "s", "trial_id": "s-0001", "role": "trial", "state": "COMPLETE", "seed": 1,
-        "method": "none", "best_val_miou": 0.5, "epochs_done": 4, "epochs_total": 4,
-        "searched_json": json.dumps(values), "config_hash": config_hash(with_values(settings, values)),
-    }  # fmt: skip
+        "experiment": "tiny",
+        "search_id": "s",
+        "trial_id": "s-0001",
+        "role": "trial",
+        "state": "COMPLETE",
+        "seed": 1,
+        "method": "none",
+        "best_val_miou": 0.5,
+        "epochs_done": 4,
+        "epochs_total": 4,
+        "searched_json": json.dumps(values),
+        "config_hash": config_hash(with_values(settings, values)),
+    }
 
 
 def test_a_leader_is_confirmed_from_the_file_it_started_from(
@@ -232,26 +237,25 @@ def test_a_leader_is_confirmed_from_the_file_it_started_from(
     tree |= {"method": {"name": "none"}, "teacher": None}
     tree["student"] |= {"pretrained": a}
     made = pinned(settings())
-    template = job_from(made, search_id="s", trial_id="s.confirm")
 
     def hashes(then: ExperimentSettings) -> list[str | None]:
         rows = [
             complete(then) | {"trial_id": "s-0000", "role": "baseline"},
             complete(then, **{"optim.lr": 0.5}),
         ]
-        known = [trials.with_epochs(row, []) for row in rows]
-        jobs = confirm.jobs_of(made, template, known, top=1, seeds=1)
-        return [job.settings.student.pretrained_sha256 for job in jobs]
+        with_epochs = [trials.with_epochs(row, []) for row in rows]
+        runs = confirm.planned_runs(context_of(made), with_epochs, top=1, seeds=1)
+        return [run.settings.student.pretrained_sha256 for run in runs]
 
     assert hashes(made) == [file_hash(Path(a))] * 2
-    assert hashes(settings()) == [None] * 2  # of a version that knew no hashes
+    assert hashes(settings()) == [None] * 2  # of a version without hashes
     with pytest.raises(
-        CheckpointError, match="is not what these settings make of it now: the file of"
+        CheckpointError, match="had other settings than this file gives now: the file of"
     ):
         hashes(with_values(made, {"student.pretrained_sha256": "0" * 16}))
 
 
-def test_each_node_says_what_it_lacks_and_what_is_another_file_there(
+def test_each_node_reports_missing_and_different_files(
     tree: dict[str, Any], settings: Make, a: str, b: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree["student"] |= {"pretrained": a}
@@ -302,16 +306,14 @@ def test_a_node_without_imagenet_weights_asks_whether_they_can_be_had(
         pretrained.check_within_reach(network)
 
 
-def test_a_worker_refuses_a_file_that_changed_and_the_trial_says_why(
-    tree: dict[str, Any], settings: Make, a: str
-) -> None:
+def test_a_worker_refuses_a_file_that_changed(tree: dict[str, Any], settings: Make, a: str) -> None:
     tree |= {"method": {"name": "none"}, "teacher": None}
     tree["student"] |= {"pretrained": a}
     made = pinned(settings())
     file_of(Path(a), seed=8)
-    Store.open(made.store, create=True)
     events: list[Event] = []
-    Worker(torch.device("cpu"), lambda _, event: events.append(event)).do(job_from(made))
+    job = context_of(made).job("t1", "trial")
+    Worker(torch.device("cpu"), lambda _, event: events.append(event)).do(job)
     (event,) = events
     assert event.failure_kind == "CONFIG"
     assert (event.failure_text or "").startswith(
@@ -319,7 +321,7 @@ def test_a_worker_refuses_a_file_that_changed_and_the_trial_says_why(
     )
 
 
-def test_weights_of_a_teacher_that_no_trial_needs_are_not_looked_for(
+def test_weights_of_a_teacher_that_no_trial_needs_are_not_read(
     tree: dict[str, Any], settings: Make, a: str
 ) -> None:
     tree |= {"method": {"name": "none"}}
@@ -343,7 +345,7 @@ def test_the_command_ends_with_one_line(
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_a_search_over_first_weights_runs_and_goes_on(
+def test_a_search_over_first_weights_runs_and_resumes(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path, a: str, b: str
 ) -> None:
     tree["student"] |= {"pretrained": a}
@@ -352,9 +354,9 @@ def test_a_search_over_first_weights_runs_and_goes_on(
     tree["search"] = {"student.pretrained": {"choice": ["none", a, b]}}
     tree["tune"] = {"trials": 3, "sampler": "grid", "early_stopping": "none"}
     file = write(tree, tmp_path)
-    looked = attnfd_ray("check", file)
-    assert (looked.returncode, looked.stderr) == (0, "")
-    assert f"student.pretrained: {a}: 120 tensors taken for the backbone\n" in looked.stdout
+    checked = attnfd_ray("check", file)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert f"student.pretrained: {a}: 120 tensors taken for the backbone\n" in checked.stdout
     done = attnfd_ray("tune", file)
     assert (done.returncode, done.stderr) == (0, "")
     rows = (

@@ -1,4 +1,4 @@
-"""The README's `ray job submit`, against a head on loopback that wants a token."""
+"""The README's `ray job submit`, with a head on loopback that requires a token."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def head(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
-    """Start a head as the README says, in the foreground so that it can be ended with all that it
-    started.
-    """
+    """Start a head as in the README; in the foreground, so that all its processes can be ended."""
     dashboard = free_port()
     with (tmp_path / "head.log").open("w") as log:
         ports = [
@@ -56,8 +54,7 @@ def head(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
             f"--dashboard-port={dashboard}",
             f"--ray-client-server-port={free_port()}",
         ]
-        # the agent of a Ray that has just ended may hold the usual port, and then this one would
-        # take no jobs
+        # the agent of a Ray that has just ended may hold the default port
         ports += [f"--dashboard-agent-listen-port={free_port()}"]
         process = subprocess.Popen(
             [
@@ -107,9 +104,8 @@ def test_a_submitted_job_succeeds_and_its_rows_are_in_the_store(
         "data.crop=[32, 32]",
     ]
     submit = [RAY, "job", "submit", "--address", head, "--working-dir", ".", "--"]
-    for _ in range(
-        10
-    ):  # the head takes jobs before its agent is there to start them, on a busy machine by seconds
+    # on a busy machine, the head accepts jobs some seconds before its agent can start them
+    for _ in range(10):
         done = subprocess.run(
             [*submit, "attnfd-ray", "train", "search_spaces/demo.yaml", *short],
             cwd=REPOSITORY,
@@ -143,7 +139,7 @@ def test_a_submitted_job_succeeds_and_its_rows_are_in_the_store(
 
 
 def _has(process: Path, environment: dict[str, str]) -> bool:
-    """Return whether a process carries this test's token in its environment."""
+    """Return whether a process has this test's token in its environment."""
     try:
         return environment["RAY_AUTH_TOKEN_PATH"].encode() in (process / "environ").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""Nodes that go while a command runs, by a cluster that is made up."""
+"""Nodes that are lost while a command runs, with a fake cluster."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from attnfd_ray.runtime.cluster.capacity import GroupShape
 from attnfd_ray.runtime.cluster.preflight import NO_WAIT, Capacity
 
 
-def test_a_node_that_goes_is_told_once_and_one_that_comes_is_known(
+def test_a_lost_node_is_logged_once_and_a_new_one_is_watched_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    there = {"id1": "alpha", "id2": "beta"}
-    monkeypatch.setattr(nodes, "names_of_alive", lambda: dict(there))
-    monkeypatch.setattr(nodes, "_LOOK_S", 0.01)
-    told: list[str] = []
-    with nodes.watched(told.append):
+    names = {"id1": "alpha", "id2": "beta"}
+    monkeypatch.setattr(nodes, "names_of_alive", lambda: dict(names))
+    monkeypatch.setattr(nodes, "_POLL_S", 0.01)
+    lines: list[str] = []
+    with nodes.node_watch(lines.append):
         assert nodes.alive() == {"id1", "id2"}
-        there["id3"] = "gamma"
-        del there["id1"]
-        wait_until("the word of alpha", lambda: len(told) == 1, patience_s=10)
-        del there["id3"]
-        wait_until("the word of gamma", lambda: len(told) == 2, patience_s=10)
-    assert [text.partition(";")[0] for text in told] == ["node alpha is gone", "node gamma is gone"]
-    assert told[0].endswith(
-        "goes on from its last epoch where there is room, and ends if there is none for 8 min"
+        names["id3"] = "gamma"
+        del names["id1"]
+        wait_until("the line on alpha", lambda: len(lines) == 1, timeout_s=10)
+        del names["id3"]
+        wait_until("the line on gamma", lambda: len(lines) == 2, timeout_s=10)
+    starts = [line.partition(";")[0] for line in lines]
+    assert starts == ["node alpha is gone", "node gamma is gone"]
+    assert lines[0].endswith(
+        "; its trials resume from their last epoch once there is capacity for them, and end if "
+        "there is none for 8 min"
     )
 
 
-def test_a_node_that_goes_while_it_is_asked_is_no_reason_to_refuse_what_is_left(
+def test_a_node_that_is_lost_during_the_check_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    there = ["id1", "id2"]
+    alive = ["id1", "id2"]
 
-    def room() -> Capacity:
-        nodes = [{"NodeID": node, "Alive": True} for node in there]
+    def capacity() -> Capacity:
+        nodes = [{"NodeID": node, "Alive": True} for node in alive]
         return Capacity(
             shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0),
             groups=len(nodes),
@@ -50,23 +52,23 @@ def test_a_node_that_goes_while_it_is_asked_is_no_reason_to_refuse_what_is_left(
     def problems(_: object, asked: Capacity) -> list[str]:
         silent = [node["NodeID"] for node in asked.nodes if node["NodeID"] in ("id2", "id3")]
         if "id2" in silent:
-            there.remove("id2")
+            alive.remove("id2")
         return [f"node {node} did not answer" for node in silent]
 
-    monkeypatch.setattr(session, "wait_for_capacity", lambda *_, **__: room())
-    monkeypatch.setattr(session, "problems_of_nodes", problems)
-    monkeypatch.setattr(session, "lacking_disk", lambda *_, **__: [])
-    monkeypatch.setattr(session, "alive", lambda: set(there))
-    said: list[str] = []
-    known: Any = None  # what is looked at here is who answers
+    monkeypatch.setattr(session, "wait_for_capacity", lambda *_, **__: capacity())
+    monkeypatch.setattr(session, "node_problems", problems)
+    monkeypatch.setattr(session, "disk_problems", lambda *_, **__: [])
+    monkeypatch.setattr(session, "alive", lambda: set(alive))
+    lines: list[str] = []
+    unused: Any = None  # the settings and the sizes
 
-    def look() -> Capacity:
+    def check() -> Capacity:
         return session.checked_capacity(
-            known, known, asked=1, trials=1, patience=NO_WAIT, say=said.append
+            unused, unused, asked=1, trials=1, wait_policy=NO_WAIT, log=lines.append
         )
 
-    assert look().groups == 1
-    assert said == ["a node has gone while it was asked; looking again at what is left"]
-    there.append("id3")
+    assert check().groups == 1
+    assert lines == ["a node was lost during the check; checking the others again"]
+    alive.append("id3")
     with pytest.raises(ClusterError, match="node id3 did not answer"):
-        look()
+        check()

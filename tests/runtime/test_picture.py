@@ -1,4 +1,4 @@
-"""`attnfd-ray picture`: what is drawn is what was scored, and a store is not taken at its word."""
+"""`attnfd-ray picture`: predictions are those that were scored, and stores are not trusted."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def picture_of(png: bytes) -> Image.Image:
     return Image.open(BytesIO(png))
 
 
-def test_the_command_draws_a_row_an_image_and_says_whose_predictions_they_are(store: Store) -> None:
+def test_the_command_draws_a_row_per_image_and_prints_the_networks(store: Store) -> None:
     done = run("results", "-o", "demo.png", "--images", 3)
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == "demo.png: 3 images; baseline, best config, teacher\n"
@@ -122,7 +122,7 @@ def test_the_same_store_gives_the_same_picture(store: Store) -> None:
     assert draw(store, num_images=2).png == draw(store, num_images=2).png
 
 
-def test_what_is_drawn_has_the_score_that_the_store_tells(store: Store) -> None:
+def test_drawn_predictions_have_the_score_in_the_store(store: Store) -> None:
     shown = summarise(store).shown
     assert shown is not None
     stored = StoredNetworks(store, shown.protocols[0], own_code=False)
@@ -136,8 +136,7 @@ def test_what_is_drawn_has_the_score_that_the_store_tells(store: Store) -> None:
             for row in rows
         ]
         counts = sum(confusion(label, predicted, num_classes=12) for label, predicted in pairs)
-        # the memory layout differs from training: a pixel or two on the border of classes may fall
-        # to the other side
+        # the memory layout differs from training, which may change a pixel or two at a border
         assert scores(counts).miou == pytest.approx(network.miou, abs=0.002)  # type: ignore[arg-type]
 
 
@@ -181,13 +180,13 @@ def test_weights_outside_the_store_are_not_read(
     ]
 
 
-def test_a_file_that_is_no_network_is_an_error_of_one_line(store: Store) -> None:
+def test_a_file_without_a_network_is_an_error_of_one_line(store: Store) -> None:
     (store.root / "runs/t1/best.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"best\.safetensors"):
         draw(store, num_images=1)
 
 
-def test_code_that_a_store_names_is_imported_only_if_the_user_says_so(
+def test_code_that_a_store_names_is_imported_only_if_the_user_allows_it(
     store: Store, change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a_users_own.py").write_text(
@@ -198,7 +197,7 @@ def test_code_that_a_store_names_is_imported_only_if_the_user_says_so(
     assert row is not None
     change("t1", config_json=row["config_json"].replace('"toyscenes"', '"a_users_own:Scenes"'))
     with pytest.raises(
-        StoreError, match=r"trial t1 names code of someone's own \(a_users_own:Scenes\).*--own-code"
+        StoreError, match=r"trial t1 names a user's own code \(a_users_own:Scenes\).*--own-code"
     ):
         draw(store, num_images=1)
     assert "a_users_own" not in sys.modules
@@ -221,14 +220,14 @@ def test_other_images_than_were_scored_are_refused(
 ) -> None:
     write_toyscenes(tmp_path / "others", size=32, train=24, val=6, seed=1)
     with pytest.raises(
-        DataError, match=r"others: holds other files than trial t1 was scored on .*--data-root DIR"
+        DataError, match=r"others: has other files than trial t1 was scored on .*--data-root DIR"
     ):
         draw(store, num_images=1, data_root=str(tmp_path / "others"))
     shutil.copytree(scenes, tmp_path / "moved")
     assert draw(store, num_images=1, data_root=str(tmp_path / "moved")).num_images == 1
 
 
-def test_a_teacher_of_a_file_is_drawn_if_it_is_the_one(
+def test_a_teacher_of_a_file_is_drawn_if_it_is_that_of_the_trials(
     store: Store, change: Change, tmp_path: Path
 ) -> None:
     file = tmp_path / "teacher.safetensors"
@@ -248,24 +247,25 @@ def test_a_teacher_of_a_file_is_drawn_if_it_is_the_one(
         draw(store, num_images=1, teacher_file=other)
 
 
-def test_a_name_that_is_no_png_is_refused(store: Store) -> None:
+def test_a_name_without_png_is_refused(store: Store) -> None:
     done = run("results", "-o", "demo.jpg")
     assert done.exit_code == 2
     assert "needs a name that ends in .png" in done.stderr
 
 
-def test_a_place_that_cannot_be_written_is_an_error_of_one_line(store: Store) -> None:
+def test_a_path_that_cannot_be_written_is_an_error_of_one_line(store: Store) -> None:
     with pytest.raises(DataError, match=r"nowhere/demo\.png: cannot be written"):
         run("results", "-o", "nowhere/demo.png")
 
 
-def test_an_experiment_with_nothing_but_its_teacher_is_drawn_with_that(store: Store) -> None:
+def test_an_experiment_with_only_a_teacher_is_drawn_with_that(store: Store) -> None:
     for name in ("b1", "t1"):
         for part in (store.root / "trials").glob(f"{name}.*"):
             part.unlink()
     drawn = draw(store, num_images=1)
     assert drawn.shown == ["teacher"]
     assert drawn.missing == [
-        f"{name}: no trial of it had its full budget yet" for name in ("baseline", "best config")
+        f"{name}: no trial of it has had its full budget yet"
+        for name in ("baseline", "best config")
     ]
     assert dataclasses.asdict(drawn)["num_images"] == 1

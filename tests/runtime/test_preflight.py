@@ -1,6 +1,4 @@
-"""Nothing waits for what cannot come: room, nodes, disks and versions are looked at first, with the
-sums.
-"""
+"""Checks before a command starts: capacity, nodes, disks and versions, with the arithmetic."""
 
 from __future__ import annotations
 
@@ -26,11 +24,11 @@ from attnfd_ray.runtime.cluster.preflight import (
     NO_WAIT,
     Capacity,
     WaitPolicy,
-    lacking_disk,
+    disk_problems,
     wait_for_capacity,
 )
 from attnfd_ray.runtime.cluster.probe import NodeFacts, probe_node, version_mismatches
-from attnfd_ray.runtime.session import check_networks, searched_students
+from attnfd_ray.runtime.network_checks import check_networks, searched_students
 
 Settings = Callable[[], ExperimentSettings]
 
@@ -40,10 +38,11 @@ def node(cpus: float, name: str = "a") -> dict[str, Any]:
 
 
 class Cluster:
-    """A cluster that grows as its clock goes, and the clock."""
+    """A cluster that grows with time, and its clock."""
 
     def __init__(self, *stages: tuple[float, list[dict[str, Any]]]) -> None:
-        self.now_s, self._stages = 0.0, stages
+        self.now_s = 0.0
+        self._stages = stages
 
     def nodes(self) -> list[dict[str, Any]]:
         return [found for start_s, found in self._stages if start_s <= self.now_s][-1]
@@ -56,61 +55,67 @@ class Cluster:
 
 
 @pytest.fixture
-def room_in(
+def capacity_of(
     monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> Callable[..., tuple[Capacity, list[str]]]:
     def find(
-        cluster: Cluster, *, patience: WaitPolicy, asked: int | str = "auto"
+        cluster: Cluster, *, wait_policy: WaitPolicy, asked: int | str = "auto"
     ) -> tuple[Capacity, list[str]]:
         monkeypatch.setattr(preflight.ray, "nodes", cluster.nodes)
-        said: list[str] = []
-        room = wait_for_capacity(
-            settings(), asked=asked, trials=9, patience=patience, say=said.append, clock=cluster
+        lines: list[str] = []
+        capacity = wait_for_capacity(
+            settings(),
+            asked=asked,
+            trials=9,
+            wait_policy=wait_policy,
+            log=lines.append,
+            clock=cluster,
         )
-        return room, said
+        return capacity, lines
 
     return find
 
 
-def test_room_that_is_there_is_taken_without_a_word(room_in: Callable[..., Any]) -> None:
-    room, said = room_in(Cluster((0, [node(2), node(1, "b")])), patience=WaitPolicy(wait_s=100))
-    assert (room.groups, said) == (3, [])
+def test_capacity_that_is_enough_is_taken_at_once(capacity_of: Callable[..., Any]) -> None:
+    cluster = Cluster((0, [node(2), node(1, "b")]))
+    capacity, lines = capacity_of(cluster, wait_policy=WaitPolicy(wait_s=100))
+    assert (capacity.groups, lines) == (3, [])
 
 
-def test_room_that_comes_is_waited_for_and_said_once(room_in: Callable[..., Any]) -> None:
+def test_waiting_for_capacity_is_logged_once(capacity_of: Callable[..., Any]) -> None:
     cluster = Cluster((0, [node(0)]), (30, [node(0), node(4, "b")]))
-    room, said = room_in(cluster, patience=WaitPolicy(wait_s=60))
-    assert room.groups == 4
+    capacity, lines = capacity_of(cluster, wait_policy=WaitPolicy(wait_s=60))
+    assert capacity.groups == 4
     assert cluster.now_s == 30
-    assert [text.partition(":")[0] for text in said] == ["waiting up to 60 s for room"]
+    assert [line.partition(":")[0] for line in lines] == ["waiting up to 60 s for capacity"]
 
 
-def test_waiting_ends_with_the_sum(room_in: Callable[..., Any]) -> None:
+def test_waiting_ends_with_the_arithmetic(capacity_of: Callable[..., Any]) -> None:
     cluster = Cluster((0, [node(2)]))
     with pytest.raises(
         CapacityError, match=r"3 trials at once .* with 2 CPU; .* \(waited 20 s for it\)$"
     ):
-        room_in(cluster, patience=WaitPolicy(wait_s=20), asked=3)
+        capacity_of(cluster, wait_policy=WaitPolicy(wait_s=20), asked=3)
     assert cluster.now_s == 20
 
 
-def test_nodes_that_were_expected_are_waited_for_even_if_the_others_have_room(
-    room_in: Callable[..., Any],
+def test_expected_nodes_are_waited_for_even_if_the_others_have_the_capacity(
+    capacity_of: Callable[..., Any],
 ) -> None:
     cluster = Cluster((0, [node(4)]), (10, [node(4), node(4, "b")]))
-    assert room_in(cluster, patience=WaitPolicy(wait_s=60, nodes=2))[0].groups == 8
-    with pytest.raises(CapacityError, match=r"^cluster: 1 of 2 expected nodes are there; start"):
-        room_in(Cluster((0, [node(4)])), patience=WaitPolicy(nodes=2))
+    assert capacity_of(cluster, wait_policy=WaitPolicy(wait_s=60, nodes=2))[0].groups == 8
+    with pytest.raises(CapacityError, match=r"^cluster: 1 of 2 expected nodes are alive; start"):
+        capacity_of(Cluster((0, [node(4)])), wait_policy=WaitPolicy(nodes=2))
 
 
-def test_a_dead_node_is_no_room(room_in: Callable[..., Any]) -> None:
+def test_a_dead_node_has_no_capacity(capacity_of: Callable[..., Any]) -> None:
     with pytest.raises(CapacityError, match=r"^cluster: 0 of 1 expected nodes"):
-        room_in(Cluster((0, [node(4) | {"Alive": False}])), patience=NO_WAIT)
+        capacity_of(Cluster((0, [node(4) | {"Alive": False}])), wait_policy=NO_WAIT)
 
 
 @pytest.fixture
 def token(settings: Settings) -> str:
-    """What the driver has written into the store."""
+    """The token that the driver has written into the store."""
     directory = Path(settings().store) / "preflight" / "t0"
     directory.mkdir(parents=True)
     (directory / "driver").write_text("t0")
@@ -126,10 +131,10 @@ def test_a_node_with_all_it_needs_has_no_problem_and_answers_in_the_store(
     assert (Path(settings().store) / "preflight/t0/host-ab12").is_file()
 
 
-def test_what_a_node_cannot_read_is_a_line_each_with_its_name(
+def test_each_path_that_a_node_cannot_read_is_a_line_with_its_name(
     tree: dict[str, Any], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_DISK_PATIENCE_S", 0.0)
+    monkeypatch.setattr(probe, "_DISK_TIMEOUT_S", 0.0)
     tree["data"]["root"] = str(tmp_path / "nothing")
     tree["teacher"] = {"checkpoint": str(tmp_path / "no.safetensors")}
     problems = probe_node(settings(), "never written", "host/ab12").problems
@@ -140,7 +145,7 @@ def test_what_a_node_cannot_read_is_a_line_each_with_its_name(
     ]
 
 
-def test_a_remote_root_is_not_looked_for_on_the_disk(
+def test_a_remote_root_is_not_checked_on_the_disk(
     tree: dict[str, Any], settings: Settings, token: str
 ) -> None:
     tree["data"]["root"] = "s3://bucket/camvid"
@@ -148,22 +153,21 @@ def test_a_remote_root_is_not_looked_for_on_the_disk(
 
 
 def test_software_that_differs_is_a_line_for_each_package() -> None:
-    here = NodeFacts(node="a", versions={"ray": "2.60.0", "torch": "2.14.1"})
-    there = NodeFacts(node="b", versions={"ray": "2.60.0", "torch": "2.13.0"})
+    first = NodeFacts(node="a", versions={"ray": "2.60.0", "torch": "2.14.1"})
+    second = NodeFacts(node="b", versions={"ray": "2.60.0", "torch": "2.13.0"})
     silent = NodeFacts(node="c", versions={})
-    assert version_mismatches([here, there, silent]) == [
-        (
-            "versions: torch is 2.14.1 on a, 2.13.0 on b; needed is the same everywhere: install one "
-            "of them"
-        )
-    ]
-    assert version_mismatches([here, here]) == []
+    (line,) = version_mismatches([first, second, silent])
+    assert line == (
+        "versions: torch is 2.14.1 on a, 2.13.0 on b; needed is one version on all nodes: install "
+        "one of them everywhere"
+    )
+    assert version_mismatches([first, first]) == []
 
 
-def test_the_sums_are_those_worked_by_hand() -> None:
+def test_the_estimates_are_those_worked_by_hand() -> None:
     sizes = Sizes(student=1000, learned=1500)
-    # 3 running ones hold 2 x 4 x 1500 of state twice, while they write; they, the leaders and the 2
-    # that no sampler drew have 2 x 4 x 1000 of weights
+    # 3 running trials have 2 x 4 x 1500 bytes of checkpoint, twice while they write; they, the
+    # leaders, the baseline and the as-written trial have 2 x 4 x 1000 bytes of weights
     assert (
         disk_bytes(sizes, trials=50, concurrent=3, keep_weights=5)
         == 3 * 2 * 12_000 + (3 + 5 + 2) * 8_000
@@ -179,7 +183,7 @@ def test_the_sums_are_those_worked_by_hand() -> None:
     assert wall_s(2.0, epochs=50, trials=10, concurrent=3) == 2.0 * 50 * 4
 
 
-def test_a_student_that_is_searched_is_reckoned_with_at_its_largest(
+def test_the_size_of_a_searched_student_is_that_of_the_largest(
     tree: dict[str, Any], settings: Settings
 ) -> None:
     tree |= {"method": {"name": "none"}, "teacher": None}
@@ -203,15 +207,18 @@ def test_a_student_that_is_searched_is_reckoned_with_at_its_largest(
     assert check_networks(settings(), num_classes=12) == alone
 
 
-def test_a_disk_without_room_is_a_line_with_the_sum(settings: Settings, tmp_path: Path) -> None:
+def test_too_little_disk_space_is_a_line_with_the_arithmetic(
+    settings: Settings, tmp_path: Path
+) -> None:
     Path(settings().store).mkdir()
-    room = Capacity(
+    capacity = Capacity(
         shape=GroupShape(workers=1, cpus_per_worker=1, gpus_per_worker=0), groups=2, nodes=[]
     )
-    assert lacking_disk(settings(), room, Sizes(student=10, learned=10), trials=3) == []
-    (line,) = lacking_disk(settings(), room, Sizes(student=10**12, learned=10**12), trials=3)
+    assert disk_problems(settings(), capacity, Sizes(student=10, learned=10), trials=3) == []
+    large = Sizes(student=10**12, learned=10**12)
+    (line,) = disk_problems(settings(), capacity, large, trials=3)
     assert re.match(
-        r"store .*: 3 trials take up to 52154\.06 GiB of checkpoints and weights and [\d.]+ GiB "
+        r"store .*: 3 trials take up to 52154\.06 GiB of checkpoints and weights, and [\d.]+ GiB "
         r"are",
         line,
     )
@@ -230,17 +237,17 @@ settings = load_experiment(Path(sys.argv[1]))
 with connected():
     nodes = ray.nodes()
     gone = dict(nodes[0], NodeID="ab" * 28, NodeManagerHostname="gone")
-    probe._PATIENCE_S = 5.0
+    probe._NODE_TIMEOUT_S = 5.0
     directory = probe._directory(settings, "t0")
     directory.mkdir(parents=True)
     (directory / "driver").write_text("t0")
-    for facts in probe._answers(settings, "t0", [*nodes, gone]):
+    for facts in probe._probe_remotely(settings, "t0", [*nodes, gone]):
         print(len(facts.problems), bool(facts.versions), *facts.problems)
 """
 
 
 @pytest.mark.ray
-def test_nodes_are_asked_where_they_are_and_one_that_is_gone_is_told(
+def test_nodes_are_probed_and_one_that_is_gone_is_reported(
     tree: dict[str, Any], tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -250,13 +257,13 @@ def test_nodes_are_asked_where_they_are_and_one_that_is_gone_is_told(
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    there, gone = done.stdout.splitlines()
-    assert there == "0 True"
+    alive, gone = done.stdout.splitlines()
+    assert alive == "0 True"
     assert gone.startswith("1 False node gone/ababab: did not answer within 5 s (")
 
 
 @pytest.mark.ray
-def test_check_says_go_with_the_sums_and_leaves_no_trace(
+def test_check_prints_go_with_the_arithmetic_and_leaves_no_trace(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     done = attnfd_ray("check", write(tree, tmp_path))
@@ -266,13 +273,13 @@ def test_check_says_go_with_the_sums_and_leaves_no_trace(
     assert [line.partition(":")[0] for line in lines] == [
         *("data", "networks", "capacity", "disk", "time", "nodes", "go")
     ]
-    assert "unknown: no epoch of 'tiny' was run yet" in lines[4]
+    assert "unknown: the store has no epoch of 'tiny' yet" in lines[4]
     assert not list((Path(tree["store"]) / "preflight").iterdir())
 
 
 @pytest.mark.ray
 @pytest.mark.parametrize("command", ["check", "train"])
-def test_more_workers_than_there_is_room_for_end_at_once_with_the_sum(
+def test_more_workers_than_the_capacity_end_at_once_with_the_arithmetic(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path, command: str
 ) -> None:
     cpus = len(os.sched_getaffinity(0))
@@ -288,7 +295,7 @@ def test_more_workers_than_there_is_room_for_end_at_once_with_the_sum(
 
 
 @pytest.mark.ray
-def test_it_waits_as_long_as_told_and_says_so(
+def test_it_waits_as_long_as_asked_and_logs_that(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     cpus = len(os.sched_getaffinity(0))
@@ -299,5 +306,5 @@ def test_it_waits_as_long_as_told_and_says_so(
     assert time.monotonic() - start > 5
     assert done.returncode == 2
     first, second = done.stderr.splitlines()
-    assert first.startswith("waiting up to 5 s for room: scaling: ")
+    assert first.startswith("waiting up to 5 s for capacity: scaling: ")
     assert second.endswith("(waited 5 s for it)")

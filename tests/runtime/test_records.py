@@ -1,4 +1,4 @@
-"""Which run a command starts or continues."""
+"""Which run a command starts or resumes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError, StoreError
-from attnfd_ray.runtime.files.claims import claim_run_id, locked
+from attnfd_ray.runtime.files.claims import claim_run_id, experiment_lock
 
 Make = Callable[[], ExperimentSettings]
 
 
-def test_the_same_settings_go_on_and_fresh_counts_up(settings: Make) -> None:
+def test_the_same_settings_resume_and_fresh_counts_up(settings: Make) -> None:
     assert claim_run_id(settings(), "train", fresh=False) == "tiny.train1"
     assert claim_run_id(settings(), "train", fresh=False) == "tiny.train1"
     assert claim_run_id(settings(), "train", fresh=True) == "tiny.train2"
@@ -39,7 +39,7 @@ def test_other_settings_under_the_same_name_are_refused_with_the_difference(
     assert claim_run_id(settings(), "train", fresh=True) == "tiny.train2"
 
 
-def test_more_trials_and_another_place_of_the_data_are_the_same_experiment(
+def test_more_trials_and_moved_data_are_the_same_experiment(
     tree: dict[str, Any], settings: Make, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     assert claim_run_id(settings(), "search", fresh=False) == "tiny.search1"
@@ -63,11 +63,11 @@ def test_what_a_newer_version_added_is_no_difference(settings: Make) -> None:
 def test_two_commands_cannot_work_on_one_experiment_at_once(settings: Make) -> None:
     other = pytest.raises(StoreError, match="another attnfd-ray train is working on 'tiny'")
     with (
-        locked(settings(), "train"),
-        locked(settings(), "search"),
+        experiment_lock(settings(), "train"),
+        experiment_lock(settings(), "search"),
         other,
-        locked(settings(), "train"),
+        experiment_lock(settings(), "train"),
     ):
         pass
-    with locked(settings(), "train"):
+    with experiment_lock(settings(), "train"):
         pass

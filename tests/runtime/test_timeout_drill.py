@@ -1,6 +1,4 @@
-"""A training step that hangs, on real Ray: ended, begun again from its checkpoint, and given up the
-second time.
-"""
+"""A step that hangs on real Ray: its job resumes once from the checkpoint, and then fails."""
 
 from __future__ import annotations
 
@@ -38,7 +36,8 @@ class Sleepy(NoDistillation):
     def forward(self, student, teacher, labels):
         self.forwards += 1
         again = HUNG.with_suffix("." + self.hangs)
-        if self.hangs != "never" and self.forwards > 5 and not again.exists():  # in the second epoch of three steps
+        # in the second epoch of three steps
+        if self.hangs != "never" and self.forwards > 5 and not again.exists():
             again.touch()
             time.sleep(3600)
         if self.hangs == "always" and self.forwards == 1 and again.exists():
@@ -47,7 +46,7 @@ class Sleepy(NoDistillation):
 """
 
 
-def test_a_step_that_hangs_is_begun_again_from_its_checkpoint_and_given_up_the_second_time(
+def test_a_job_that_hangs_resumes_from_its_checkpoint_and_fails_the_second_time(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "sleepy.py").write_text(METHOD, encoding="utf-8")
@@ -73,7 +72,7 @@ def test_a_step_that_hangs_is_begun_again_from_its_checkpoint_and_given_up_the_s
         assert sorted((row["epoch"], row["attempt"]) for row in found) == epochs
     log = Path(tree["store"]) / "runs" / rows["always"]["trial_id"] / "failure.log"
     text = rows["always"]["failure_text"]
-    # the first step after the checkpoint, known to hang by what steps took before
+    # the first step after the checkpoint, compared with the steps before it
     assert text.startswith("step 4 was not over after 8")
-    assert text.endswith(f" (sleepy.py:27 in forward, on {socket.gethostname()}); traceback: {log}")
+    assert text.endswith(f" (sleepy.py:28 in forward, on {socket.gethostname()}); traceback: {log}")
     assert "time.sleep(3600)" in log.read_text()

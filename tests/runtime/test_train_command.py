@@ -1,4 +1,4 @@
-"""`attnfd-ray train` on real Ray: killed and continued, its sockets, its workers, its refusals."""
+"""`attnfd-ray train` on real Ray: resume after a kill, sockets, workers, errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from command_line import CommandLine, write
 from patient_method import METHOD, write_patient
 from PIL import Image
-from processes import descendants, listening, outlive, wait_until
+from processes import descendants, kill_driver, listening, wait_until
 from safetensors.torch import load_file
 
 from attnfd_ray.config.loader import load_experiment
@@ -45,7 +45,7 @@ def weights(store: str | Path, trial_id: str) -> dict[str, bytes]:
 
 
 def without_ray(settings: ExperimentSettings) -> None:
-    """Do what `attnfd-ray train` does, in this process and without a stop."""
+    """Train as `attnfd-ray train` does, in this process and without interruption."""
     Store.open(settings.store, create=True)
     worker = Worker(torch.device("cpu"), lambda job, event: None)
     training = teacher_experiment(settings).model_dump_json()
@@ -64,19 +64,19 @@ def without_ray(settings: ExperimentSettings) -> None:
     )
 
 
-def test_killed_anywhere_and_started_again_it_ends_with_the_same_weights(
+def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     tree["train"]["epochs"] = 6
     file = write(tree, tmp_path)
-    calm = str(tmp_path / "calm")
-    without_ray(with_values(load_experiment(file), {"store": calm}))
+    undisturbed = str(tmp_path / "undisturbed")
+    without_ray(with_values(load_experiment(file), {"store": undisturbed}))
 
     process = attnfd_ray.start("train", file)
     wait_until("the second epoch", lambda: len(epochs(tree["store"], "tiny.train1")) >= 2)
     sockets = listening({process.pid, *descendants(process.pid)})
     time.sleep(random.Random(0).uniform(0, 0.3))
-    outlive(process.pid)
+    kill_driver(process.pid)
     assert len(sockets) >= 5
     assert all(
         address.startswith(("127.0.0.1:", "[::1]:", "[::ffff:127.0.0.1]:")) for address in sockets
@@ -84,11 +84,11 @@ def test_killed_anywhere_and_started_again_it_ends_with_the_same_weights(
 
     again = attnfd_ray("train", file)
     assert (again.returncode, again.stderr) == (0, "")
-    assert weights(tree["store"], "tiny.train1") == weights(calm, "tiny.train1")
+    assert weights(tree["store"], "tiny.train1") == weights(undisturbed, "tiny.train1")
     rows = epochs(tree["store"], "tiny.train1")
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["val_miou"] for row in rows] == [
-        row["val_miou"] for row in epochs(calm, "tiny.train1")
+        row["val_miou"] for row in epochs(undisturbed, "tiny.train1")
     ]
 
 
@@ -115,7 +115,7 @@ def test_two_workers_share_a_run_and_one_of_them_may_die(
     assert not [name for name in best if "gate" in name or "connector" in name]
 
 
-def test_more_workers_than_there_is_room_for_are_refused_with_the_sum(
+def test_more_workers_than_the_capacity_are_refused_with_the_arithmetic(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     start = time.monotonic()
@@ -128,13 +128,13 @@ def test_more_workers_than_there_is_room_for_are_refused_with_the_sum(
     assert time.monotonic() - start < 30
     assert done.returncode == 2
     assert done.stderr == (
-        f"scaling: {4 * cores} workers x (1 CPU) do not fit on 1 node(s) with {cores} CPU; there "
-        f"is room for {cores} "
-        "such worker(s): lower scaling.workers, scaling.cpus_per_worker or tune.concurrent\n"
+        f"scaling: {4 * cores} workers x (1 CPU) do not fit on 1 node(s) with {cores} CPU; the "
+        f"capacity is {cores} such worker(s): lower scaling.workers, scaling.cpus_per_worker or "
+        "tune.concurrent\n"
     )
 
 
-def test_a_broken_image_deep_in_the_set_ends_a_search_when_it_was_met_three_times(
+def test_a_broken_image_deep_in_the_set_ends_a_search_after_three_trials(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     root = tmp_path / "broken"
@@ -145,8 +145,8 @@ def test_a_broken_image_deep_in_the_set_ends_a_search_when_it_was_met_three_time
     tree["search"] = {"optim.lr": {"float": [0.01, 0.1]}}
     done = attnfd_ray("tune", write(tree | {"teacher": None, "method": {"name": "none"}}, tmp_path))
     assert done.returncode == 2
-    what, stopped = done.stderr.splitlines()
-    assert what == (
+    problem, stopped = done.stderr.splitlines()
+    assert problem == (
         f"{mask}: mask values 77 are no class; needed are 0..11 or 255: check that data.name is "
         "what data.root holds"
     )
@@ -157,7 +157,7 @@ def test_a_broken_image_deep_in_the_set_ends_a_search_when_it_was_met_three_time
     assert [row["state"] for row in rows].count("FAILED") == 3
 
 
-LONG_S = 7.0  # longer than anything else at the end of a command waits
+LONG_S = 7.0  # longer than any other wait at the end of a command
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -169,15 +169,13 @@ def test_ctrl_c_ends_a_search_after_the_running_epochs_and_a_second_one_at_once(
     tree["train"]["epochs"] = 500
     file = write(tree, tmp_path)
     process = attnfd_ray.start("tune", file, "--fresh", PYTHONPATH=str(tmp_path))
-    quick, slow = (
-        "tiny.search1-0000",
-        "tiny.search1-0001",
-    )  # the baseline learns from nobody, and waits for nobody
+    quick = "tiny.search1-0000"  # the baseline, which does not wait for `go`
+    slow = "tiny.search1-0001"
     wait_until(
         "an epoch of both", lambda: epochs(tree["store"], quick) and epochs(tree["store"], slow)
     )
     for _ in range(times):
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody hears it
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
         time.sleep(0.2)
     if times == 1:
         time.sleep(LONG_S)
@@ -185,16 +183,10 @@ def test_ctrl_c_ends_a_search_after_the_running_epochs_and_a_second_one_at_once(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     stopping, *rest = err.strip().splitlines()
-    assert (
-        stopping
-        == "stopping when the epochs that run are over and saved; Ctrl-C again ends at once"
-    )
-    resume_hint = f"go on from the last finished epoch: attnfd-ray tune {file}"
-    assert [line for line in rest if line] == [
-        f"interrupted after the last epoch that had begun; {resume_hint}"
-        if times == 1
-        else f"interrupted; {resume_hint}"
-    ]
+    assert stopping == "stopping after the running epochs; Ctrl-C again ends at once"
+    interrupted = {1: "interrupted after the running epochs", 2: "interrupted"}[times]
+    resume_hint = f"resume from the last finished epoch: attnfd-ray tune {file}"
+    assert [line for line in rest if line] == [f"{interrupted}; {resume_hint}"]
     store = Store.open(tree["store"], create=False)
     for trial_id in (quick, slow):
         row = store.trial(trial_id)
@@ -204,13 +196,12 @@ def test_ctrl_c_ends_a_search_after_the_running_epochs_and_a_second_one_at_once(
             assert row["failure_kind"] == "INTERRUPTED"
             saved = checkpoint.latest(Path(tree["store"]) / "runs" / trial_id / "checkpoints")
             assert saved is not None
-            assert saved.epoch == max(
-                epoch["epoch"] for epoch in epochs(tree["store"], trial_id)
-            )  # none was lost
+            # no epoch was lost
+            assert saved.epoch == max(epoch["epoch"] for epoch in epochs(tree["store"], trial_id))
     assert (len(epochs(tree["store"], slow)) > 1) == (times == 1)
 
 
-def test_a_teacher_below_its_bar_ends_a_search_before_any_student(
+def test_a_teacher_below_min_miou_ends_a_search_before_any_student(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     tree["experiment"], tree["teacher"]["min_miou"] = "other", 0.99

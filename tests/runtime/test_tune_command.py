@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine, write
-from processes import outlive, wait_until
+from processes import kill_driver, wait_until
 
 from attnfd_ray.store.store import Store
 
@@ -29,7 +29,7 @@ def finished(store: str) -> list[str]:
     ]
 
 
-def test_a_killed_search_goes_on_without_repeating_what_is_finished(
+def test_a_killed_search_resumes_without_repeating_finished_trials(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     tree["search"] = {
@@ -41,7 +41,7 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
     process = attnfd_ray.start("tune", file)
     wait_until("two finished trials", lambda: len(finished(tree["store"])) >= 2)
     before = trials(tree["store"])
-    outlive(process.pid)
+    kill_driver(process.pid)
 
     again = attnfd_ray("tune", file, "--json")
     assert (again.returncode, again.stderr) == (0, "")
@@ -60,12 +60,12 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
     pairs = [(row["trial_id"], row["epoch"]) for row in rows]
     assert len(pairs) == len(set(pairs)) == sum(row["epochs_done"] for row in after.values())
     events = [json.loads(line) for line in again.stdout.splitlines()]
-    retold = {
+    reported = {
         event["trial_id"]
         for event in events
         if event["event"] == "finished" and event["role"] != "teacher"
     }
-    assert retold.isdisjoint(name for name in done)
+    assert reported.isdisjoint(done)
     drawn = [row for row in students if row["role"] == "trial" and row["state"] == "COMPLETE"]
     alone = [
         row for row in students if row["role"].startswith("baseline") and row["state"] == "COMPLETE"
@@ -89,16 +89,16 @@ def test_a_killed_search_goes_on_without_repeating_what_is_finished(
         f"{name}/{which}.safetensors" for name in keeping for which in ("best", "last")
     }
 
-    over = attnfd_ray("tune", file)
-    assert over.returncode == 0
-    assert over.stdout.startswith("tiny.search1 is complete: nothing left to try\n")
+    complete = attnfd_ray("tune", file)
+    assert complete.returncode == 0
+    assert complete.stdout.startswith("tiny.search1 is complete: nothing left to try\n")
     report = attnfd_ray("report", tree["store"])
     assert report.returncode == 0
     assert "Gain over the baseline" in report.stdout
     assert "the baseline tuned over 3" in " ".join(report.stdout.split())
 
 
-def test_a_search_over_methods_has_its_teacher_though_the_file_s_own_method_needs_none(
+def test_a_search_over_methods_has_a_teacher_although_the_files_own_method_needs_none(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:
     tree["method"] = {"name": "none"}
@@ -115,10 +115,10 @@ def test_a_search_over_methods_has_its_teacher_though_the_file_s_own_method_need
         ("teacher", "none", "COMPLETE"),
         ("trial", "kd", "COMPLETE"),
     ]
-    # so large a weight is warned of, once, by what the trial's epoch measured
+    # such a large weight causes a warning, once, by the gradients of the epoch
     (warning,) = [line for line in done.stdout.splitlines() if "the gradient of kd is" in line]
     assert warning.endswith(
-        "(above 3 it can take over the training); try a lower method.loss_weight"
+        "(above 3 it can dominate the training); try a lower method.loss_weight"
     )
     (strong,) = [row["trial_id"] for row in rows if row["method"] == "kd"]
     assert warning.startswith(f"{strong} epoch 1: ")

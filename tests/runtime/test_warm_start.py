@@ -1,4 +1,4 @@
-"""What a search begins with, and that it stays the same."""
+"""The earlier trials that a search starts with, and that they stay the same."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from command_line import CommandLine, write
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.runtime.files.warm_start import earlier_trials
+from attnfd_ray.search.records import PastTrial
 from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
@@ -54,10 +55,21 @@ def add(
     )
 
 
+def earlier(
+    settings: ExperimentSettings,
+    source: str | None,
+    *,
+    search_id: str = "tiny.search1",
+    has_begun: bool = False,
+) -> list[PastTrial]:
+    store = Store.open(settings.store, create=False)
+    return earlier_trials(settings, store, search_id, source, has_begun=has_begun)
+
+
 def begin(
     settings: ExperimentSettings, source: str | None, *, has_begun: bool = False
 ) -> list[Any]:
-    found = earlier_trials(settings, "tiny.search1", source, has_begun=has_begun)
+    found = earlier(settings, source, has_begun=has_begun)
     return [(past.trial_id, past.values, list(map(tuple, past.epochs))) for past in found]
 
 
@@ -72,7 +84,7 @@ def make(tree: dict[str, Any], settings: Make) -> Make:
     return settings
 
 
-def test_sizes_of_the_trials_are_known_where_the_search_aims_at_them(
+def test_sizes_of_the_trials_are_read_if_they_are_a_search_metric(
     tree: dict[str, Any], make: Make
 ) -> None:
     tree["search"] = SPACE | {"student.width": {"float": [0.1, 1]}}
@@ -84,21 +96,19 @@ def test_sizes_of_the_trials_are_known_where_the_search_aims_at_them(
         "epochs": 4,
     }
     add(make().store, "old", **whole)
-    (past,) = earlier_trials(make(), "tiny.search1", "old", has_begun=False)
+    (past,) = earlier(make(), "old")
     assert (past.measures, past.values["student.width"]) == ({"student_params": 1234}, 0.5)
-    assert earlier_trials(make(), "tiny.search1", None, has_begun=True) == [
-        replace(past, epochs=ANY)
-    ]
+    assert earlier(make(), None, has_begun=True) == [replace(past, epochs=ANY)]
 
 
-def test_an_experiment_of_the_same_store_is_named_alone(make: Make) -> None:
+def test_an_experiment_of_the_same_store_is_given_by_its_name(make: Make) -> None:
     add(make().store, "old")
     add(make().store, "old", number=0, role="baseline")
     add(make().store, "other", weight=2)
     assert begin(make(), "old") == [("old.search1-0002", {"method.loss_weight": 1.0}, EPOCHS)]
 
 
-def test_another_store_is_named_by_its_directory_or_with_the_experiment(
+def test_another_store_is_given_by_its_directory_or_with_the_experiment(
     make: Make, tmp_path: Path
 ) -> None:
     add(tmp_path / "there", "old")
@@ -107,10 +117,10 @@ def test_another_store_is_named_by_its_directory_or_with_the_experiment(
     assert begin(make(), None)[0][0] == "old.search1-0002"
     with pytest.raises(
         ConfigError,
-        match=r"--warm-start \S+there: which experiment\? say \S+there:NAME; there is: new, old",
+        match=r"--warm-start \S+there: which experiment\? give \S+there:NAME; there is: new, old",
     ):
-        earlier_trials(make(), "tiny.search2", str(tmp_path / "there"), has_begun=False)
-    (past,) = earlier_trials(make(), "tiny.search2", f"{tmp_path / 'there'}:new", has_begun=False)
+        earlier(make(), str(tmp_path / "there"), search_id="tiny.search2")
+    (past,) = earlier(make(), f"{tmp_path / 'there'}:new", search_id="tiny.search2")
     assert past.trial_id == "new.search1-0002"
 
 
@@ -126,7 +136,7 @@ def test_a_setting_searched_only_now_has_the_value_of_the_trials_own_settings(
     assert begin(make(), "old")[0][1] == {"method.loss_weight": 1.0, "optim.momentum": 0.5}
 
 
-def test_a_search_goes_on_with_what_it_was_begun_with_whatever_became_of_the_source(
+def test_a_resumed_search_starts_with_the_same_trials_if_the_source_has_changed(
     make: Make,
 ) -> None:
     add(make().store, "old")
@@ -138,19 +148,13 @@ def test_a_search_goes_on_with_what_it_was_begun_with_whatever_became_of_the_sou
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        (
-            "odl",
-            (
-                r"--warm-start odl: neither a store nor an experiment with a search in \S+; did you "
-                r"mean 'old'\?"
-            ),
-        ),
+        ("odl", r"neither a store nor an experiment with a search in \S+; did you mean 'old'\?"),
         ("{store}:odl", r"has no search of 'odl'; did you mean 'old'\?"),
-        ("{empty}", "no search there"),
+        ("{empty}", "the store has no search"),
         ("far", r"no finished trial in the space of `search:` \(1 outside it\); widen the space"),
     ],
 )
-def test_what_is_not_there_is_refused_in_one_line_and_not_kept(
+def test_a_source_that_does_not_exist_is_refused_and_not_saved(
     make: Make, tmp_path: Path, source: str, problem: str
 ) -> None:
     add(make().store, "old")
@@ -161,22 +165,22 @@ def test_what_is_not_there_is_refused_in_one_line_and_not_kept(
     assert begin(make(), None) == []
 
 
-def test_a_search_begun_otherwise_is_not_continued(make: Make) -> None:
+def test_a_search_with_another_start_is_not_resumed(make: Make) -> None:
     add(make().store, "old")
     with pytest.raises(
-        ConfigError, match=r"tiny\.search1 was begun without a warm start; leave --warm-start out"
+        ConfigError, match=r"tiny\.search1 was started without a warm start; leave --warm-start out"
     ):
         begin(make(), "old", has_begun=True)
     begin(make(), "old")
     with pytest.raises(
-        ConfigError, match=r"was begun with --warm-start old; leave .* or start over with --fresh"
+        ConfigError, match=r"was started with --warm-start old; leave .* or start over with --fresh"
     ):
         begin(make(), "other", has_begun=True)
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_the_command_says_what_it_begins_with_and_goes_on_with_it(
+def test_the_command_logs_its_warm_start_and_resumes_with_it(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path, make: Make
 ) -> None:
     tree["train"]["epochs"] = 1

@@ -1,4 +1,4 @@
-"""Steps that hang, by a clock of our own."""
+"""Steps that hang, with a fake clock."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ PATIENCE_S = 60.0
 
 
 class Watched:
-    """A watchdog with a clock that is set by hand, and what it did."""
+    """A watchdog with a fake clock, and a log of what it did."""
 
     def __init__(self, patience_s: float = PATIENCE_S, *, step_s: float | None = None) -> None:
         self.now_s = 100.0
         self.did: list[str] = []
-        self.told: list[tuple[str, str, float]] = []
+        self.reports: list[tuple[str, str, float]] = []
         self.ended = threading.Event()
         self.dog = Watchdog(
-            patience_s, self.late, step_s=step_s, end=self.end, clock=lambda: self.now_s
+            patience_s, self.on_hang, step_s=step_s, end=self.end, clock=lambda: self.now_s
         )
 
-    def late(self, text: str, stack: Callable[[], str], step_s: float) -> None:
-        self.did.append("told")
-        self.told.append((text, stack(), step_s))
+    def on_hang(self, text: str, stack: Callable[[], str], step_s: float) -> None:
+        self.did.append("reported")
+        self.reports.append((text, stack(), step_s))
 
     def end(self) -> None:
         self.did.append("ended")
         self.ended.set()
 
     def steps(self, *took_s: float, first: int = 1) -> None:
-        """Take steps; the one after them is under way then."""
+        """Take steps; the next one is then running."""
         for step, each_s in enumerate(took_s, start=first):
             self.dog.on_step(step)
             self.now_s += each_s
@@ -47,12 +47,12 @@ class Watched:
         return self.did
 
 
-def test_a_step_of_more_than_20_times_the_median_is_told_and_then_ends_the_process() -> None:
+def test_a_step_of_more_than_20_times_the_median_is_reported_and_ends_the_process() -> None:
     watched = Watched()
     watched.steps(10.0, 4.0, 4.0, 5.0)  # the median is 4.5
     assert watched.wait(90.0) == []
-    assert watched.wait(0.5) == ["told", "ended"]
-    ((text, stack, median_s),) = watched.told
+    assert watched.wait(0.5) == ["reported", "ended"]
+    ((text, stack, median_s),) = watched.reports
     assert text == (
         "step 5 was not over after 90.5 s, the median one takes 4.5 s "
         f"({Path(__file__).name}:{line_of('self.dog.check()')} in wait, on {socket.gethostname()})"
@@ -62,18 +62,15 @@ def test_a_step_of_more_than_20_times_the_median_is_told_and_then_ends_the_proce
 
 
 def line_of(text: str) -> int:
-    return 1 + next(
-        at
-        for at, line in enumerate(Path(__file__).read_text().splitlines())
-        if line.strip() == text
-    )
+    lines = [line.strip() for line in Path(__file__).read_text().splitlines()]
+    return 1 + lines.index(text)
 
 
 def test_short_steps_have_the_patience_that_is_set() -> None:
     watched = Watched()
     watched.steps(*[0.1] * 9)
     assert watched.wait(PATIENCE_S) == []
-    assert watched.wait(0.1) == ["told", "ended"]
+    assert watched.wait(0.1) == ["reported", "ended"]
 
 
 def test_the_first_four_steps_may_take_any_time() -> None:
@@ -82,42 +79,42 @@ def test_the_first_four_steps_may_take_any_time() -> None:
     assert watched.wait(1e6) == []
 
 
-def test_the_first_steps_of_a_run_that_hung_before_are_watched_by_what_it_took_then() -> None:
+def test_the_first_steps_of_a_run_that_hung_before_are_compared_with_its_steps_then() -> None:
     watched = Watched(step_s=5.0)
     watched.steps()
     assert watched.wait(100.0) == []
-    assert watched.wait(1.0) == ["told", "ended"]
-    assert watched.told[0][2] == 5.0
+    assert watched.wait(1.0) == ["reported", "ended"]
+    assert watched.reports[0][2] == 5.0
 
 
-def test_what_comes_between_two_epochs_is_no_step() -> None:
+def test_the_time_between_two_epochs_is_not_a_step() -> None:
     watched = Watched()
     watched.steps(*[1.0] * 5)
     watched.dog.on_step(None)
     assert watched.wait(1e6) == []
     watched.steps(1.0, first=6)
-    assert watched.wait(PATIENCE_S + 1) == ["told", "ended"]
-    assert watched.told[0][2] == 1.0, "the time between is no step's"
+    assert watched.wait(PATIENCE_S + 1) == ["reported", "ended"]
+    assert watched.reports[0][2] == 1.0, "the time between does not count"
 
 
-def test_patience_without_end_ends_nothing() -> None:
+def test_infinite_patience_ends_nothing() -> None:
     watched = Watched(float("inf"))
     watched.steps(*[1.0] * 5)
     assert watched.wait(1e9) == []
 
 
 @pytest.mark.timeout(30)
-def test_the_process_ends_though_nobody_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attnfd_ray.runtime.jobs.watchdog._LAST_WORDS_S", 0.01)
+def test_the_process_ends_although_the_report_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnfd_ray.runtime.jobs.watchdog._REPORT_TIMEOUT_S", 0.01)
     watched = Watched()
-    told = threading.Event()
-    monkeypatch.setattr(watched.dog, "_late", lambda *_: told.wait(20))
+    reported = threading.Event()
+    monkeypatch.setattr(watched.dog, "_on_hang", lambda *_: reported.wait(20))
     watched.steps(*[1.0] * 5)
     watched.now_s += PATIENCE_S + 1
     thread = threading.Thread(target=watched.dog.check)
     thread.start()
     assert watched.ended.wait(10)
-    told.set()
+    reported.set()
     thread.join()
 
 

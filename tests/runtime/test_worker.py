@@ -1,4 +1,4 @@
-"""One process of a worker group at work, without Ray."""
+"""One process of a worker group, without Ray."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from attnfd_ray.store.store import Store
 Make = Callable[[], ExperimentSettings]
 
 
-class Ears:
-    """Hears what a worker says, and stops a job after an epoch if asked to."""
+class Pushed:
+    """Keeps the events that a worker pushes, and stops a job after an epoch if asked to."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.events: list[Event] = []
@@ -37,7 +37,9 @@ class Ears:
 
     def __call__(self, job: Job, event: Event) -> str | None:
         self.events.append(event)
-        return "below the cut-off" if event.metrics.get("epoch") == self.stop_after else None
+        if event.metrics.get("epoch") == self.stop_after:
+            return "below the cut-off"
+        return None
 
 
 def job(settings: ExperimentSettings, **changes: Any) -> Job:
@@ -50,11 +52,16 @@ def job(settings: ExperimentSettings, **changes: Any) -> Job:
     return Job(**known | changes)
 
 
-def work(job: Job, ears: Ears | None = None) -> Ears:
-    ears = ears or Ears()
+def work(job: Job, pushed: Pushed | None = None) -> Pushed:
+    pushed = pushed or Pushed()
     Store.open(job.settings.store, create=True)
-    Worker(torch.device("cpu"), ears).do(job)
-    return ears
+    Worker(torch.device("cpu"), pushed).do(job)
+    return pushed
+
+
+def fail(job: Job, kind: str, text: str | None) -> None:
+    """Record a failure as the driver does."""
+    record_failure(Store.open(job.settings.store, create=False), job, kind, text or "")
 
 
 @pytest.fixture
@@ -71,9 +78,9 @@ def trial_row(settings: ExperimentSettings) -> dict[str, Any]:
 def test_a_finished_job_leaves_a_row_an_epoch_and_one_for_the_trial(
     alone: ExperimentSettings,
 ) -> None:
-    known = quick_check(alone.data).data_hash
-    ears = work(job(alone, data_hash=known, git_commit="g"))
-    assert [event.kind for event in ears.events] == ["epoch"] * 4 + ["done"]
+    found = quick_check(alone.data).data_hash
+    pushed = work(job(alone, data_hash=found, git_commit="g"))
+    assert [event.kind for event in pushed.events] == ["epoch"] * 4 + ["done"]
     rows = Store.open(alone.store, create=False).epochs().to_pylist()
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert all(len(row["class_iou"]) == 12 and 0 <= row["val_miou"] <= 1 for row in rows)
@@ -82,21 +89,21 @@ def test_a_finished_job_leaves_a_row_an_epoch_and_one_for_the_trial(
         "COMPLETE",
         4,
         1,
-        known,
+        found,
     )
     assert row["checkpoint"] == "runs/t1/best.safetensors"
     assert json.loads(row["config_json"])["train"]["epochs"] == 4
     assert row["best_val_miou"] == max(epoch["val_miou"] for epoch in rows)
 
 
-def test_other_files_than_the_command_looked_at_are_a_failure_of_the_data(
+def test_other_files_than_on_the_drivers_node_are_a_failure_of_the_data(
     alone: ExperimentSettings,
 ) -> None:
     (event,) = work(job(alone, data_hash="0123456789abcdef")).events
     assert event.failure_kind == "DATA"
     assert event.failure_text is not None
     assert event.failure_text.startswith(
-        f"{alone.data.root} on {socket.gethostname()}: holds other files than where"
+        f"{alone.data.root} on {socket.gethostname()}: has other files than on the node where"
     )
 
 
@@ -128,10 +135,10 @@ def test_a_dataset_that_does_not_open_leaves_a_failed_row_and_a_line_for_each_fa
     images[1].write_bytes(b"")
     tree |= {"method": {"name": "none"}, "teacher": None}
     tree["data"]["root"] = str(tmp_path / "scenes")
-    ears = work(job(settings()))
-    (event,) = ears.events
+    pushed = work(job(settings()))
+    (event,) = pushed.events
     assert event.failure_kind == "DATA"
-    record_failure(job(settings()), "DATA", event.failure_text or "")
+    fail(job(settings()), "DATA", event.failure_text)
     assert (trial_row(settings())["state"], trial_row(settings())["failure_kind"]) == (
         "FAILED",
         "DATA",
@@ -142,7 +149,7 @@ def test_a_dataset_that_does_not_open_leaves_a_failed_row_and_a_line_for_each_fa
     ] == [1, 1]
 
 
-def test_what_a_search_aims_at_is_said_at_the_end_and_timed_only_then(
+def test_search_metrics_are_reported_at_the_end_and_measured_only_then(
     tree: dict[str, Any], settings: Make, tmp_path: Path
 ) -> None:
     tree |= {
@@ -151,12 +158,12 @@ def test_what_a_search_aims_at_is_said_at_the_end_and_timed_only_then(
         "search": {"student.width": {"choice": [0.125, 0.25]}},
     }
     aims = [("val_miou", []), (["val_miou", "student_params"], ["student_params"])]
-    for metric, said in [*aims, (["latency_ms", "val_miou"], ["latency_ms"])]:
+    for metric, measured in [*aims, (["latency_ms", "val_miou"], ["latency_ms"])]:
         tree |= {"tune": {"metric": metric}, "train": {"epochs": 1, "batch_size": 8}}
-        tree["store"] = str(tmp_path / f"store{len(said)}{metric[0]}")
+        tree["store"] = str(tmp_path / f"store{len(measured)}{metric[0]}")
         *_, done = work(job(settings())).events
         row = trial_row(settings())
-        assert measured_metrics(done.metrics) == {name: row[name] for name in said}
+        assert measured_metrics(done.metrics) == {name: row[name] for name in measured}
         assert row["student_params"] == sum(
             parameter.numel()
             for parameter in build_model(settings().student, num_classes=12).parameters()
@@ -164,7 +171,7 @@ def test_what_a_search_aims_at_is_said_at_the_end_and_timed_only_then(
         assert (
             (row["latency_ms"] is not None)
             == (row["latency_protocol"] is not None)
-            == (said == ["latency_ms"])
+            == (measured == ["latency_ms"])
         )
     assert row["latency_protocol"].startswith("32x32 fp32 on ")
     assert 0 < row["latency_ms"] < 1000
@@ -174,7 +181,7 @@ def test_a_job_cut_off_on_its_way_to_stop_trains_no_further_epoch(
     alone: ExperimentSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
-        """No error that anybody handles."""
+        """An error that is not handled."""
 
     def killed(*_: object) -> None:
         raise Killed
@@ -183,8 +190,8 @@ def test_a_job_cut_off_on_its_way_to_stop_trains_no_further_epoch(
     with monkeypatch.context() as patch:
         patch.setattr(TrialWriter, "write_end", killed)
         with pytest.raises(Killed):
-            work(stopping, Ears(stop_after=2))
-    again = work(stopping, Ears(stop_after=2))
+            work(stopping, Pushed(stop_after=2))
+    again = work(stopping, Pushed(stop_after=2))
     assert [(event.kind, event.metrics["epoch"]) for event in again.events] == [
         ("epoch", 2),
         ("done", 2),
@@ -196,19 +203,19 @@ def test_a_job_cut_off_on_its_way_to_stop_trains_no_further_epoch(
 
 
 @pytest.mark.parametrize("stop_after", [2, None])
-def test_a_job_whose_end_was_written_and_not_heard_is_not_begun_again(
+def test_a_job_whose_end_was_written_but_not_reported_is_not_started_again(
     alone: ExperimentSettings, stop_after: int | None
 ) -> None:
     ended = job(alone, search_id="s")
-    first = work(ended, Ears(stop_after=stop_after)).events[-1]
+    first = work(ended, Pushed(stop_after=stop_after)).events[-1]
     before = trial_row(alone)
     (again,) = work(ended).events
     assert again == first
     assert trial_row(alone) == before
 
 
-def test_a_stopped_job_says_why_and_at_which_epoch(alone: ExperimentSettings) -> None:
-    work(job(alone), Ears(stop_after=2))
+def test_a_stopped_job_has_its_reason_and_epoch_in_the_row(alone: ExperimentSettings) -> None:
+    work(job(alone), Pushed(stop_after=2))
     row = trial_row(alone)
     assert (row["state"], row["epochs_done"], row["stop_reason"]) == (
         "PRUNED",
@@ -217,12 +224,12 @@ def test_a_stopped_job_says_why_and_at_which_epoch(alone: ExperimentSettings) ->
     )
 
 
-def test_a_job_given_twice_goes_on_and_its_epochs_stand_there_once(
+def test_a_job_given_twice_resumes_and_each_epoch_has_one_row(
     alone: ExperimentSettings,
 ) -> None:
-    work(job(alone), Ears(stop_after=2))
-    ears = work(job(alone))
-    assert [event.metrics["epoch"] for event in ears.events] == [3, 4, 4]
+    work(job(alone), Pushed(stop_after=2))
+    pushed = work(job(alone))
+    assert [event.metrics["epoch"] for event in pushed.events] == [3, 4, 4]
     rows = Store.open(alone.store, create=False).epochs().to_pylist()
     assert [(row["epoch"], row["attempt"]) for row in rows] == [(1, 1), (2, 1), (3, 2), (4, 2)]
     assert trial_row(alone)["state"] == "COMPLETE"
@@ -238,28 +245,28 @@ def test_a_job_that_is_over_is_done_at_once(alone: ExperimentSettings) -> None:
 def test_one_job_after_another_is_the_same_as_each_alone(
     alone: ExperimentSettings, tmp_path: Path
 ) -> None:
-    ears = Ears()
+    pushed = Pushed()
     Store.open(alone.store, create=True)
-    worker = Worker(torch.device("cpu"), ears)
+    worker = Worker(torch.device("cpu"), pushed)
     for trial_id in ("a", "b"):
         worker.do(job(alone, trial_id=trial_id))
     files = [Path(alone.store) / "runs" / name / "best.safetensors" for name in ("a", "b")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_a_loss_that_is_not_finite_makes_the_settings_infeasible_and_the_worker_goes_on(
+def test_a_loss_that_is_not_finite_makes_the_settings_infeasible_and_the_worker_continues(
     alone: ExperimentSettings,
 ) -> None:
     wild = with_values(alone, {"optim.lr": 1e30})
-    ears = Ears()
+    pushed = Pushed()
     Store.open(alone.store, create=True)
-    worker = Worker(torch.device("cpu"), ears)
+    worker = Worker(torch.device("cpu"), pushed)
     worker.do(job(wild))
     worker.do(job(alone, trial_id="t2"))
-    assert (ears.events[0].kind, ears.events[0].failure_kind) == ("failed", "NAN")
-    assert ears.events[-1].kind == "done"
-    record_failure(job(wild), "NAN", ears.events[0].failure_text or "")
-    record_failure(job(alone, trial_id="t2"), "NAN", "told too late")
+    assert (pushed.events[0].kind, pushed.events[0].failure_kind) == ("failed", "NAN")
+    assert pushed.events[-1].kind == "done"
+    fail(job(wild), "NAN", pushed.events[0].failure_text)
+    fail(job(alone, trial_id="t2"), "NAN", "too late")
     states = {
         row["trial_id"]: row["state"]
         for row in Store.open(alone.store, create=False).trials().to_pylist()
@@ -267,7 +274,7 @@ def test_a_loss_that_is_not_finite_makes_the_settings_infeasible_and_the_worker_
     assert states == {"t1": "INFEASIBLE", "t2": "COMPLETE"}
 
 
-def test_what_a_users_code_raises_is_one_line_with_its_place(
+def test_an_exception_of_a_users_code_is_one_line_with_its_location(
     alone: ExperimentSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
@@ -285,7 +292,7 @@ def test_what_a_users_code_raises_is_one_line_with_its_place(
     assert trace == "Traceback (most recent call last):"
     assert lines[-2:] == ["ZeroDivisionError: division", "by zero"]
     assert trial_row(alone)["state"] == "RUNNING"
-    record_failure(job(alone), event.failure_kind, event.failure_text)
+    fail(job(alone), event.failure_kind, event.failure_text)
     row = trial_row(alone)
     assert (row["state"], row["failure_kind"], row["failure_text"]) == (
         "FAILED",
@@ -294,7 +301,7 @@ def test_what_a_users_code_raises_is_one_line_with_its_place(
     )
 
 
-def test_a_failure_is_told_where_its_traceback_cannot_be_written(
+def test_a_failure_is_reported_if_its_traceback_cannot_be_written(
     alone: ExperimentSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
@@ -323,12 +330,12 @@ def test_memory_that_runs_out_makes_the_settings_infeasible_and_keeps_its_traceb
     assert kind == "OOM"
     assert text.startswith("CUDA out of memory. Tried to allocate 2 GiB (test_worker.py:")
     assert f" in out_of_memory, on {socket.gethostname()}); traceback: " in text
-    record_failure(job(alone), kind, text)
+    fail(job(alone), kind, text)
     assert (trial_row(alone)["state"], trial_row(alone)["failure_text"]) == ("INFEASIBLE", text)
     assert "of much text" in (Path(alone.store) / "runs" / "t1" / "failure.log").read_text()
 
 
-def test_a_val_split_of_which_no_pixel_counts_has_no_score_and_says_so(
+def test_a_val_split_of_which_no_pixel_counts_has_no_score(
     tree: dict[str, Any], settings: Make, tmp_path: Path
 ) -> None:
     shutil.copytree(tree["data"]["root"], tmp_path / "scenes")
@@ -344,16 +351,14 @@ def test_a_val_split_of_which_no_pixel_counts_has_no_score_and_says_so(
         "no pixel of split 'val' of toyscenes has a label that counts, so it has no mIoU; "
     )
     assert "traceback" not in text
-    record_failure(job(settings()), kind, text)
+    fail(job(settings()), kind, text)
     assert (trial_row(settings())["state"], trial_row(settings())["failure_kind"]) == (
         "FAILED",
         "NO_METRIC",
     )
 
 
-def test_an_unreadable_image_is_told_as_what_it_is(
-    alone: ExperimentSettings, tmp_path: Path
-) -> None:
+def test_an_unreadable_image_is_a_data_failure(alone: ExperimentSettings, tmp_path: Path) -> None:
     root = tmp_path / "broken"
     shutil.copytree(alone.data.root, root)
     image = sorted((root / "VOCdevkit" / "VOC2012" / "JPEGImages").glob("*.jpg"))[1]
@@ -364,7 +369,7 @@ def test_an_unreadable_image_is_told_as_what_it_is(
     assert event.failure_text.startswith(str(image))
 
 
-def test_a_teacher_file_of_other_classes_is_told_in_one_line(
+def test_a_teacher_file_of_other_classes_is_an_error_of_one_line(
     tree: dict[str, Any], settings: Make
 ) -> None:
     from attnfd_ray.models import build_model, save_model
@@ -384,18 +389,18 @@ def test_a_teacher_file_of_other_classes_is_told_in_one_line(
     assert "\n" not in event.failure_text
 
 
-def test_a_store_that_the_worker_does_not_see_is_told_and_not_made(
+def test_a_store_that_the_worker_does_not_see_is_a_failure_and_is_not_made(
     alone: ExperimentSettings,
 ) -> None:
-    ears = Ears()
-    Worker(torch.device("cpu"), ears).do(job(alone))
-    assert (ears.events[0].kind, ears.events[0].failure_kind) == ("failed", "STORE")
+    pushed = Pushed()
+    Worker(torch.device("cpu"), pushed).do(job(alone))
+    assert (pushed.events[0].kind, pushed.events[0].failure_kind) == ("failed", "STORE")
     assert not Path(alone.store).exists()
 
 
-def test_a_job_nobody_listens_to_any_more_is_left_as_it_is(alone: ExperimentSettings) -> None:
+def test_a_job_whose_driver_is_gone_is_left_as_it_is(alone: ExperimentSettings) -> None:
     def gone(job: Job, event: Event) -> str | None:
-        raise GroupMustRestart("nobody listens any more")
+        raise GroupMustRestart("the broker process is gone")
 
     Store.open(alone.store, create=True)
     with pytest.raises(GroupMustRestart):
@@ -409,15 +414,16 @@ def test_students_learn_from_the_teacher_that_was_trained_for_them(settings: Mak
     work(job(training, trial_id="teacher", role="teacher"))
     file = Path(made.store) / "runs" / "teacher" / "best.safetensors"
     before = file.read_bytes()
-    ears = work(job(made, teacher_file=str(file)))
-    assert [event.kind for event in ears.events] == ["epoch"] * 4 + ["done"]
-    assert set(ears.events[0].metrics["loss_terms"]) == {"cross_entropy", "attnfd/stage4"}
-    told = [event.metrics["gradient_norms"] for event in ears.events[:4]]
-    assert all(norms.keys() == {"cross_entropy", "attnfd/stage4", "distillation"} for norms in told)
+    pushed = work(job(made, teacher_file=str(file)))
+    assert [event.kind for event in pushed.events] == ["epoch"] * 4 + ["done"]
+    assert set(pushed.events[0].metrics["loss_terms"]) == {"cross_entropy", "attnfd/stage4"}
+    pushed_norms = [event.metrics["gradient_norms"] for event in pushed.events[:4]]
+    names = {"cross_entropy", "attnfd/stage4", "distillation"}
+    assert all(norms.keys() == names for norms in pushed_norms)
     store = Store.open(made.store, create=False)
-    kept = [row["gradient_norms"] for row in store.epochs(job(made).trial_id).to_pylist()]
-    assert [dict(norms) for norms in kept] == told
+    stored = [row["gradient_norms"] for row in store.epochs(job(made).trial_id).to_pylist()]
+    assert [dict(norms) for norms in stored] == pushed_norms
     assert {row["gradient_norms"] for row in store.epochs("teacher").to_pylist()} == {None}, (
-        "it learns from nobody"
+        "it has no teacher"
     )
     assert file.read_bytes() == before

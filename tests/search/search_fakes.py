@@ -1,6 +1,4 @@
-"""Stand-ins for a network and a method, so that these tests need no torch; and experiments made of
-them.
-"""
+"""Experiments with a fake network and a fake method, so that these tests need no torch."""
 
 from __future__ import annotations
 
@@ -64,7 +62,7 @@ def experiment(
 def past(
     suggestion: Suggestion, state: str = "COMPLETE", scores: list[float] | tuple[float, ...] = ()
 ) -> PastTrial:
-    """The trial as the store would tell it, with these scores at epochs 1, 2, ..."""
+    """Return the trial as the store would, with these scores at epochs 1, 2, ..."""
     return PastTrial(
         trial_id=suggestion.trial_id,
         role=suggestion.role,
@@ -76,8 +74,9 @@ def past(
 
 
 def run(plan: SearchPlan, suggestion: Suggestion, scores: list[float]) -> PastTrial:
-    """Report the scores until the plan stops the trial, finish it, and return what the store would
-    hold.
+    """Report the scores until the plan stops the trial, and finish it.
+
+    Return it as the store would.
     """
     for epoch, score in enumerate(scores, start=1):
         if plan.report(suggestion.trial_id, epoch, score).stop:
@@ -97,10 +96,9 @@ def killed_again_and_again(
     curve_of: Callable[[Suggestion], list[float]],
     rng: random.Random,
 ) -> Lived:
-    """Live through a search to its end, three trials side by side, one epoch at a time in any
-    order.
+    """Run a search to its end, with three trials at a time, one epoch after another in any order.
 
-    A kill forgets all but what was stored, and with it a trial that was just handed out.
+    A kill forgets everything that is not stored, including a trial that was just handed out.
     """
     stored: Lived = {}
     plan, live, num_kills = rebuilt([]), dict[str, Suggestion](), 0

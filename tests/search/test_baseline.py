@@ -1,4 +1,4 @@
-"""The baseline's own trials: what they vary, when they come, with whom they compete."""
+"""Baseline trials: the settings they vary, their order, and their competitors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def space_of(settings: ExperimentSettings) -> dict[str, Any]:
     return dumped
 
 
-# ---- what they vary
+# ---- settings that they vary
 
 
 def test_learning_rate_and_weight_decay_are_varied_around_the_file_s_own_values() -> None:
@@ -124,7 +124,7 @@ def test_the_method_none_is_the_student_alone_and_can_be_tuned() -> None:
     assert {s.settings.method.name for s in found} == {"none"}
 
 
-# ---- when they come
+# ---- their order
 
 
 def test_they_come_after_the_baseline_and_the_file_as_written_and_shift_no_number() -> None:
@@ -216,7 +216,7 @@ def test_a_search_already_begun_may_be_given_more_of_them_or_fewer() -> None:
     assert fewer.counts().finished == fewer.counts().planned == 13
 
 
-# ---- with whom they compete
+# ---- their competitors
 
 
 def test_they_compete_with_baselines_alone_and_the_baseline_itself_is_never_stopped() -> None:
@@ -231,7 +231,7 @@ def test_they_compete_with_baselines_alone_and_the_baseline_itself_is_never_stop
     assert not plan.report(written.trial_id, 1, 0.9).stop
     assert not plan.report(
         first.trial_id, 1, 0.3
-    ).stop  # the first of its kind, whatever the file as written is worth
+    ).stop  # the first of its kind; the score of the file as written does not count
     decision = plan.report(second.trial_id, 1, 0.2)
     assert decision.reason == "0.2000 at epoch 1 is not the best of 2 at rung 0 (cut-off 0.3000)"
     for epoch in range(1, EPOCHS + 1):
@@ -251,7 +251,7 @@ def test_the_baseline_counts_at_their_rungs() -> None:
     assert plan.report(first.trial_id, 1, 0.4).stop
 
 
-def test_a_baseline_trial_is_no_trial_of_the_method_to_whoever_compares_settings() -> None:
+def test_a_baseline_trial_has_the_settings_of_the_student_without_its_teacher() -> None:
     found = [s for s in iter(plan_of([]).next, None) if s.role == "baseline_trial"]
     base = baseline_of(settings_of())
     assert base is not None

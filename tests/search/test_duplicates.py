@@ -1,4 +1,4 @@
-"""A config that is drawn again: another seed of it, or passed over."""
+"""A config that is drawn again gets another seed, or is skipped."""
 
 from __future__ import annotations
 
@@ -160,10 +160,8 @@ def test_what_an_older_search_skipped_does_not_keep_it_from_repeating_now() -> N
     assert min(p.seed for p in more if p.seed is not None) == 2
 
 
-def test_no_further_seed_of_a_config_is_stopped_where_an_earlier_one_is_complete_or_on_its_way() -> (
-    None
-):
-    """Else only its lucky seeds would be left for its mean."""
+def test_a_further_seed_is_not_stopped_where_an_earlier_one_is_complete_or_running() -> None:
+    """Otherwise only its lucky seeds would be left for its mean."""
     plan = plan_of([], {"method.reduction_ratio": {"choice": [8, 16]}}, sampler="random", trials=9)
     _, *found = (plan.next() for _ in range(10))
     of_config: dict[int, list[Suggestion]] = defaultdict(list)
@@ -172,7 +170,7 @@ def test_no_further_seed_of_a_config_is_stopped_where_an_earlier_one_is_complete
         of_config[suggestion.values["method.reduction_ratio"]].append(suggestion)
     (first, second, third, *_), (other, another, *_) = of_config[16], of_config[8]
     assert not plan.report(first.trial_id, 1, 0.9).stop
-    assert not plan.report(second.trial_id, 1, 0.1).stop  # the first is on its way
+    assert not plan.report(second.trial_id, 1, 0.1).stop  # the first is still running
     assert plan.report(other.trial_id, 1, 0.1).stop
     assert plan.report(
         another.trial_id, 1, 0.1

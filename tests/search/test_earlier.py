@@ -1,4 +1,4 @@
-"""A search that starts from what an earlier one has found."""
+"""A search with a warm start from an earlier one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def old(k: int, values: dict[str, Any], scores: list[float], **kw: Any) -> PastT
 
 
 def weights(num: int = 20) -> list[PastTrial]:
-    """Complete trials whose score falls with the distance of the weight from 3."""
+    """Complete trials whose score decreases with the distance of the weight from 3."""
     found = [0.1 * 1000 ** (k / num) for k in range(num)]
     return [
         old(k, {"method.loss_weight": w}, [0.6 - 0.2 * abs(math.log10(w / 3))] * EPOCHS)
@@ -44,7 +44,7 @@ def plan_of(
 
 
 def known(plan: SearchPlan) -> list[tuple[str, float | None]]:
-    return [(trial.state.name, trial.value) for trial in plan._advisor._study.get_trials()]
+    return [(trial.state.name, trial.value) for trial in plan._study._optuna_study.get_trials()]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
@@ -62,7 +62,7 @@ def test_the_first_draws_are_where_the_earlier_search_was_best(sampler: str) -> 
 
 def test_earlier_trials_are_no_trials_of_this_search() -> None:
     plan, without = plan_of(weights()), plan_of([])
-    assert plan.warmth == WarmStartSummary(taken=20, outside=0)
+    assert plan.warm_start == WarmStartSummary(taken=20, outside=0)
     assert plan.counts() == without.counts()
     assert plan.counts().best_value is None
     first, second = plan.next(), plan.next()
@@ -120,8 +120,8 @@ def test_a_wider_space_and_more_layers_keep_what_was_learned_and_what_lies_outsi
         old(5, {**narrow, "optim.no_such": 1}, [0.5] * EPOCHS),
     ]
     plan = plan_of(earlier, SPACE)
-    assert plan.warmth == WarmStartSummary(taken=2, outside=4)
-    trial = plan._advisor._study.get_trials()[0]
+    assert plan.warm_start == WarmStartSummary(taken=2, outside=4)
+    trial = plan._study._optuna_study.get_trials()[0]
     assert trial.params["method.loss_weight"] == 2.0
     assert [trial.params[f"method.layers[{layer}]"] for layer in LAYERS] == [
         False,
@@ -131,9 +131,7 @@ def test_a_wider_space_and_more_layers_keep_what_was_learned_and_what_lies_outsi
     ]
 
 
-def test_what_ran_shorter_than_a_trial_does_here_counts_as_stopped_there_and_later_epochs_do_not_count() -> (
-    None
-):
+def test_a_trial_with_fewer_epochs_counts_as_stopped_and_epochs_beyond_the_budget_do_not() -> None:
     values = {"method.loss_weight": 1.0}
     earlier = [
         old(0, values, [0.1, 0.3, 0.2]),
@@ -158,11 +156,11 @@ def test_the_baseline_and_what_failed_runs_or_has_no_score_teach_nothing() -> No
         old(3, values, [math.nan] * EPOCHS),
         old(4, values, []),
     ]
-    assert plan_of(earlier).warmth == WarmStartSummary()
+    assert plan_of(earlier).warm_start == WarmStartSummary()
 
 
 @pytest.mark.parametrize("sampler", ["random", "grid", "cmaes"])
-def test_a_sampler_that_would_not_heed_earlier_trials_is_refused(sampler: str) -> None:
+def test_a_sampler_that_does_not_learn_from_earlier_trials_is_refused(sampler: str) -> None:
     space = {"method.loss_weight": {"float": [1, 5], "step": 1}}
     with pytest.raises(
         ConfigError, match=rf"tune\.sampler: '{sampler}' learns nothing.*needs tpe or gp"

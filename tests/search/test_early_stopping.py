@@ -1,4 +1,4 @@
-"""Decisions worked out by hand; grace 2, reduction 3: rungs at epochs 2, 6, 18."""
+"""Decisions computed by hand; grace 2, reduction 3: rungs at epochs 2, 6, 18."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def study_with(name: str, **tune: int) -> optuna.Study:
 
 
 def started(study: optuna.Study) -> optuna.Trial:
-    """Ask for a trial, numbered as the advisor does."""
+    """Ask for a trial, numbered as OptunaStudy does."""
     trial = study.ask()
     trial.set_user_attr(INDEX, trial.number)
     return trial
@@ -185,9 +185,7 @@ def test_a_search_shorter_than_its_grace_stops_nothing(name: str) -> None:
         study.tell(trial, 1 - k / 100)
 
 
-def test_median_waits_for_five_complete_trials_and_its_grace_and_then_stops_what_was_never_above() -> (
-    None
-):
+def test_median_waits_for_five_complete_trials_and_its_grace_and_then_stops() -> None:
     study = study_with("median")
     for score in (0.1, 0.2, 0.3, 0.4, 0.5):
         trial = started(study)
@@ -217,8 +215,9 @@ def test_a_pruner_of_ones_own_need_not_explain_itself() -> None:
 
 
 def test_what_was_stopped_early_teaches_less_than_what_ran_on_whatever_its_value() -> None:
-    """Optuna's TPE ranks complete trials by value, then the stopped ones by their last epoch, then
-    by value.
+    """Optuna's TPE ranks complete trials by value, and stopped ones after them.
+
+    Stopped trials are ranked by their last epoch, then by value.
     """
     distribution: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
     study = optuna.create_study(direction="maximize")

@@ -1,4 +1,4 @@
-"""The benchmark of how soon a search arrives, at a size for a test."""
+"""The benchmark of search efficiency, at a size for a test."""
 
 from __future__ import annotations
 

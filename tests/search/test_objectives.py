@@ -1,5 +1,6 @@
-"""A search with several metrics: what it finds, that it stops nothing, and that it goes on as if
-never killed.
+"""A search with several metrics.
+
+It finds a front, stops nothing early, and resumes as if never killed.
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ GRID = {
     "method.reduction_ratio": {"int": [1, 8]},
 }
 WRITTEN = {
-    "student.width": 1.0, "method.layers": ["aspp"], "method.reduction_ratio": 16, "method.loss_weight": 2.0,
+    "student.width": 1.0,
+    "method.layers": ["aspp"],
+    "method.reduction_ratio": 16,
+    "method.loss_weight": 2.0,
     "optim.lr": 0.007,
-}  # fmt: skip
+}
 
 
 def table(values: dict[str, Any]) -> tuple[float, float]:
-    """Return mIoU, a fraction, and millions of parameters: the wider the better, at the same good
-    settings.
+    """Return mIoU, a fraction, and millions of parameters.
+
+    With the same other settings, a wider student is better.
     """
     values = WRITTEN | values
     top = 0.75 - 0.03 * len(set(values["method.layers"]) ^ {"aspp", "decoder"})
@@ -49,7 +54,7 @@ def table(values: dict[str, Any]) -> tuple[float, float]:
 
 
 def end(plan: SearchPlan, suggestion: Suggestion) -> PastTrial:
-    """Run a trial of one epoch to its end, and return what the store would hold."""
+    """Run a trial of one epoch to its end, and return it as the store would."""
     miou, params = table(suggestion.values)
     assert not plan.report(suggestion.trial_id, 1, miou).stop
     measures = {"student_params": params, "latency_ms": 3 + 10 * params}
@@ -76,8 +81,9 @@ def continued(plan: SearchPlan) -> list[PastTrial]:
 
 
 def under_front(trials: list[PastTrial]) -> float:
-    """Return the area of (parameters below 1 M, mIoU) that the trials dominate: the larger, the
-    better the front.
+    """Return the area of (parameters below 1 M, mIoU) that the trials dominate.
+
+    The larger, the better the front.
     """
     area = best = 0.0
     for miou, params in sorted(
@@ -159,7 +165,7 @@ def test_a_trial_that_lacks_what_is_aimed_at_has_failed(measures: dict[str, floa
 
 def test_values_stand_in_the_order_of_the_metrics_each_with_its_direction() -> None:
     metrics = ["latency_ms", "val_miou", "student_params"]
-    study = plan_of([], metric=metrics)._advisor._study
+    study = plan_of([], metric=metrics)._study._optuna_study
     assert [direction.name for direction in study.directions] == [
         "MINIMIZE",
         "MAXIMIZE",
@@ -188,11 +194,11 @@ def earlier(num: int, measures: dict[str, float]) -> list[PastTrial]:
 def test_a_warm_start_takes_the_trials_whose_size_is_known() -> None:
     settings = experiment(SEARCH, epochs=1, metric=BOTH)
     known, unknown = earlier(3, {"student_params": 5.0}), earlier(5, {})[3:]
-    warmth = SearchPlan(settings, search_id="s", earlier=[*known, *unknown]).warmth
-    assert (warmth.taken, warmth.outside) == (3, 0)
+    summary = SearchPlan(settings, search_id="s", earlier=[*known, *unknown]).warm_start
+    assert (summary.taken, summary.outside) == (3, 0)
     short = experiment(SEARCH, epochs=2, metric=BOTH)
     assert (
-        SearchPlan(short, search_id="s", earlier=known).warmth.taken == 0
+        SearchPlan(short, search_id="s", earlier=known).warm_start.taken == 0
     )  # none ran as long as one does here
 
 

@@ -26,9 +26,7 @@ def plan_of(
 
 
 def all_of(plan: SearchPlan, score: float | None = 0.5) -> list[Suggestion]:
-    """Everything the plan suggests; each is finished with the score before the next is asked
-    for.
-    """
+    """Return all suggestions; each is finished with the score before the next is requested."""
     found = []
     while (suggestion := plan.next()) is not None:
         found.append(suggestion)
@@ -175,13 +173,13 @@ def test_a_trial_among_the_worst_is_stopped_at_its_rung_and_the_reason_says_why(
         decision.reason
         == "0.1500 at epoch 2 is not among the best 2 of 6 at rung 0 (cut-off 0.4000)"
     )
-    # Until it is told to be finished, a stopped trial stays stopped, whatever it reports.
+    # Until it is finished, a stopped trial stays stopped, whatever it reports.
     assert (
         plan.report(trials[5].trial_id, 3, 0.9)
         == decision
         == plan.report(trials[5].trial_id, 2, 0.15)
     )
-    # But an epoch before, trained again after a loss, was gone on from.
+    # But for an epoch before, trained again after a loss of the worker, it continues.
     assert plan.report(trials[5].trial_id, 1, 0.0) == CONTINUE
 
 
@@ -213,8 +211,8 @@ def test_a_file_whose_own_values_lie_outside_the_space_still_runs_and_the_sample
     assert all(5 <= p.values["method.loss_weight"] <= 50 for p in found[2:])
 
 
-def told(plan: SearchPlan) -> list[str]:
-    return [trial.state.name for trial in plan._advisor._study.get_trials()]
+def optuna_states(plan: SearchPlan) -> list[str]:
+    return [trial.state.name for trial in plan._study._optuna_study.get_trials()]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +229,7 @@ def told(plan: SearchPlan) -> list[str]:
         ("INFEASIBLE", None, "FAIL"),
     ],
 )
-def test_optuna_is_told_how_a_trial_ended_and_never_left_with_a_running_one(
+def test_optuna_gets_the_state_of_an_ended_trial_and_keeps_no_running_one(
     state: Any, value: float | None, optuna_state: str
 ) -> None:
     plan = plan_of()
@@ -239,7 +237,7 @@ def test_optuna_is_told_how_a_trial_ended_and_never_left_with_a_running_one(
     plan.finish(trial.trial_id, state, value)
     plan.finish(trial.trial_id, "FAILED")  # the first end counts
     assert plan.report(trial.trial_id, 4, 0.9) == CONTINUE
-    assert told(plan) == [optuna_state]
+    assert optuna_states(plan) == [optuna_state]
 
 
 def test_a_pruned_trial_keeps_its_curve_and_a_complete_one_is_worth_its_best_epoch() -> None:
@@ -247,7 +245,7 @@ def test_a_pruned_trial_keeps_its_curve_and_a_complete_one_is_worth_its_best_epo
     _, first, second = started(plan, 3)
     run(plan, first, [0.3, 0.7, 0.5] + [0.4] * 6)
     run(plan, second, [0.1])
-    complete, pruned = plan._advisor._study.get_trials()
+    complete, pruned = plan._study._optuna_study.get_trials()
     assert complete.value == 0.7
     assert len(complete.intermediate_values) == 9
     assert pruned.value == 0.1

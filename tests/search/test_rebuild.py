@@ -1,4 +1,4 @@
-"""A search that was killed goes on, from what the store holds, as one that was not."""
+"""A killed search is rebuilt from the store and continues as one that was never killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GRID = {
     "optim.momentum": {"float": [0, 0.9], "step": 0.3},
 }
 
-# what most draws miss, and choices that are soon drawn twice
+# spaces that most draws miss, and choices that are soon drawn twice
 LIMITED: dict[str, Any] = {**RANGES, "method.layers": {"subset": LAYERS, "min": 1, "max": 2}}
 LIMITED_GRID = {
     "method.layers": {"subset": LAYERS, "min": 2, "max": 2},
@@ -79,7 +79,7 @@ def test_draws_that_were_rejected_change_nothing_in_a_rebuilt_search(sampler: st
     plan = plan_of([], search, sampler=sampler)
     whole = continued(plan)
     assert len(whole) == 25
-    assert len(plan._advisor._study.trials) > 24  # some draws were rejected
+    assert len(plan._study._optuna_study.trials) > 24  # some draws were rejected
     for k in (1, 6, 9, 12, 18):
         assert continued(plan_of(whole[:k][::-1], search, sampler=sampler)) == whole[k:]
 
@@ -201,7 +201,7 @@ def test_the_space_may_grow_and_the_history_still_teaches() -> None:
         "method.reduction_ratio": {"choice": [8, 16]},
     }
     rebuilt = plan_of(done, grown)
-    trials = rebuilt._advisor._study.get_trials()
+    trials = rebuilt._study._optuna_study.get_trials()
     assert len(trials) == 3
     assert all(len(trial.params) == 5 for trial in trials)
     assert all(trial.params["method.reduction_ratio"] == 16 for trial in trials)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import importlib.util
 import logging
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from optuna.distributions import BaseDistribution
 
 from attnfd_ray import registry
+from attnfd_ray.config import samplers
 from attnfd_ray.config.spaces import parse_space
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.search.distributions import to_distributions
@@ -40,6 +42,11 @@ def draws(
         found.append(trial.params)
         study.tell(trial, float(trial.params["lr"]))
     return found
+
+
+def test_every_sampler_has_its_traits() -> None:
+    assert set(samplers.SAMPLERS) == set(registry.TABLES["sampler"])
+    assert doctest.testmod(samplers).failed == 0
 
 
 @pytest.mark.parametrize("name", registry.TABLES["sampler"])
@@ -91,6 +98,9 @@ def test_a_sampler_without_its_package_says_what_to_install(
         registry.load("sampler", "cmaes")(0, {})
 
 
-def test_the_room_loads_neither_torch_nor_ray() -> None:
-    code = "import sys, attnfd_ray.search.plan; sys.exit(any(m in sys.modules for m in ('torch', 'ray', 'scipy')))"
+def test_the_package_loads_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys, attnfd_ray.search.plan\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'scipy')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

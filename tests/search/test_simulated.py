@@ -1,6 +1,4 @@
-"""A search over a made-up table of learning curves: sanity of sampler, early stopping and plan
-together.
-"""
+"""A search over simulated learning curves: sampler, early stopping and plan together."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ SEARCH: dict[str, Any] = {
 
 
 def curve(values: dict[str, Any], epoch: int) -> float:
-    """Best at aspp + decoder, ratio 8, weight 3, lr 0.01; curves rise alike and hardly ever
-    cross.
-    """
+    """Best at aspp + decoder, ratio 8, weight 3, lr 0.01; all curves have the same shape."""
     layers = set(values["method.layers"])
     top = (
         0.7

@@ -10,6 +10,13 @@ from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+WHO = {
+    "experiment": "camvid",
+    "trial_id": "t0001",
+    "seed": 1,
+    "method": "attnfd",
+    "role": "trial",
+}
 
 
 @pytest.fixture
@@ -24,11 +31,15 @@ def epoch_row() -> Callable[..., EpochRow]:
 
     def make(epoch: int = 1, **values: Any) -> EpochRow:
         known: dict[str, Any] = {
-            "experiment": "camvid", "trial_id": "t0001", "seed": 1, "method": "attnfd", "role": "trial",
-            "epochs_total": 120, "train_loss": 0.7, "loss_terms": {"ce": 0.5, "kd": 0.2}, "val_miou": 0.5,
-            "class_iou": [0.4, None, 0.6], "protocol": "val 360x480",
+            **WHO,
+            "epochs_total": 120,
+            "train_loss": 0.7,
+            "loss_terms": {"ce": 0.5, "kd": 0.2},
+            "val_miou": 0.5,
+            "class_iou": [0.4, None, 0.6],
+            "protocol": "val 360x480",
             "time_utc": NOON + timedelta(seconds=next(seconds)),
-        }  # fmt: skip
+        }
         return EpochRow(epoch=epoch, **known | values)
 
     return make
@@ -41,9 +52,10 @@ def trial_row() -> Callable[..., TrialRow]:
 
     def make(state: TrialState = TrialState.COMPLETE, **values: Any) -> TrialRow:
         known: dict[str, Any] = {
-            "experiment": "camvid", "trial_id": "t0001", "seed": 1, "method": "attnfd", "role": "trial",
-            "versions": {"torch": "2.14.1"}, "time_utc": NOON + timedelta(seconds=next(seconds)),
-        }  # fmt: skip
+            **WHO,
+            "versions": {"torch": "2.14.1"},
+            "time_utc": NOON + timedelta(seconds=next(seconds)),
+        }
         return TrialRow(state=state, **known | values)
 
     return make

@@ -1,4 +1,4 @@
-"""A store of schema 1 stays readable for ever; see tests/golden/README.md."""
+"""A store of schema 1 stays readable; see tests/golden/README.md."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""A writer killed at any moment leaves no torn part, loses nothing it was told is safe, and doubles
-nothing.
-"""
+"""A writer killed at any moment leaves no torn part, no lost row and no row twice."""
 
 import multiprocessing
 import os
@@ -17,44 +15,43 @@ from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
 KILLS = int(os.environ.get("ATTNFD_STORE_KILLS", "30"))  # `make chaos` has more
-# The moment of a kill: so many rows after a writer's first, and so much later; every fourth row it
-# compacts.
-_MOST_ROWS, _MOST_S = 9, 0.02
+# a writer is killed at most so many rows after its first, and at most so many seconds later
+_MAX_ROWS = 9
+_MAX_DELAY_S = 0.02
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    ["attnfd_ray.store.store"]
-)  # a writer is there in a hundredth of a second
+# so that a writer starts within a hundredth of a second
+_CONTEXT.set_forkserver_preload(["attnfd_ray.store.store"])
 _WHO = {"experiment": "x", "trial_id": "t1", "seed": 1, "method": "none", "role": "run"}
 
 
-def write_for_ever(root: Path, told: Connection) -> None:
-    """Write a run, epoch after epoch, and say which rows are safe."""
+def write_until_killed(root: Path, acknowledgements: Connection) -> None:
+    """Write a run, epoch after epoch, and acknowledge each row; compact after every fourth."""
     store = Store.open(root, create=False)
     attempt = store.last_attempt("t1") + 1
     store.append_trial(TrialRow(**_WHO, attempt=attempt, state=TrialState.RUNNING))
-    told.send((attempt, 0))
+    acknowledgements.send((attempt, 0))
     for epoch in range(1, 100_001):
         store.append_epoch(
             EpochRow(**_WHO, attempt=attempt, epoch=epoch, epochs_total=100_000, val_miou=0.5)
         )
-        told.send((attempt, epoch))
+        acknowledgements.send((attempt, epoch))
         if epoch % 4 == 0:
             store.compact("t1")
 
 
-def heard(ear: Connection) -> list[tuple[int, int]]:
-    """Return everything that a writer, now dead, had said."""
-    words = []
+def received(acknowledgements: Connection) -> list[tuple[int, int]]:
+    """Return every acknowledgement that a killed writer had sent."""
+    found = []
     try:
-        while ear.poll(0):
-            words.append(ear.recv())
+        while acknowledgements.poll(0):
+            found.append(acknowledgements.recv())
     except EOFError:
         pass
-    return words
+    return found
 
 
 def check(root: Path, acknowledged: dict[int, int]) -> None:
-    """Check what anybody reads now; `acknowledged` is the newest attempt of each epoch."""
+    """Check what a reader sees; `acknowledged` is the newest attempt of each epoch."""
     for part in root.glob("*/[!.]*.parquet"):
         assert pq.read_table(part).num_rows > 0, "a torn part"
     store = Store.open(root, create=False)
@@ -74,21 +71,21 @@ def test_sigkill(tmp_path: Path) -> None:
     Store.open(root, create=True)
     acknowledged: dict[int, int] = {}
     for kill in range(1, KILLS + 1):
-        ear, mouth = _CONTEXT.Pipe(duplex=False)
-        writer = _CONTEXT.Process(target=write_for_ever, args=(root, mouth))
+        receiver, sender = _CONTEXT.Pipe(duplex=False)
+        writer = _CONTEXT.Process(target=write_until_killed, args=(root, sender))
         writer.start()
-        mouth.close()
-        assert ear.recv() == (kill, 0)
+        sender.close()
+        assert receiver.recv() == (kill, 0)
         acknowledged |= {
             epoch: attempt
-            for attempt, epoch in (ear.recv() for _ in range(rng.randint(0, _MOST_ROWS)))
+            for attempt, epoch in (receiver.recv() for _ in range(rng.randint(0, _MAX_ROWS)))
         }
-        time.sleep(rng.uniform(0, _MOST_S))
+        time.sleep(rng.uniform(0, _MAX_DELAY_S))
         assert writer.pid is not None
         os.kill(writer.pid, signal.SIGKILL)
         writer.join(timeout=10)
         assert writer.exitcode == -signal.SIGKILL
-        acknowledged |= {epoch: attempt for attempt, epoch in heard(ear)}
+        acknowledged |= {epoch: attempt for attempt, epoch in received(receiver)}
         check(root, acknowledged)
     assert Store.open(root, create=False).last_attempt("t1") == KILLS
     assert len(acknowledged) > 4, "no writer lived long enough to compact"

@@ -97,8 +97,8 @@ def test_the_root_is_absolute_and_the_name_as_written(tmp_path, monkeypatch):
 def test_reading_and_reporting_need_no_heavy_library():
     code = (
         "import sys, attnfd_ray.store.store, attnfd_ray.analysis.summary, attnfd_ray.report.text, "
-        "attnfd_ray.report.best_config, attnfd_ray.cli.report; "
-        "print([name for name in ('torch', 'ray', 'pandas', 'optuna') if name in sys.modules])"
+        "attnfd_ray.report.best_config, attnfd_ray.cli.report; print([name for name in ('torch', "
+        "'ray', 'pandas', 'optuna') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Anyone's tools read the parts as they lie there, also after the directory was copied."""
+"""Other tools read the parts directly, also after the directory was copied."""
 
 import shutil
 
@@ -50,8 +50,12 @@ def test_pandas(root):
 
 def test_duckdb(root):
     query = f"""
-        SELECT e.trial_id, max(val_miou), any_value(loss_terms['kd']), any_value(class_iou), any_value(t.state)
-        FROM '{root}/epochs/*.parquet' e LEFT JOIN '{root}/trials/*.parquet' t USING (trial_id) GROUP BY ALL ORDER BY 1
+        SELECT
+            e.trial_id, max(val_miou), any_value(loss_terms['kd']), any_value(class_iou),
+            any_value(t.state)
+        FROM '{root}/epochs/*.parquet' e
+        LEFT JOIN '{root}/trials/*.parquet' t USING (trial_id)
+        GROUP BY ALL ORDER BY 1
     """
     assert duckdb.sql(query).fetchall() == [
         ("t0001", 0.5, 0.2, [0.4, None, 0.6], "COMPLETE"),

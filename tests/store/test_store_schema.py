@@ -6,21 +6,18 @@ import pytest
 from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
 from attnfd_ray.store.schema import EPOCHS, TRIALS
 
-# The public interface: adding a name here is fine, changing one breaks everybody's queries.
+# The public interface: adding a name here is fine, changing one breaks the queries of users.
 BOTH = "schema_version experiment search_id trial_id attempt seed method role time_utc"
 EPOCH_COLUMNS = (
     f"{BOTH} epoch epochs_total train_loss loss_terms val_miou val_pixel_acc val_class_acc "
-    "class_iou protocol lr "
-    "images_per_s wall_s gradient_norms gradient_cosines"
+    "class_iou protocol lr images_per_s wall_s gradient_norms gradient_cosines"
 )
 TRIAL_COLUMNS = (
     f"{BOTH} state stop_reason failure_kind failure_text config_json config_hash searched_json "
-    "best_val_miou "
-    "best_epoch last_val_miou test_miou test_pixel_acc test_class_acc test_class_iou "
-    "test_protocol epochs_done "
-    "epochs_total protocol student_params latency_ms latency_protocol teacher_hash data_hash "
-    "class_names "
-    "checkpoint git_commit versions host device wall_s peak_mem_mib"
+    "best_val_miou best_epoch last_val_miou test_miou test_pixel_acc test_class_acc "
+    "test_class_iou test_protocol epochs_done epochs_total protocol student_params latency_ms "
+    "latency_protocol teacher_hash data_hash class_names checkpoint git_commit versions host "
+    "device wall_s peak_mem_mib"
 )
 
 

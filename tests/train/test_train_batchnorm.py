@@ -1,5 +1,6 @@
-"""BatchNorm over workers. Without a CUDA device it cannot be trained, but everything up to that can
-be looked at.
+"""BatchNorm over workers.
+
+Training it needs a CUDA device; everything before that is tested here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from train_runs import experiment, make_run, plain, train, unlike
+from train_runs import differing_paths, experiment, make_run, plain, train
 
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.data.loading.loader import val_batches
@@ -21,7 +22,7 @@ from attnfd_ray.train.distributed import convert_sync_batchnorm
 
 
 class TapsOnNorms(DeepLabV3Plus):
-    """A network of a user's with taps on BatchNorm itself."""
+    """A network of a user, with taps on BatchNorm itself."""
 
     def __init__(self, settings: ModelSettings, *, num_classes: int) -> None:
         super().__init__(settings, num_classes=num_classes)
@@ -51,7 +52,7 @@ def test_batchnorm_is_shared_between_workers_with_cuda_and_only_there(
     assert norms(convert_sync_batchnorm(make(), torch.device("cpu"))) == {nn.BatchNorm2d}
     shared = convert_sync_batchnorm(make(), torch.device("cuda"))
     assert norms(shared) == {nn.SyncBatchNorm}
-    assert unlike(shared.state_dict(), make().state_dict()) == []
+    assert differing_paths(shared.state_dict(), make().state_dict()) == []
     assert convert_sync_batchnorm(shared, torch.device("cuda")) is shared
     monkeypatch.setattr(distributed, "world_size", lambda: 1)
     assert norms(convert_sync_batchnorm(make(), torch.device("cuda"))) == {nn.BatchNorm2d}
@@ -62,7 +63,7 @@ def as_if_cuda(two_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def convert(module: nn.Module, device: torch.device) -> nn.Module:
         return convert_sync_batchnorm(module, torch.device("cuda"))
 
-    monkeypatch.setattr("attnfd_ray.train.trainer.convert_sync_batchnorm", convert)
+    monkeypatch.setattr("attnfd_ray.train.build.convert_sync_batchnorm", convert)
 
 
 def test_with_shared_batchnorm_taps_still_listen_and_everything_is_still_trained(
@@ -78,7 +79,7 @@ def test_with_shared_batchnorm_taps_still_listen_and_everything_is_still_trained
     )  # type: ignore[union-attr]
     assert run.teacher is not None
     assert norms(run.teacher) == {nn.BatchNorm2d}
-    run.task.eval()  # at rest, SyncBatchNorm computes on any device
+    run.task.eval()  # in eval mode, SyncBatchNorm computes on any device
     images, labels = next(val_batches(run.val_set, run.settings.data, readers=run.readers))
     terms = run.task(
         images, labels, run.teacher(images), labelled_pixels=torch.tensor(1.0), image_share=1.0

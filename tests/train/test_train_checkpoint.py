@@ -1,4 +1,4 @@
-"""A checkpoint is whole or was never there."""
+"""A checkpoint is complete, or it is ignored."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_disk_that_fills_up_under_torch_is_our_error_in_one_line(
     real = Path.open
 
     class Full:
-        """A file on a disk with no room for more than a header."""
+        """A file on a disk with space for a header only."""
 
         def __init__(self, file: Any) -> None:
             self.file = file
@@ -185,7 +185,7 @@ def test_a_disk_that_fills_up_under_torch_is_our_error_in_one_line(
     assert found.epoch == 1
 
 
-def test_a_place_that_cannot_be_written_is_our_error(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_our_error(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where a directory should be")
     with pytest.raises(
         StoreError, match="checkpoints/epoch-0001: cannot be written: Not a directory"
@@ -194,7 +194,7 @@ def test_a_place_that_cannot_be_written_is_our_error(tmp_path: Path) -> None:
 
 
 class Trap:
-    """Unpickled by an ordinary load, it leaves a directory."""
+    """Leaves a directory when it is unpickled by an ordinary load."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

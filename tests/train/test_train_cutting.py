@@ -1,6 +1,6 @@
-"""Promise 3: the loss and its gradient do not depend on how a global batch is cut.
+"""Promise 3: the loss and its gradient do not depend on how a global batch is split.
 
-BatchNorm and dropout are at rest here: what they make of a part is not what they make of the whole.
+BatchNorm and dropout are in eval mode here: their result on a part is not that on the whole.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from train_runs import (
     Batch,
+    differing_paths,
     experiment,
     final_state,
     make_run,
@@ -21,7 +22,6 @@ from train_runs import (
     run_in_double,
     train,
     uneven_batch,
-    unlike,
 )
 
 from attnfd_ray.config.schema import ExperimentSettings
@@ -37,8 +37,9 @@ TOLERANCE = 1e-6
 
 
 def one_step(settings: ExperimentSettings, directory: Path, batch: Batch) -> Answer:
-    """Take a step on this worker's share of `batch`; return its loss terms over all workers, and
-    the gradients.
+    """Run a step on this worker's share of `batch`.
+
+    Return its loss terms over all workers, and the gradients.
     """
     run = make_run(settings, directory)
     run.task.eval()
@@ -84,16 +85,14 @@ def test_a_batch_computed_in_parts_gives_the_loss_and_gradient_of_the_whole(
     parts: int, method: dict[str, Any], toys: Path, tmp_path: Path
 ) -> None:
     whole = one_step(experiment(toys, method=method), tmp_path, uneven_batch())
-    # a rule of the settings wants two images a part for BatchNorm, which is at rest here
+    # a rule for settings needs two images per part for BatchNorm, which is in eval mode here
     settings = experiment(toys, method=method, train__batch_size=2 * parts, train__accumulate=parts)
     assert len(whole[1]) > 60
     assert_same(one_step(settings, tmp_path, uneven_batch()), whole)
 
 
 def by_image(root: Path, **changes: Any) -> ExperimentSettings:
-    """Return AttnFD with a norm an image, whose workers need not hear of one another in the forward
-    pass.
-    """
+    """Return AttnFD with a norm per image: its workers do not communicate in the forward pass."""
     return experiment(root, method__norm="image", **changes)
 
 
@@ -133,7 +132,7 @@ def test_two_real_workers_give_the_loss_and_gradient_of_one(
     first, second = on_workers(
         2, tmp_path / "two", one_step, settings, tmp_path / "run", uneven_batch()
     )
-    assert unlike(first, second) == []
+    assert differing_paths(first, second) == []
     assert_same(first, whole)
 
 
@@ -199,7 +198,9 @@ def test_a_loss_weight_of_0_is_the_plain_student_bit_for_bit(toys: Path, tmp_pat
     without, _ = train(plain(toys), tmp_path / "none")
     weightless, _ = train(experiment(toys, method__loss_weight=0.0), tmp_path / "weightless")
     distilled, _ = train(experiment(toys), tmp_path / "attnfd")
-    assert unlike(final_state(tmp_path / "none"), final_state(tmp_path / "weightless")) == []
+    assert (
+        differing_paths(final_state(tmp_path / "none"), final_state(tmp_path / "weightless")) == []
+    )
     assert without.best_weights.read_bytes() == weightless.best_weights.read_bytes()
     assert without.best_weights.read_bytes() != distilled.best_weights.read_bytes()
     assert vars(without.last)["loss_terms"] == vars(weightless.last)["loss_terms"]

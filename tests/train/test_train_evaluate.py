@@ -1,4 +1,4 @@
-"""How a network is scored: every image once, at the size of its label, whoever scores it."""
+"""A network is scored on every image once, at the size of its label, by any number of workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def network(seed: int, num_classes: int) -> nn.Module:
-    """Return a network of random weights; those of another seed answer otherwise."""
+    """Return a network of random weights; another seed gives other predictions."""
     torch.manual_seed(seed)
     model = build_model(ModelSettings(width=0.125), num_classes=num_classes)
     for buffer in model.buffers():
@@ -37,8 +37,9 @@ def network(seed: int, num_classes: int) -> nn.Module:
 def counts_and_scores(
     settings: ExperimentSettings, seed_by_rank: bool = False
 ) -> tuple[Tensor, Scores]:
-    """Score a network on this worker's part of the val split; return the summed confusion matrix
-    too.
+    """Score a network on this worker's part of the val split.
+
+    Return the summed confusion matrix and the scores.
     """
     _, val_set = datasets(settings)
     model = network(0, val_set.num_classes)
@@ -70,7 +71,7 @@ def test_any_number_of_workers_counts_every_image_once(toys: Path, tmp_path: Pat
     )
     assert (
         len(counts.sum(0).nonzero()) > 3
-    )  # a network that says one thing everywhere would prove little
+    )  # a network that predicts the same class everywhere would prove little
     for workers in (2, 3):
         answers = on_workers(workers, tmp_path / str(workers), counts_and_scores, settings, True)
         for theirs, scored in answers:
@@ -84,7 +85,7 @@ def val_images(settings: ExperimentSettings) -> Iterator[Batch]:
 
 
 class Echo(nn.Module):
-    """Answers with the channels it is given, and keeps the sizes it has seen."""
+    """Returns the channels of its input, and records the sizes of its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,9 +99,7 @@ class Echo(nn.Module):
 
 
 def pair(height: int, width: int, *, label_size: tuple[int, int] | None = None) -> Batch:
-    """Return an image whose left half says class 0 and right half class 2, and a label that says so
-    too.
-    """
+    """Return an image and its label: the left half is class 0, the right half class 2."""
     image = torch.zeros(1, 3, height, width)
     image[:, 0, :, : width // 2], image[:, 2, :, width // 2 :] = 1, 1
     rows, columns = label_size or (height, width)

@@ -1,5 +1,6 @@
-"""Promise 6: what a run leaves is a plain network; gates and connectors cost nothing at
-inference.
+"""Promise 6: a run exports a plain network.
+
+Gates and connectors cost nothing at inference.
 """
 
 from __future__ import annotations

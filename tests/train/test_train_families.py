@@ -1,5 +1,6 @@
-"""A small DeepLabV3+ teaches networks that are not ours, and one of them teaches ours: one
-optimiser step of AttnFD.
+"""Teachers and students of other libraries: one optimiser step of AttnFD for each pair.
+
+A small DeepLabV3+ of ours teaches networks of others, and one of them teaches ours.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ pytest.importorskip("segmentation_models_pytorch")
 
 
 class OwnNetwork(SegmentationModel):
-    """A module of a user's own: nothing but what the contract asks for."""
+    """A user's own module, with only what the contract requires."""
 
     def __init__(self, settings: ModelSettings, *, num_classes: int) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
 def step(
     settings: ExperimentSettings, directory: Path, **others: Any
 ) -> tuple[dict[str, float], Any]:
-    """Take one optimiser step; return its loss terms and the run."""
+    """Run one optimiser step; return its loss terms and the run."""
     run = make_run(settings, directory, **others)
     run.task.train()
     stepper = StepRunner(
@@ -103,7 +104,7 @@ def test_a_teacher_of_another_family_teaches_a_student_of_ours(toys: Path, tmp_p
 
 
 def test_modules_are_compared_by_their_paths(toys: Path, tmp_path: Path) -> None:
-    """A path of one network is none of the other's, unless both are alike."""
+    """A module path of one network does not exist in the other, unless both are the same."""
     network = {"arch": "smp/Unet", "backbone": "resnet18"}
     settings = experiment(
         toys,

@@ -1,5 +1,6 @@
-"""Runs that start from a file: the same on one and two workers, and bit for bit when they go on
-without the file.
+"""Runs that start from a file of weights.
+
+They are the same on one and two workers, and resume bit for bit without the file.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from train_runs import (
+    differing_paths,
     experiment,
     final_state,
     make_run,
@@ -18,7 +20,6 @@ from train_runs import (
     plain,
     scores_of,
     train,
-    unlike,
 )
 
 from attnfd_ray.config.overrides import with_values
@@ -79,12 +80,14 @@ def test_a_run_goes_on_bit_for_bit_and_needs_the_file_no_more(
     if network is not LITE:
         Path(student.pretrained).unlink()
     train(settings, tmp_path / "stopped")
-    assert unlike(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole")) == []
+    assert differing_paths(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole")) == []
     drawn = with_values(settings, {"student.pretrained": "none"})
     train(drawn, tmp_path / "drawn")
     assert any(
         "/task" in path
-        for path in unlike(final_state(tmp_path / "drawn"), final_state(tmp_path / "whole"))
+        for path in differing_paths(
+            final_state(tmp_path / "drawn"), final_state(tmp_path / "whole")
+        )
     )
 
 
@@ -102,4 +105,4 @@ def test_two_workers_start_alike_and_go_on_as_if_never_stopped(
     second = on_workers(2, tmp_path / "c", train_to, settings, tmp_path / "stopped", 2)
     assert whole[0] == whole[1]
     assert [one + two for one, two in zip(first, second, strict=True)] == whole
-    assert unlike(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole")) == []
+    assert differing_paths(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole")) == []

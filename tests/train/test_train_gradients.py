@@ -1,4 +1,4 @@
-"""The gradients of the loss terms: what is measured, and that measuring changes nothing."""
+"""The gradients of the loss terms: the numbers are right, and measuring changes nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from train_runs import (
     CPU,
     Batch,
+    differing_paths,
     experiment,
     final_state,
     make_run,
@@ -20,7 +21,6 @@ from train_runs import (
     plain,
     train,
     uneven_batch,
-    unlike,
 )
 
 from attnfd_ray.config.gradients import gradient_ratio
@@ -103,7 +103,7 @@ def test_the_scale_of_half_precision_changes_no_number() -> None:
     terms = {"cross_entropy": 3 * first, "kd": 4 * second + first}
     scaled = measured(student, terms, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**16))
     unscaled = measured(student, terms)
-    # a scale of a power of two changes no digit
+    # scaling by a power of two changes no digit
     assert (scaled.norms, scaled.cosines) == (unscaled.norms, unscaled.cosines)
 
 
@@ -184,10 +184,10 @@ def test_nothing_is_measured_in_an_epoch_in_which_the_student_rests(
 def one_step(
     settings: ExperimentSettings, directory: Path, batch: Batch
 ) -> tuple[GradientMeter, Tensor]:
-    """Take a measured step on this worker's share of `batch`, in double precision and with
-    BatchNorm at rest.
+    """Run a measured step on this worker's share of `batch`.
 
-    Return the meter, and the student's whole gradient as the optimiser got it, as one vector.
+    In float64, with BatchNorm in eval mode. Return the meter, and the student's whole gradient as
+    the optimiser got it, as one vector.
     """
     run = make_run(settings, directory)
     run.task.eval().double()
@@ -263,7 +263,7 @@ def test_a_run_ends_with_the_same_bits_however_often_it_measures(
         )
         assert bool(found) == bool(checks)
     # weights, BatchNorm statistics, momentum, the scale of fp16
-    assert unlike(final_state(tmp_path / "0"), final_state(tmp_path / "2")) == []
+    assert differing_paths(final_state(tmp_path / "0"), final_state(tmp_path / "2")) == []
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -280,7 +280,7 @@ def test_two_workers_end_with_the_same_bits_however_often_they_measure(
         )
         assert first == second
         assert bool(first) == bool(checks)
-    assert unlike(final_state(tmp_path / "0"), final_state(tmp_path / "2")) == []
+    assert differing_paths(final_state(tmp_path / "0"), final_state(tmp_path / "2")) == []
 
 
 def test_measuring_leaves_gradients_statistics_and_random_numbers_alone() -> None:
@@ -292,7 +292,7 @@ def test_measuring_leaves_gradients_statistics_and_random_numbers_alone() -> Non
     )
     measured(student, {"cross_entropy": features.sum(), "kd": features.square().mean()})
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert unlike(dict(student.state_dict()), before[1]) == []
+    assert differing_paths(dict(student.state_dict()), before[1]) == []
     assert all(parameter.grad is None for parameter in student.parameters())
 
 

@@ -1,4 +1,4 @@
-"""What a network is asked of an image, and how several answers become one."""
+"""Class scores of an image from windows, scales and mirror images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def data(**changes: Any) -> DataSettings:
 
 
 class Seen(nn.Module):
-    """Answers each pixel with what it is, and keeps what it saw."""
+    """Returns its input as scores, and records it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,29 +46,29 @@ def test_windows_are_as_large_as_the_crop_and_cover_every_pixel(
     height: int, width: int, steps: tuple[int, int] | None
 ) -> None:
     seen, images = Seen(), image(height, width)
-    said = class_scores(
+    scores = class_scores(
         seen, images, data(evaluation="sliding", eval_stride=steps), size=(height, width)
     )
-    # what is said of a pixel is the same in each window; float32 sums of up to 32 of them
-    torch.testing.assert_close(said, images, rtol=1e-5, atol=1e-6)
+    # the scores of a pixel are the same in each window; float32 sums of up to 32 of them
+    torch.testing.assert_close(scores, images, rtol=1e-5, atol=1e-6)
     assert {tuple(window.shape[-2:]) for window in seen.images} == {(8, 12)}
 
 
 def test_windows_that_overlap_count_alike() -> None:
     class FirstThenSecond(nn.Module):
-        said = 0.0
+        calls = 0.0
 
         def forward(self, images_NCHW: Tensor) -> Tensor:
-            self.said += 1
-            return torch.full_like(images_NCHW, self.said)
+            self.calls += 1
+            return torch.full_like(images_NCHW, self.calls)
 
-    said = class_scores(
+    scores = class_scores(
         FirstThenSecond(),
         image(8, 18),
         data(evaluation="sliding", eval_stride=(8, 6)),
         size=(8, 18),
     )
-    assert said[0, 0, 0].tolist() == [1.0] * 6 + [1.5] * 6 + [2.0] * 6
+    assert scores[0, 0, 0].tolist() == [1.0] * 6 + [1.5] * 6 + [2.0] * 6
 
 
 def test_the_stride_is_two_thirds_of_the_window_unless_told() -> None:
@@ -78,19 +78,17 @@ def test_the_stride_is_two_thirds_of_the_window_unless_told() -> None:
 
 def test_a_mirrored_answer_is_mirrored_back() -> None:
     class Left(nn.Module):
-        """Says class 1 of the left half of what it is shown, surer of it than of anything else, and
-        0 of the rest.
-        """
+        """Predicts class 1 in the left half of its input, with high confidence, and 0 elsewhere."""
 
         def forward(self, images_NCHW: Tensor) -> Tensor:
             logits = torch.zeros(1, 2, *images_NCHW.shape[-2:])
             logits[:, 1, :, : images_NCHW.shape[-1] // 2] = 2.0
             return logits
 
-    said = class_scores(Left(), image(4, 6)[:1], data(eval_flip=True), size=(4, 6))
+    scores = class_scores(Left(), image(4, 6)[:1], data(eval_flip=True), size=(4, 6))
     p = torch.tensor(2.0).sigmoid().item()
     torch.testing.assert_close(
-        said[0, 1, 0], torch.full((6,), p + 0.5)
+        scores[0, 1, 0], torch.full((6,), p + 0.5)
     )  # both halves are the left one once
 
 
@@ -100,10 +98,12 @@ def test_scales_add_probabilities_at_the_size_of_the_label() -> None:
             height, width = images_NCHW.shape[-2:]
             return torch.tensor([0.0, float(height)]).view(1, 2, 1, 1).expand(1, 2, height, width)
 
-    said = class_scores(BySize(), image(10, 20)[:1], data(eval_scales=[0.5, 1.0, 1.5]), size=(7, 9))
-    assert said.shape == (1, 2, 7, 9)
+    scores = class_scores(
+        BySize(), image(10, 20)[:1], data(eval_scales=[0.5, 1.0, 1.5]), size=(7, 9)
+    )
+    assert scores.shape == (1, 2, 7, 9)
     expected = sum(torch.tensor([0.0, height]).softmax(0) for height in (5.0, 10.0, 15.0))
-    torch.testing.assert_close(said[0, :, 3, 3], expected)
+    torch.testing.assert_close(scores[0, :, 3, 3], expected)
 
 
 def test_probabilities_are_added_in_full_precision_under_autocast() -> None:

@@ -1,4 +1,4 @@
-"""How long a student takes for one image, with a clock of the test's own."""
+"""The latency of a student, with a fake clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ THIRTY = [0.1 * k for k in range(1, 31)]
 
 
 def ticks(durations_s: Sequence[float]) -> Iterator[float]:
-    """Yield the starts and ends of forwards that take 9 s five times, then so long."""
+    """Yield the starts and ends of five passes of 9 s, then of passes of the given times."""
     now = 0.0
     for duration_s in [9.0] * 5 + list(durations_s):
         yield now

@@ -1,4 +1,4 @@
-"""A run from its first epoch to its end: what it says, what it leaves, and what it refuses."""
+"""A run from its first epoch to its end: its records, its files, and its errors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from train_runs import (
     TRAIN_IMAGES,
     Callback,
+    differing_paths,
     experiment,
     final_state,
     make_run,
@@ -21,7 +22,6 @@ from train_runs import (
     run_in_double,
     train,
     uneven_batch,
-    unlike,
 )
 
 from attnfd_ray.distill.attnfd import AttnFD
@@ -30,7 +30,7 @@ from attnfd_ray.errors import CheckpointError, Diverged, StoreError
 
 
 def test_a_record_says_what_happened(toys: Path, tmp_path: Path) -> None:
-    ticks = itertools.count(step=2.0)  # each look at the clock is 2 s after the one before
+    ticks = itertools.count(step=2.0)  # each reading of the clock is 2 s after the one before
     records = Callback()
     run = make_run(experiment(toys), tmp_path, clock=lambda: next(ticks))
     outcome = run.run(records)
@@ -46,7 +46,7 @@ def test_a_record_says_what_happened(toys: Path, tmp_path: Path) -> None:
         assert (record.wall_s, record.images_per_s) == (
             4.0,
             2 * 4 / 2.0,
-        )  # two looks; two steps of four images in 2 s
+        )  # two readings; two steps of four images in 2 s
     assert records[-1].best_miou == max(record.val_miou for record in records)
     assert records[records[-1].best_epoch - 1].val_miou == records[-1].best_miou
     assert outcome.last == records[-1]
@@ -67,9 +67,9 @@ def test_the_same_run_gives_the_same_weights_and_another_seed_others(
 ) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(experiment(toys, train__seed=seed, train__epochs=1), tmp_path / name)
-        torch.rand(3)  # whoever draws in between changes nothing
-    assert unlike(final_state(tmp_path / "a"), final_state(tmp_path / "b")) == []
-    assert unlike(final_state(tmp_path / "a"), final_state(tmp_path / "c")) != []
+        torch.rand(3)  # draws in between change nothing
+    assert differing_paths(final_state(tmp_path / "a"), final_state(tmp_path / "b")) == []
+    assert differing_paths(final_state(tmp_path / "a"), final_state(tmp_path / "c")) != []
 
 
 def test_a_teacher_serves_run_after_run_and_none_of_them_moves_it(
@@ -85,14 +85,14 @@ def test_a_teacher_serves_run_after_run_and_none_of_them_moves_it(
         teacher=first.teacher,
     )
     second.run(lambda _: False)
-    assert unlike(first.teacher.state_dict(), before) == []
+    assert differing_paths(first.teacher.state_dict(), before) == []
     fresh, _ = train(
         experiment(toys, method={"name": "attnfd", "layers": ["aspp"]}), tmp_path / "c"
     )
     assert fresh.best_weights.read_bytes() == second.best_weights.read_bytes()
 
 
-# What the settings change
+# Effects of settings
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -124,7 +124,7 @@ def test_channels_last_is_another_layout_of_the_same_step(toys: Path, tmp_path: 
         assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
         for module in run.student.modules():
             if isinstance(module, nn.Dropout):
-                module.p = 0.0  # its mask is drawn in the order of memory
+                module.p = 0.0  # its mask is drawn in memory order
         # in double precision: in single, a ReLU whose input is 0 but for rounding may open in one
         # layout only
         run_in_double(run, uneven_batch())
@@ -155,7 +155,7 @@ def test_the_number_of_steps_is_as_set_or_the_whole_batches_of_the_split(
     assert count(train__steps_per_epoch=1) == 1
 
 
-def test_each_step_is_told_as_it_begins_and_the_end_of_an_epoch_too(
+def test_on_step_is_called_before_each_step_and_at_the_end_of_an_epoch(
     toys: Path, tmp_path: Path
 ) -> None:
     heard: list[int | None] = []
@@ -169,7 +169,7 @@ def test_a_split_smaller_than_a_batch_starts_over_within_it(toys: Path, tmp_path
     assert math.isfinite(outcome.last.train_loss)
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_disk_that_is_full_is_our_error(toys: Path, tmp_path: Path) -> None:
         train(plain(toys), tmp_path)
 
 
-# Methods of others
+# Users' own methods
 
 
 class OwnSettings(AttnFD.Settings):
@@ -236,7 +236,7 @@ class OwnSettings(AttnFD.Settings):
 
 
 class SelfTaught(Method):
-    """A method of a user's that learns from nobody but still listens to the student."""
+    """A user's method that needs no teacher but taps the student."""
 
     Settings = OwnSettings
     needs_teacher = False

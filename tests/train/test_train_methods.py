@@ -1,6 +1,4 @@
-"""Every method of the table through the real loop, and one of a reader's own, as docs/own_method.md
-has it.
-"""
+"""Every method of the table in a real run, and a user's own, as in docs/own_method.md."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor
-from train_runs import experiment, make_run, on_workers, plain, train, unlike
+from train_runs import differing_paths, experiment, make_run, on_workers, plain, train
 
 from attnfd_ray import registry
 from attnfd_ray.config.schema import ExperimentSettings
@@ -56,7 +54,7 @@ def test_a_method_trains(name: str, toys: Path, tmp_path: Path) -> None:
 
 
 def train_each(runs: dict[str, tuple[ExperimentSettings, Path]]) -> dict[str, dict[str, Tensor]]:
-    """Train one after another; return what each learned."""
+    """Train one after another; return the trained parameters of each."""
     learned = {}
     for name, (settings, directory) in runs.items():
         run = make_run(settings, directory)
@@ -68,7 +66,7 @@ def train_each(runs: dict[str, tuple[ExperimentSettings, Path]]) -> dict[str, di
 
 
 def test_two_workers_train_every_method_and_stay_equal(toys: Path, tmp_path: Path) -> None:
-    """DistributedDataParallel ends a run in which a parameter that should learn has no gradient."""
+    """DistributedDataParallel ends a run in which a trainable parameter has no gradient."""
     runs = {
         name: (
             experiment(
@@ -84,7 +82,7 @@ def test_two_workers_train_every_method_and_stay_equal(toys: Path, tmp_path: Pat
     first, second = on_workers(2, tmp_path / "group", train_each, runs)
     assert first.keys() == second.keys() == set(METHODS)
     for name in METHODS:
-        assert unlike(first[name], second[name]) == [], name
+        assert differing_paths(first[name], second[name]) == [], name
 
 
 def test_in_the_first_epoch_of_ofd_the_student_rests_and_then_all_learn(
@@ -98,7 +96,7 @@ def test_in_the_first_epoch_of_ofd_the_student_rests_and_then_all_learn(
     states = [weights()]
     run.run(lambda _: bool(states.append(weights())))
     moved = [
-        {name.split("/")[1].partition(".")[0] for name in unlike(*pair)}
+        {name.split("/")[1].partition(".")[0] for name in differing_paths(*pair)}
         for pair in itertools.pairwise(states)
     ]
     assert moved == [{"method"}, {"method", "student"}]

@@ -1,4 +1,4 @@
-"""Scores, by hand and against torchmetrics."""
+"""Scores, computed by hand and compared with torchmetrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parameter learns how fast, and that none is forgotten (promise 2)."""
+"""The learning rate of each parameter, and that none is forgotten (promise 2)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""What a score is measured by is the same for all trials of a search: nothing that changes it can
-be searched.
+"""A protocol is the same for all trials of a search.
+
+So a setting that changes it cannot be searched.
 """
 
 from pathlib import Path
@@ -16,11 +17,26 @@ from attnfd_ray.train.evaluate import protocol
 CROP = [32, 32]
 # another value for every setting of the data
 OTHERS: dict[str, Any] = {
-    "name": "camvid", "root": "/other", "train_split": "val", "val_split": "other", "test_split": "test",
-    "crop": [24, 24], "scale": [1.0, 1.5], "scale_base": 300, "flip": 0.1, "blur": 0.2, "pad_label": 0,
-    "eval_stride": [8, 8], "eval_scales": [0.5, 1.0], "eval_flip": True, "input_scale": 0.5, "val_limit": 3,
-    "loader_workers": 2, "cache": "memory", "cache_gib": 2.0,
-}  # fmt: skip
+    "name": "camvid",
+    "root": "/other",
+    "train_split": "val",
+    "val_split": "other",
+    "test_split": "test",
+    "crop": [24, 24],
+    "scale": [1.0, 1.5],
+    "scale_base": 300,
+    "flip": 0.1,
+    "blur": 0.2,
+    "pad_label": 0,
+    "eval_stride": [8, 8],
+    "eval_scales": [0.5, 1.0],
+    "eval_flip": True,
+    "input_scale": 0.5,
+    "val_limit": 3,
+    "loader_workers": 2,
+    "cache": "memory",
+    "cache_gib": 2.0,
+}
 
 
 @pytest.mark.parametrize("evaluation", ["native", "resized", "sliding"])

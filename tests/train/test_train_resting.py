@@ -1,5 +1,6 @@
-"""What a method asks of the loop: who rests in an epoch, how the teacher runs, the division by the
-batch.
+"""What a method asks of the training loop.
+
+Frozen parameters per epoch, the mode of the teacher, and division by the batch size.
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from train_runs import experiment, final_state, make_run, run_in_double, train, uneven_batch, unlike
+from train_runs import (
+    differing_paths,
+    experiment,
+    final_state,
+    make_run,
+    run_in_double,
+    train,
+    uneven_batch,
+)
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.train.records import EpochRecord
@@ -22,16 +31,15 @@ CONNECTORS, GATES, STUDENT = "method.connectors.", "method.student_gates.", "stu
 
 
 def weights(run: Trainer) -> dict[str, Tensor]:
-    """Return a copy of every parameter of the task, statistics left out: those follow every
-    forward.
+    """Return a copy of every parameter of the task.
+
+    Without statistics, which every forward pass changes.
     """
     return {name: parameter.detach().clone() for name, parameter in run.task.named_parameters()}
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-    """Return which of the three kinds of parameters are no longer what they were, all of a kind or
-    none.
-    """
+    """Return which of the three kinds of parameters have changed, all of a kind or none."""
     found = set()
     for kind in (CONNECTORS, GATES, STUDENT):
         changed = [
@@ -49,7 +57,7 @@ def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 def moved_by_epoch(
     settings: ExperimentSettings, directory: Path, epochs: int = 99
 ) -> list[set[str]]:
-    """Run from wherever `directory` is for at most `epochs`; return what moved in each."""
+    """Resume from `directory` for at most `epochs`; return the kinds that changed in each."""
     run = make_run(settings, directory)
     states, found = [weights(run)], []
 
@@ -77,7 +85,7 @@ def test_who_rests_is_the_same_after_a_resume(toys: Path, tmp_path: Path) -> Non
     assert moved_by_epoch(settings, tmp_path / "stopped", epochs=1) == [{CONNECTORS}]
     assert moved_by_epoch(settings, tmp_path / "stopped") == [{GATES, STUDENT}] * 2
     train(settings, tmp_path / "whole")
-    assert unlike(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole")) == []
+    assert differing_paths(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole")) == []
 
 
 def test_momentum_of_the_resting_is_kept_as_it_is(toys: Path, tmp_path: Path) -> None:
@@ -143,7 +151,7 @@ def test_the_teacher_runs_as_the_method_says_and_stays_bit_for_bit(
 
 
 def stepped(toys: Path, directory: Path, **changes: Any) -> tuple[Trainer, dict[str, float]]:
-    """Take one step in double precision on a batch of four."""
+    """Run one step in double precision on a batch of four."""
     run = make_run(experiment(toys, **changes), directory)
     torch.manual_seed(0)  # dropout
     return run, run_in_double(run, uneven_batch())
@@ -163,8 +171,9 @@ def test_dividing_by_the_batch_divides_every_term(toys: Path, tmp_path: Path) ->
 def test_the_same_sgd_without_the_division_is_lr_over_b_and_weight_decay_times_b(
     norm: str, toys: Path, tmp_path: Path
 ) -> None:
-    """The released (CE + w sum) / b at (lr, wd) is CE + w sum at (lr / b, wd b), for momentum and
-    Nesterov too.
+    """The released (CE + w sum) / b at (lr, wd) is CE + w sum at (lr / b, wd b).
+
+    With momentum and with Nesterov's.
     """
     batch = 4
     divided = {"method__divide_by_batch": True, "optim__lr": 0.01, "optim__weight_decay": 5e-4}

@@ -1,5 +1,6 @@
-"""Promise 4: a run killed at any moment and started again ends as one that was never killed, bit
-for bit.
+"""Promise 4: a run killed at any moment and started again ends as one never killed.
+
+Bit for bit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from train_runs import (
     PATIENCE_S,
+    differing_paths,
     experiment,
     final_state,
     make_run,
@@ -24,7 +26,6 @@ from train_runs import (
     scores_of,
     start,
     train,
-    unlike,
 )
 
 from attnfd_ray.config.schema import ExperimentSettings
@@ -48,11 +49,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class Stopped(Exception):
-    """Stands for whatever ends a run from outside."""
+    """Anything that ends a run from outside."""
 
 
 def train_until(settings: ExperimentSettings, directory: Path, epoch: int) -> None:
-    """Train, and be stopped by an exception while epoch `epoch` is reported."""
+    """Train, and stop by an exception while epoch `epoch` is reported."""
 
     def report(record: EpochRecord) -> bool:
         if record.epoch == epoch:
@@ -64,7 +65,7 @@ def train_until(settings: ExperimentSettings, directory: Path, epoch: int) -> No
 
 
 def assert_ends_alike(directory: Path, whole: Path) -> None:
-    assert unlike(final_state(directory), final_state(whole)) == []
+    assert differing_paths(final_state(directory), final_state(whole)) == []
     assert (directory / "best.safetensors").read_bytes() == (
         whole / "best.safetensors"
     ).read_bytes()
@@ -79,7 +80,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     train_until(settings, tmp_path / "stopped", 2)
     again, later = train(settings, tmp_path / "stopped")
     assert_ends_alike(tmp_path / "stopped", tmp_path / "whole")
-    # the epoch in which it was stopped was not saved, so it comes again, with the same scores
+    # the epoch in which it was stopped was not saved, so it is repeated, with the same scores
     assert [scores_of(record) for record in later] == [scores_of(record) for record in records[1:]]
     assert scores_of(again.last) == scores_of(outcome.last)
 
@@ -110,7 +111,7 @@ def test_the_weights_of_the_last_epoch_are_kept_beside_the_best(toys: Path, tmp_
     assert kept.extra == {"epoch": "2"}
     network = build_model(run.settings.student, num_classes=12)
     load_weights(network, run.last_weights, num_classes=12)
-    assert unlike(network.state_dict(), run.student.state_dict()) == []
+    assert differing_paths(network.state_dict(), run.student.state_dict()) == []
 
 
 def test_a_run_stopped_in_every_epoch_ends_as_one_never_stopped(toys: Path, tmp_path: Path) -> None:
@@ -130,10 +131,10 @@ def test_a_run_that_is_over_answers_at_once(toys: Path, tmp_path: Path) -> None:
     again, records = train(plain(toys), tmp_path)
     assert records == []
     assert again == outcome
-    assert unlike(final_state(tmp_path), before) == []
+    assert differing_paths(final_state(tmp_path), before) == []
 
 
-def test_a_run_told_to_stop_keeps_its_last_epoch_and_can_go_on(toys: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_keeps_its_last_epoch_and_can_be_resumed(toys: Path, tmp_path: Path) -> None:
     settings = plain(toys, train__epochs=3)
     outcome = make_run(settings, tmp_path / "stopped").run(lambda record: record.epoch == 2)
     assert (outcome.stopped_early, outcome.last.epoch) == (True, 2)
@@ -189,9 +190,7 @@ def test_a_checkpoint_whose_record_has_other_fields_is_refused(toys: Path, tmp_p
 
 
 def train_and_die_at(step: int, settings: ExperimentSettings, directory: Path) -> None:
-    """Train, and be killed the moment before the `step`-th time that the run's directory is
-    touched.
-    """
+    """Train, and be killed just before the `step`-th access to the run's directory."""
     touched = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -278,6 +277,6 @@ def test_a_run_on_several_workers_goes_on_as_if_never_stopped(toys: Path, tmp_pa
     second = on_workers(
         workers, tmp_path / "c", train_on_a_worker, settings, tmp_path / "stopped", 2
     )
-    assert all(records == whole[0] for records in whole)  # all workers say the same
+    assert all(records == whole[0] for records in whole)  # all workers return the same
     assert [one + two for one, two in zip(first, second, strict=True)] == whole
     assert_ends_alike(tmp_path / "stopped", tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""A test split is scored once, when all is chosen."""
+"""A test split is scored once, after everything was chosen."""
 
 from __future__ import annotations
 

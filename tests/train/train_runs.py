@@ -1,4 +1,4 @@
-"""Small runs on toyscenes, in this process or in others; what their tests compare."""
+"""Small runs on toyscenes, in this process or in others, and comparisons of their results."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ def write_toys(root: Path) -> Path:
 
 
 def experiment(root: Path, **changes: Any) -> ExperimentSettings:
-    """Return AttnFD at width 1/8: two epochs of two steps of four images; `changes` are dotted,
-    with __ for a dot.
+    """Return AttnFD at width 1/8: two epochs of two steps of four images.
+
+    `changes` are dotted paths with __ for a dot.
     """
     tree: dict[str, Any] = {
         "experiment": "toy",
@@ -68,7 +69,7 @@ def datasets(settings: ExperimentSettings) -> tuple[SegmentationDataset, Segment
 
 
 def make_teacher(num_classes: int) -> FrozenTeacher:
-    """Return the same teacher every time: random weights, which is as good to copy as any."""
+    """Return the same teacher every time, with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         return FrozenTeacher(build_model(TEACHER, num_classes=num_classes))
@@ -101,9 +102,7 @@ class Callback(list[EpochRecord]):
 
 
 def train(settings: ExperimentSettings, directory: Path) -> tuple[Outcome, list[EpochRecord]]:
-    """Run from wherever `directory` is to the end; return the outcome and the records of this
-    attempt.
-    """
+    """Run or resume to the end; return the outcome and the records of this attempt."""
     records = Callback()
     return make_run(settings, directory).run(records), records
 
@@ -120,9 +119,7 @@ def uneven_batch() -> Batch:
 
 
 def run_in_double(run: Trainer, batch: Batch) -> dict[str, float]:
-    """Take one optimiser step of a run in double precision; return its loss terms over all
-    workers.
-    """
+    """Run one optimiser step in double precision; return its loss terms over all workers."""
     run.task.double()
     if run.teacher is not None:
         run.teacher.double()
@@ -151,7 +148,7 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
     }
 
 
-def unlike(first: Any, second: Any) -> list[str]:
+def differing_paths(first: Any, second: Any) -> list[str]:
     """Return the paths at which two states are not equal bit for bit."""
     ours, theirs = leaves(first), leaves(second)
     assert ours, "there is something to compare"
@@ -176,7 +173,7 @@ def final_state(directory: Path) -> dict[str, Any]:
 
 
 def scores_of(record: EpochRecord) -> dict[str, Any]:
-    """Return what a record says, the times aside."""
+    """Return the fields of a record, without times."""
     return {
         name: value
         for name, value in vars(record).items()
@@ -184,8 +181,8 @@ def scores_of(record: EpochRecord) -> dict[str, Any]:
     }
 
 
-# Other processes. They fork from a server that has torch and us loaded already, and has never
-# computed anything.
+# Other processes. They are forked from a server that has loaded torch and this package, but has
+# not computed anything.
 
 Work = Callable[..., Any]
 SLOW_TO_IMPORT = [
@@ -206,8 +203,9 @@ def start(work: Work, *arguments: Any) -> Any:
 
 
 def on_workers(num_workers: int, directory: Path, work: Work, *arguments: Any) -> list[Any]:
-    """Call `work(*arguments)` in processes that are one gloo group; return what each returned, rank
-    0 first.
+    """Call `work(*arguments)` in processes that form one gloo group.
+
+    Return the result of each, by rank.
     """
     directory.mkdir(parents=True)
     processes = [
@@ -244,7 +242,7 @@ def _as_worker(rank: int, num_workers: int, directory: Path, work: Work, *argume
             timeout=patience,
         )
         torch.save(work(*arguments), directory / f"{rank}.answer")
-        dist.barrier()  # who leaves early cuts off those who are still arriving
+        dist.barrier()  # a process that leaves early would disconnect the others
         dist.destroy_process_group()
     except BaseException:
         (directory / f"{rank}.error").write_text(f"rank {rank}: {traceback.format_exc()}")

@@ -1,1 +1,1 @@
-"""Checks a dataset before training, and draws what is in it."""
+"""Checks a dataset before training, and draws its images and masks."""

@@ -1,28 +1,29 @@
-"""Images, their labels and what networks predict, side by side, as a picture for people to look at.
-No torch.
-"""
+"""A picture of images, their labels and the predictions of networks, side by side. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from attnfd_ray.config.types import IGNORED
 from attnfd_ray.data.checker.overlays import fitted, legend, painted
 from attnfd_ray.data.files import Bytes
 from attnfd_ray.data.palette import Colour
 from attnfd_ray.errors import one_line
 
-_TILE_PIXELS, _MARGIN, _FONT_PIXELS, _LINE_PIXELS = 256, 6, 13, 18
-_LONGEST_NAME = 40
+_TILE_PIXELS = 256
+_MARGIN = 6
+_FONT_PIXELS = 13
+_LINE_PIXELS = 18
+_MAX_NAME = 40
 
 
 class ComparisonRow(NamedTuple):
-    """An RGB image_HWC, and a label_HW for every further column: class ids, 255 where a pixel does
-    not count.
-    """
+    """An RGB image_HWC and a label_HW for each further column: class ids, 255 is ignored."""
 
     image: Bytes
     labels: Sequence[Bytes]
@@ -36,44 +37,44 @@ def side_by_side(
     *,
     note: str,
 ) -> Image.Image:
-    """Return one picture: a row for each image, a column for each of `titles`, a legend of the
-    classes and a note.
+    """Return a picture: one row per image, one column per title, a legend and a note.
 
-    A title is one or more lines; the first column is the image itself. Labels are drawn in the
-    image's size, each pixel the colour of its class. Text that is too long for its column is cut.
+    A title is one or more lines. The first column is the image itself. Labels are drawn in the
+    size of the image, each pixel in the colour of its class. Text too long for its column is cut.
     """
     tiles = [_tiles(row, palette) for row in rows]
-    wide = _MARGIN + max(row[0].width for row in tiles)
-    head = _MARGIN + _LINE_PIXELS * max(map(len, titles))
-    tops = np.cumsum([head, *(row[0].height + _MARGIN for row in tiles)]).tolist()
-    key = legend(
-        [one_line(name)[:_LONGEST_NAME] for name in names], palette, _MARGIN + len(titles) * wide
-    )
-    sheet = Image.new("RGB", (key.width, tops[-1] + key.height + _LINE_PIXELS + _MARGIN), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_PIXELS)
-
-    def write(text: str, left: int, top: int, width: int) -> None:
-        draw.text((left, top), _cut(one_line(text), font, width), fill="black", font=font)
-
-    for number, title in enumerate(titles):
-        for line, text in enumerate(title):
-            write(text, _MARGIN + number * wide, _MARGIN // 2 + line * _LINE_PIXELS, wide - _MARGIN)
-    for row, top in zip(tiles, tops, strict=False):  # the last top is the legend's
-        for number, tile in enumerate(row):
-            sheet.paste(tile, (_MARGIN + number * wide, top))
-    sheet.paste(key, (0, tops[-1]))
-    write(note, _MARGIN, tops[-1] + key.height, sheet.width - 2 * _MARGIN)
-    return sheet
+    cell_width = _MARGIN + max(row[0].width for row in tiles)
+    header_height = _MARGIN + _LINE_PIXELS * max(map(len, titles))
+    legend_top = header_height + sum(row[0].height + _MARGIN for row in tiles)
+    short_names = [one_line(name)[:_MAX_NAME] for name in names]
+    key = legend(short_names, palette, _MARGIN + len(titles) * cell_width)
+    note_top = legend_top + key.height
+    picture = Image.new("RGB", (key.width, note_top + _LINE_PIXELS + _MARGIN), "white")
+    for column, title in enumerate(titles):
+        left = _MARGIN + column * cell_width
+        for number, text in enumerate(title):
+            top = _MARGIN // 2 + number * _LINE_PIXELS
+            _write(picture, text, left, top, cell_width - _MARGIN)
+    top = header_height
+    for row in tiles:
+        for column, tile in enumerate(row):
+            picture.paste(tile, (_MARGIN + column * cell_width, top))
+        top += row[0].height + _MARGIN
+    picture.paste(key, (0, legend_top))
+    _write(picture, note, _MARGIN, note_top, picture.width - 2 * _MARGIN)
+    return picture
 
 
 def most_classes(labels: Iterable[Bytes], count: int) -> list[int]:
-    """Return which `count` of the labels_HW, in their order, show as many classes as can be.
+    """Return which `count` of the labels_HW, in ascending order, show as many classes as possible.
 
-    One after another the one with most classes that are not shown yet is taken, the first of
-    equals; once all are shown, the count starts anew. Nothing but the labels decides.
+    Greedy: the next one has the most classes not shown yet, the first of equals. Once all classes
+    are shown, counting starts again. The choice depends on the labels alone.
     """
-    classes = [set(np.unique(label_HW).tolist()) - {255} for label_HW in labels]
-    left, chosen, unseen = list(range(len(classes))), list[int](), set[int]()
+    classes = [set(np.unique(label_HW).tolist()) - {IGNORED} for label_HW in labels]
+    left = list(range(len(classes)))
+    chosen: list[int] = []
+    unseen: set[int] = set()
     while left and len(chosen) < count:
         if not any(unseen & classes[index] for index in left):
             unseen = set().union(*classes)
@@ -86,17 +87,36 @@ def most_classes(labels: Iterable[Bytes], count: int) -> list[int]:
 
 def _tiles(row: ComparisonRow, palette: Sequence[Colour]) -> list[Image.Image]:
     image = fitted(row.image, _TILE_PIXELS)
-    labels = (Image.fromarray(painted(label_HW, palette)) for label_HW in row.labels)
-    return [image, *(label.resize(image.size, Image.Resampling.NEAREST) for label in labels)]
+    tiles = [image]
+    for label_HW in row.labels:
+        label = Image.fromarray(painted(label_HW, palette))
+        tiles.append(label.resize(image.size, Image.Resampling.NEAREST))
+    return tiles
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Return as much of a text as `width` pixels hold, with dots where something is missing."""
+def _write(
+    picture: Image.Image,
+    text: str,
+    left: int,
+    top: int,
+    width: int,
+) -> None:
+    line = _cut(one_line(text), width)
+    ImageDraw.Draw(picture).text((left, top), line, fill="black", font=_font())
+
+
+def _cut(text: str, width: int) -> str:
+    """Return as much of a text as fits in `width` pixels, with dots where something is cut."""
+    font = _font()
     if font.getlength(text) <= width:
         return text
-    kept = next(
-        length
-        for length in range(len(text), -1, -1)
-        if font.getlength(f"{text[:length]}...") <= width or not length
-    )
-    return f"{text[:kept]}..."
+    for length in range(len(text), 0, -1):
+        shortened = f"{text[:length]}..."
+        if font.getlength(shortened) <= width:
+            return shortened
+    return "..."
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(_FONT_PIXELS)

@@ -1,6 +1,4 @@
-"""What the samples of splits say together: copies, images almost alike, films in both, classes
-without pixels.
-"""
+"""Findings about the samples of splits: copies, similar images, shared films, absent classes."""
 
 from __future__ import annotations
 
@@ -14,15 +12,13 @@ from attnfd_ray.data.checker.inspection import Facts
 from attnfd_ray.data.datasets.base import SegmentationDataset
 from attnfd_ray.data.files import few
 
-_ALIKE_BITS = 4
-"""Bits of 64 that may differ between images almost alike. Films of other streets in CamVid differ in 10 and more."""
+_MAX_DIFFERENT_BITS = 4
+"""Bits of 64 in which similar images may differ. Films of different streets differ in 10+."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A split that could be opened, what it is for (train, val or test), and the facts of the
-    samples read.
-    """
+    """A split that could be opened, its role (train, val, test), and the facts of samples read."""
 
     role: str
     dataset: SegmentationDataset
@@ -32,16 +28,16 @@ class Split:
         return f"{self.role} split '{self.dataset.split}'"
 
     def id_of(self, row: int) -> str:
-        """Return the id of the sample that a row of the facts is of."""
+        """Return the id of the sample in a row of the facts."""
         return self.dataset.samples[int(self.facts["sample"][row])].id
 
     def image_of(self, row: int) -> Path:
-        """Return the file of that sample's image."""
+        """Return the image file of the sample in a row of the facts."""
         return self.dataset.paths(int(self.facts["sample"][row]))[0]
 
 
-def unlike_published(split: Split) -> Iterator[str]:
-    """Yield a line if there are other than the published number of images."""
+def unpublished_count(split: Split) -> Iterator[str]:
+    """Yield a line if the number of images is not the published one."""
     published = split.dataset.published.get(split.dataset.split)
     if published not in (None, len(split.dataset)):
         yield f"{split} has {len(split.dataset)} images; published are {published}"
@@ -49,66 +45,84 @@ def unlike_published(split: Split) -> Iterator[str]:
 
 def absent_classes(split: Split) -> Iterator[str]:
     """Yield a line if classes have no pixel in the samples that were read."""
-    seen = split.facts["pixels"].sum(axis=0, dtype=np.int64).tolist()
-    absent = [
-        name for name, count in zip(split.dataset.class_names, seen, strict=True) if not count
-    ]
+    counts = split.facts["pixels"].sum(axis=0, dtype=np.int64).tolist()
+    names = split.dataset.class_names
+    absent = [name for name, count in zip(names, counts, strict=True) if not count]
     if absent:
-        yield f"{split} has no pixel of {len(absent)} of {len(seen)} classes: {few(absent, 40)}"
+        yield f"{split} has no pixel of {len(absent)} of {len(names)} classes: {few(absent, 40)}"
 
 
 def copies_inside(split: Split) -> Iterator[str]:
-    """Yield a line for every image that is another one of its split in all pixels."""
-    first: dict[bytes, int] = {}
+    """Yield a line for every image that equals another one of its split in all pixels."""
+    first_row: dict[bytes, int] = {}
     for row, content in enumerate(split.facts["content"].tolist()):
-        before = first.setdefault(content, row)
-        if before != row and split.image_of(before) != split.image_of(row):
-            yield f"{split.image_of(row)}: the same image as {split.image_of(before)}, both in {split}: take one off"
+        first = first_row.setdefault(content, row)
+        image = split.image_of(row)
+        twin = split.image_of(first)
+        if image != twin:
+            yield f"{image}: the same image as {twin}, both in {split}: take one off"
 
 
 def copies_between(known: Split, scored: Split) -> Iterator[str]:
-    """Yield a line for every scored image that is a known one in all pixels, but another file."""
-    known_by_content = {content: row for row, content in enumerate(known.facts["content"].tolist())}
+    """Yield a line for every scored image that equals a known one in all pixels.
+
+    The same file in both splits is reported by `shared_images`.
+    """
+    known_rows = {content: row for row, content in enumerate(known.facts["content"].tolist())}
     for row, content in enumerate(scored.facts["content"].tolist()):
-        twin = known_by_content.get(content)
-        if twin is not None and scored.image_of(row) != known.image_of(twin):
+        if content not in known_rows:
+            continue
+        image = scored.image_of(row)
+        twin = known.image_of(known_rows[content])
+        if image != twin:
             yield (
-                f"{scored.image_of(row)}: the same image as {known.image_of(twin)} of {known}; a "
-                "score needs images "
-                "not learned from: take one off its list"
+                f"{image}: the same image as {twin} of {known}; a score needs images not learned "
+                "from: take one off its list"
             )
 
 
-def almost_alike(known: Split, scored: Split) -> Iterator[str]:
-    """Yield a line if scored images look almost like known ones and are not the very same."""
+def similar_images(known: Split, scored: Split) -> Iterator[str]:
+    """Yield a line if scored images look almost like known ones without being equal to them."""
     if not len(known.facts):
         return
-    looks_K = known.facts["looks"].copy()  # side by side in memory
-    copies = set(known.facts["content"].tolist())
+    looks_K = known.facts["looks"].copy()  # contiguous in memory
+    known_contents = set(known.facts["content"].tolist())
+    scored_contents = scored.facts["content"].tolist()
     pairs = []
-    for row, (content, looks) in enumerate(
-        zip(scored.facts["content"].tolist(), scored.facts["looks"], strict=True)
-    ):
-        if content in copies:
+    for row, looks in enumerate(scored.facts["looks"]):
+        if scored_contents[row] in known_contents:
             continue
-        differing_K = np.bitwise_count(looks_K ^ looks)
-        nearest = int(differing_K.argmin())
-        if differing_K[nearest] <= _ALIKE_BITS:
+        different_bits_K = np.bitwise_count(looks_K ^ looks)
+        nearest = int(different_bits_K.argmin())
+        if different_bits_K[nearest] <= _MAX_DIFFERENT_BITS:
             pairs.append(f"{scored.id_of(row)} like {known.id_of(nearest)}")
     if pairs:
-        count = len(pairs)
-        yield f"{count} images of {scored} look almost like one of {known}; a score on them flatters ({few(pairs)})"
+        yield (
+            f"{len(pairs)} images of {scored} look almost like one of {known}; a score on them is "
+            f"optimistic ({few(pairs)})"
+        )
+
+
+def shared_images(known: Split, scored: Split) -> Iterator[str]:
+    """Yield a line if image files are in both splits."""
+    known_images = {sample.image for sample in known.dataset.samples}
+    shared = sorted(sample.id for sample in scored.dataset.samples if sample.image in known_images)
+    if shared:
+        yield (
+            f"{scored.dataset.root}: {len(shared)} images of {scored} are also in {known} "
+            f"({few(shared)}); a score needs images not learned from: set "
+            f"data.{known.role}_split or data.{scored.role}_split to another list"
+        )
 
 
 def shared_recordings(known: Split, scored: Split) -> Iterator[str]:
-    """Yield a line if scored images are frames of films that known ones are frames of too."""
-    learned = {known.dataset.recording(index) for index in range(len(known.dataset))} - {None}
-    shared = [scored.dataset.recording(index) for index in range(len(scored.dataset))]
-    films = sorted({film for film in shared if film is not None and film in learned})
+    """Yield a line if scored images are frames of a film that known images are frames of too."""
+    known_films = {known.dataset.recording(index) for index in range(len(known.dataset))}
+    scored_films = [scored.dataset.recording(index) for index in range(len(scored.dataset))]
+    films = [film for film in scored_films if film is not None and film in known_films]
     if films:
-        count = sum(film in films for film in shared)
         yield (
-            f"{count} of {len(shared)} images of {scored} are frames of films that {known} has "
-            "frames of too "
-            f"({few(films)}): neighbours in time, so a score on them flatters"
+            f"{len(films)} of {len(scored_films)} images of {scored} are frames of films that "
+            f"{known} has frames of too ({few(sorted(set(films)))}): neighbours in time, so a "
+            "score on them is optimistic"
         )

@@ -1,4 +1,4 @@
-"""Reads many samples, several at a time, and keeps of each what can be counted and compared."""
+"""Reads many samples, several at a time, and keeps countable and comparable facts of each."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from torch import Tensor
 
 from attnfd_ray.config.types import IGNORED
 from attnfd_ray.data.datasets.base import SegmentationDataset
-from attnfd_ray.data.loading.process_pool import crew, crew_size
+from attnfd_ray.data.loading.process_pool import open_pool, pool_size
 from attnfd_ray.errors import DataError, RunFailed
 
 _CONTENT_BYTES = 16
 
 OnRead = Callable[[int, int], None]
+"""Called with the number of samples done, and their total."""
 
 Facts = NDArray[np.void]
-"""The facts of many samples of one dataset, a row each: see `no_facts`."""
+"""The facts of samples of one dataset, one row each: see `no_facts`."""
 
 
 class SampleAt(NamedTuple):
-    """A sample: the number of its dataset among several, and its index in that."""
+    """A sample: the number of its dataset in a list of datasets, and its index in that."""
 
     dataset: int
     sample: int
 
 
 def no_facts(num_classes: int, num_samples: int = 0) -> Facts:
-    """Return rows yet to be filled, a fraction of a kilobyte each: COCO has 118 287 images.
+    """Return empty rows, a fraction of a kilobyte each: COCO has 118 287 images.
 
-    `sample` is the index in the dataset, `pixels` those of each class, `num_ignored` those that do
-    not count. Images with the same `content` are equal in every pixel; `looks` has 64 bits, few of
-    which differ between images that look almost alike.
+    `sample` is the index in the dataset, `pixels` the pixels of each class, `num_ignored` those
+    that do not count. Images with the same `content` are equal in every pixel. `looks` has 64 bits,
+    few of which differ between similar images.
     """
     columns = [
         ("sample", np.int64),
@@ -51,43 +52,45 @@ def no_facts(num_classes: int, num_samples: int = 0) -> Facts:
 
 
 def inspect(
-    datasets: Sequence[SegmentationDataset], samples: Sequence[SampleAt], on_read: OnRead
+    datasets: Sequence[SegmentationDataset],
+    samples: Sequence[SampleAt],
+    on_read: OnRead,
 ) -> tuple[list[Facts], list[str]]:
-    """Return the facts of each dataset's samples that can be read, in order, and what is wrong with
-    others, in lines.
+    """Return the facts of each dataset's readable samples, in order, and the errors of others.
 
-    Many samples are read by several processes, no more than there are processors. `on_read` hears
-    how many are done, of how many. RunFailed where a process dies.
+    Many samples are read by several processes, at most one per processor. RunFailed if one dies.
     """
-    asked = Counter(at.dataset for at in samples)
+    num_samples = Counter(at.dataset for at in samples)
     facts = [
-        no_facts(dataset.num_classes, asked[number]) for number, dataset in enumerate(datasets)
+        no_facts(dataset.num_classes, num_samples[number])
+        for number, dataset in enumerate(datasets)
     ]
-    filled = [0] * len(facts)
-    num_processes, done = crew_size(len(samples)), 0
+    num_filled = [0] * len(facts)
+    num_processes = pool_size(len(samples))
+    num_done = 0
     problems: list[str] = []
     try:
-        with crew(_Inspection(tuple(datasets)), num_processes) as reading:
-            for done, found in enumerate(reading.map(samples), start=1):
+        with open_pool(_Inspection(tuple(datasets)), num_processes) as pool:
+            for found in pool.map(samples):
+                num_done += 1
                 if isinstance(found, _Row):
-                    facts[found.dataset][filled[found.dataset]] = found.values
-                    filled[found.dataset] += 1
+                    facts[found.dataset][num_filled[found.dataset]] = found.values
+                    num_filled[found.dataset] += 1
                 else:
                     problems += found
-                on_read(done, len(samples))
-    except RunFailed as error:  # speaks of a training run's processes
+                on_read(num_done, len(samples))
+    except RunFailed as error:  # its text is about the processes of a training run
         raise RunFailed(
             f"{datasets[0].root}: one of {num_processes} reading processes died, near sample "
-            f"{done} of "
-            f"{len(samples)} ({error}); needed is memory for all of them: free some, or allow "
-            "fewer cores (taskset)"
+            f"{num_done} of {len(samples)} ({error}); needed is memory for all of them: free "
+            "some, or allow fewer cores (taskset)"
         ) from None
-    return [rows[:count] for rows, count in zip(facts, filled, strict=True)], problems
+    return [rows[:count] for rows, count in zip(facts, num_filled, strict=True)], problems
 
 
 @dataclass(frozen=True)
 class _Row:
-    """The facts of one sample of a dataset, on their way from a process."""
+    """The facts of one sample of a dataset, as a process returns them."""
 
     dataset: int
     values: tuple[Any, ...]
@@ -95,7 +98,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Inspection:
-    """Reads one sample: its facts, or what is wrong with it."""
+    """Reads one sample: its facts, or its errors."""
 
     datasets: tuple[SegmentationDataset, ...]
 
@@ -106,28 +109,28 @@ class _Inspection:
         except DataError as error:
             return error.problems
         counts = np.bincount(label_HW.numpy().ravel(), minlength=256).astype(np.uint32)
-        pixels = counts[: dataset.num_classes]
-        looks = difference_hash(image_CHW)
-        return _Row(
-            at.dataset, (at.sample, pixels, counts[IGNORED], _content_hash(image_CHW), looks)
+        values = (
+            at.sample,
+            counts[: dataset.num_classes],
+            counts[IGNORED],
+            _content_hash(image_CHW),
+            difference_hash(image_CHW),
         )
+        return _Row(at.dataset, values)
 
 
 def _content_hash(image_CHW: Tensor) -> bytes:
     size = repr(tuple(image_CHW.shape)).encode()
-    return hashlib.blake2b(
-        image_CHW.numpy().tobytes(), digest_size=_CONTENT_BYTES, key=size
-    ).digest()
+    pixels = image_CHW.numpy().tobytes()
+    return hashlib.blake2b(pixels, digest_size=_CONTENT_BYTES, key=size).digest()
 
 
 def difference_hash(image_CHW: Tensor) -> int:
-    """Return 64 bits, one for each of 8x8 places: whether an RGB image gets brighter there from
-    left to right.
+    """Return 64 bits, one for each of 8x8 cells of an RGB image.
+
+    A bit is set where the image gets brighter from left to right.
     """
-    grey = (
-        Image.fromarray(image_CHW.permute(1, 2, 0).numpy())
-        .convert("L")
-        .resize((9, 8), Image.Resampling.BOX)
-    )
-    cells_8x9 = np.asarray(grey)
-    return int.from_bytes(np.packbits(cells_8x9[:, 1:] > cells_8x9[:, :-1]).tobytes(), "big")
+    grey = Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).convert("L")
+    cells_8x9 = np.asarray(grey.resize((9, 8), Image.Resampling.BOX))
+    brighter_8x8 = cells_8x9[:, 1:] > cells_8x9[:, :-1]
+    return int.from_bytes(np.packbits(brighter_8x8).tobytes(), "big")

@@ -1,1 +1,1 @@
-"""The datasets: where their files lie, which classes they have, and how a mask is read."""
+"""The datasets: their file layouts, their classes, and how each one reads a mask."""

@@ -1,4 +1,7 @@
-"""What `classes.yaml` says of a folder of images and masks; every mistake in it is one line."""
+"""The records of `classes.yaml`, which describes a folder of images and masks. No torch.
+
+Every mistake in the file is one line of the DataError.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ _Directory = Annotated[str, AfterValidator(_inside)]
 
 
 class FolderClass(StrictModel):
-    """A class, and the value or the colour that it has in masks."""
+    """A class, and its value or its colour in masks."""
 
     name: Annotated[str, Field(min_length=1)]
     id: _Byte | None = None
@@ -61,7 +64,7 @@ class FolderClass(StrictModel):
 
 
 class FolderLayout(StrictModel):
-    """Where images and masks are, and what these hold."""
+    """The directories of images and masks, and what the masks hold."""
 
     images: _Directory = "images/{split}"
     masks: _Directory = "masks/{split}"
@@ -72,39 +75,36 @@ class FolderLayout(StrictModel):
 
     @property
     def palette(self) -> tuple[Colour, ...]:
-        """The colours of the classes; those that say none get colours of Pascal VOC that no other
-        has.
-        """
-        taken = {known.color for known in self.classes}
+        """The colours of the classes; classes without one get unused colours of Pascal VOC."""
+        taken = {found.color for found in self.classes}
         free = (colour for colour in voc_colormap() if colour not in taken)
-        return tuple(known.color or next(free) for known in self.classes)
+        return tuple(found.color or next(free) for found in self.classes)
 
     @property
     def label_of_id(self) -> Mapping[int, int]:
-        """What every value of a mask of ids means, a class or IGNORED; 255 is IGNORED if nothing
-        else is said.
-        """
-        labels = {
-            known.id: label for label, known in enumerate(self.classes) if known.id is not None
-        }
-        ignored = [IGNORED] if self.ignore is None else self.ignore
-        return {value: IGNORED for value in ignored if isinstance(value, int)} | labels
+        """Value in a mask of ids -> class id or IGNORED. Without `ignore`, 255 is IGNORED."""
+        ignored = self.ignore
+        if ignored is None:
+            ignored = [IGNORED]
+        labels = {value: IGNORED for value in ignored if isinstance(value, int)}
+        for label, found in enumerate(self.classes):
+            if found.id is not None:
+                labels[found.id] = label
+        return labels
 
     @property
     def label_of_colour(self) -> Mapping[Colour, int]:
-        """What every colour of a mask of colours means, a class or IGNORED."""
-        labels = {
-            known.color: label
-            for label, known in enumerate(self.classes)
-            if known.color is not None
-        }
-        return {
-            colour: IGNORED for colour in self.ignore or () if not isinstance(colour, int)
-        } | labels
+        """Colour in a mask of colours -> class id or IGNORED."""
+        ignored = self.ignore or ()
+        labels = {colour: IGNORED for colour in ignored if not isinstance(colour, int)}
+        for label, found in enumerate(self.classes):
+            if found.color is not None:
+                labels[found.color] = label
+        return labels
 
 
 def read_layout(root: Path) -> FolderLayout:
-    """Return what classes.yaml says. Raises DataError with every problem found, one line each."""
+    """Return the content of classes.yaml. DataError with every mistake found, one line each."""
     path = root / FILE
     if not path.is_file():
         raise DataError(
@@ -112,7 +112,7 @@ def read_layout(root: Path) -> FolderLayout:
             f"{_EXAMPLE}"
         )
     try:
-        # nothing of the environment gets into what someone else wrote
+        # No variable of the environment may get into a file that another person wrote.
         read = yaml_source.read(path, environ={}, needs=f"the classes, such as {_EXAMPLE}")
     except ConfigError as error:
         raise DataError(error.problems) from None
@@ -122,7 +122,7 @@ def read_layout(root: Path) -> FolderLayout:
         problems |= dict(_broken_rules(layout))
     except ValidationError as error:
         for details in error.errors(include_url=False):
-            # a value that could not be read has its own line already
+            # A value that could not be read has its own line already.
             if not any(details["loc"][: len(known)] == known for known in read.problems):
                 problems.setdefault(details["loc"], _complaint(details, read.tree))
     if problems:
@@ -135,38 +135,45 @@ def _complaint(details: ErrorDetails, tree: Mapping[str, Any]) -> str:
     if details["type"] != "extra_forbidden":
         return message(details, tree)
     key = str(details["loc"][-1])
-    record = FolderLayout if len(details["loc"]) == 1 else FolderClass
-    return f"unknown key '{key}'{registry.suggestion(key, record.model_fields)}"
+    model: type[StrictModel] = FolderClass
+    if len(details["loc"]) == 1:
+        model = FolderLayout
+    return f"unknown key '{key}'{registry.suggestion(key, model.model_fields)}"
 
 
 def _broken_rules(layout: FolderLayout) -> Iterator[tuple[Key, str]]:
-    """Yield (key, what is wrong) between values that are right by themselves."""
-    held, other = ("id", "color") if layout.masks_hold == "ids" else ("color", "id")
-    for index, known in enumerate(layout.classes):
-        if getattr(known, held) is None:
+    """Yield (key, mistake) for rules between values that are valid by themselves."""
+    held = {"ids": "id", "colors": "color"}[layout.masks_hold]
+    for index, found in enumerate(layout.classes):
+        if getattr(found, held) is None:
             yield (
                 ("classes", index, held),
                 f"is missing; needed where masks_hold is {layout.masks_hold}",
             )
-        if other == "id" and known.id is not None:
+        if held == "color" and found.id is not None:
             yield ("classes", index, "id"), "means nothing where masks_hold is colors; leave it out"
     for word in ("name", "id", "color"):
-        values = [getattr(known, word) for known in layout.classes]
-        for index, value in enumerate(values):
-            first = values.index(value)
-            if value is not None and first < index:
-                yield (
-                    ("classes", index, word),
-                    f"is that of classes[{first}] too, got {as_yaml(value)}; needs another",
-                )
+        yield from _repeated(layout, word)
     yield from _broken_ignore(layout, held)
 
 
+def _repeated(layout: FolderLayout, word: str) -> Iterator[tuple[Key, str]]:
+    """Yield (key, mistake) for each class whose name, id or colour an earlier class has too."""
+    values = [getattr(found, word) for found in layout.classes]
+    for index, value in enumerate(values):
+        first = values.index(value)
+        if value is not None and first < index:
+            yield (
+                ("classes", index, word),
+                f"is that of classes[{first}] too, got {as_yaml(value)}; needs another",
+            )
+
+
 def _broken_ignore(layout: FolderLayout, held: str) -> Iterator[tuple[Key, str]]:
-    names = {getattr(known, held): known.name for known in layout.classes}
+    names = {getattr(found, held): found.name for found in layout.classes}
+    needed = {"id": "an id", "color": "a color"}[held]
     for index, value in enumerate(layout.ignore or ()):
         if isinstance(value, int) != (held == "id"):
-            needed = "an id" if held == "id" else "a color"
             yield (
                 ("ignore", index),
                 f"needs {needed} where masks_hold is {layout.masks_hold}, got {as_yaml(value)}",

@@ -1,1 +1,1 @@
-"""Makes datasets: the toyscenes of demos and tests, and VOC's augmented training set."""
+"""Makes datasets: toyscenes for demos and tests, and VOC's augmented training set."""

@@ -1,13 +1,13 @@
 """The outlines of toyscenes' objects, as masks. No torch.
 
-Only additions, products and comparisons of numbers rounded beforehand decide about a pixel, so
-masks are the same on every machine.
+They use only additions, products and comparisons of rounded numbers, so masks are the same on every
+machine.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +15,35 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 Plane = NDArray[np.float64]
 Outline = Callable[[Plane, Plane], Mask]
-"""Says which points (u, v) of the plane are inside; v points down, and the shape about fills the unit disc."""
+"""Returns which points (u, v) are inside; v points down. A shape about fills the unit disc."""
 
 
-def turned(size: int, centre: tuple[int, int], radius: int, degrees: int) -> tuple[Plane, Plane]:
-    """Return u_HW, v_HW: where the pixels are for a shape at `centre` (x, y), so large and so
-    turned.
+def turned(
+    size: int,
+    centre: tuple[int, int],
+    radius: int,
+    degrees: int,
+) -> tuple[Plane, Plane]:
+    """Return u_HW, v_HW: the pixels in the coordinates of a shape.
+
+    The shape is at `centre` (x, y), `radius` pixels large, and turned by `degrees`.
     """
-    y, x = np.mgrid[:size, :size].astype(np.float64) - np.array(centre[::-1]).reshape(2, 1, 1)
+    centre_x, centre_y = centre
+    rows, columns = np.mgrid[:size, :size].astype(np.float64)
+    x = columns - centre_x
+    y = rows - centre_y
     cosine, sine = rounded_turn(degrees)
-    return (x * cosine + y * sine) / radius, (y * cosine - x * sine) / radius
+    u = (x * cosine + y * sine) / radius
+    v = (y * cosine - x * sine) / radius
+    return u, v
 
 
 def rounded_turn(degrees: float) -> tuple[float, float]:
     """Return cosine and sine to six digits, on which all mathematics libraries agree."""
-    return round(math.cos(math.radians(degrees)), 6), round(math.sin(math.radians(degrees)), 6)
+    radians = math.radians(degrees)
+    cosine = round(math.cos(radians), 6)
+    sine = round(math.sin(radians), 6)
+    return cosine, sine
 
 
 def disc(u: Plane, v: Plane) -> Mask:
@@ -38,7 +52,7 @@ def disc(u: Plane, v: Plane) -> Mask:
 
 
 def ring(u: Plane, v: Plane) -> Mask:
-    """Return a disc with a small hole: along its rim nothing tells it from a disc."""
+    """Return a disc with a small hole; its rim looks like that of a disc."""
     return disc(u, v) & (u * u + v * v > 0.16)
 
 
@@ -49,39 +63,46 @@ def ellipse(u: Plane, v: Plane) -> Mask:
 
 def cross(u: Plane, v: Plane) -> Mask:
     """Return two crossed bars."""
-    across, along = np.abs(u), np.abs(v)
-    return (np.maximum(across, along) <= 1) & (np.minimum(across, along) <= 0.36)
+    across = np.abs(u)
+    along = np.abs(v)
+    is_inside = np.maximum(across, along) <= 1
+    is_on_bar = np.minimum(across, along) <= 0.36
+    return is_inside & is_on_bar
 
 
 def arch(u: Plane, v: Plane) -> Mask:
     """Return a gate: a half ring on two legs."""
+    outside = _gate(u, v)
+    inside = _gate(u * 2, v * 2)
+    return outside & ~inside & (v <= 0.9)
 
-    def filled(a: Plane, b: Plane) -> Mask:
-        return disc(a, b) | ((np.abs(a) <= 1) & (b > 0))
 
-    return filled(u, v) & ~filled(u * 2, v * 2) & (v <= 0.9)
+def _gate(u: Plane, v: Plane) -> Mask:
+    """Return a half disc on an endless rectangle."""
+    is_between = np.abs(u) <= 1
+    is_below = v > 0
+    return disc(u, v) | (is_between & is_below)
 
 
 def polygon(sides: int, inner_radius: float) -> Outline:
-    """Return the outline of a regular polygon; `inner_radius` is the distance of its sides from its
-    centre.
-    """
+    """Return the outline of a regular polygon; `inner_radius` is the distance centre to side."""
     normals = [rounded_turn(360 * side / sides) for side in range(sides)]
 
     def outline(u: Plane, v: Plane) -> Mask:
-        inside: Mask = np.logical_and.reduce([u * a + v * b <= inner_radius for a, b in normals])
+        half_planes = [u * cosine + v * sine <= inner_radius for cosine, sine in normals]
+        inside: Mask = np.logical_and.reduce(half_planes)
         return inside
 
     return outline
 
 
-def blob(lobes: list[tuple[float, float]]) -> Outline:
-    """Return a disc with further discs, centred at `lobes`, grown to it."""
+def blob(lobes: Sequence[Sequence[float]]) -> Outline:
+    """Return the union of a disc with further discs centred at `lobes`."""
+    centres: list[Sequence[float]] = [(0.0, 0.0), *lobes]
 
     def outline(u: Plane, v: Plane) -> Mask:
-        inside: Mask = np.logical_or.reduce(
-            [disc((u - a) * 1.5, (v - b) * 1.5) for a, b in [(0.0, 0.0), *lobes]]
-        )
+        discs = [disc((u - x) * 1.5, (v - y) * 1.5) for x, y in centres]
+        inside: Mask = np.logical_or.reduce(discs)
         return inside
 
     return outline

@@ -1,7 +1,7 @@
-"""Writes toyscenes: a small made-up dataset, laid out as Pascal VOC, for demos and tests. No torch.
+"""Writes toyscenes: a small synthetic dataset in the layout of Pascal VOC, for demos and tests.
 
-An image depends on (seed, split, its number) and the knobs, not on how many there are. Masks are
-the same on every machine; images too, up to the JPEG encoder.
+An image depends on (seed, split, its number) and the knobs, not on the number of images. Masks are
+the same on every machine. Images are too, up to the JPEG encoder. No torch.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from attnfd_ray.data.palette import voc_colormap
 from attnfd_ray.errors import DataError
 
 GENERATOR = 1
-"""Counts the changes to what is drawn; a set of another number is another set."""
+"""Counts the changes to what is drawn. Sets with different numbers are different sets."""
 
 MANIFEST = "toyscenes.json"
 _HOME = "VOCdevkit/VOC2012"
+_KNOBS_OF_OLD_MANIFESTS = {"patterns": 0.0}
 
 
 def write_toyscenes(
@@ -39,13 +40,20 @@ def write_toyscenes(
     objects: tuple[int, int] = (3, 6),
     radius: tuple[int, int] = (10, 21),
 ) -> bool:
-    """Write the set to `root`, all of it or nothing; return False if this very set is there
-    already.
+    """Write the set to `root`, all of it or nothing. Return False if this set exists already.
 
-    `size` is the side in pixels, `train` and `val` are numbers of images, `objects` are the least
-    and most an image, `radius` theirs in percent of the side, and `noise` is the share of train
-    objects that carry the label of the class they are easily taken for (val labels are always
-    right). DataError if `root` holds anything else, or for a knob out of range.
+    `size` is the side in pixels; `train` and `val` are numbers of images; `objects` are the least
+    and most objects an image, `radius` theirs in percent of the side. `noise` is the share of train
+    objects that have the label of a class they are confused with; val labels are always right.
+    `patterns` is the share of objects with a pattern typical of their class. DataError if `root`
+    holds anything else, or for a knob out of range.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     write_toyscenes(root, size=32, train=2, val=1)
+    ...     write_toyscenes(root, size=32, train=2, val=1)
+    True
+    False
     """
     knobs = {
         "generator": GENERATOR,
@@ -60,28 +68,38 @@ def write_toyscenes(
     }
     _check(size, (train, val), seed, {"noise": noise, "patterns": patterns}, objects, radius)
     root = Path(root).expanduser()
+    scenes = {
+        "train": Scene(size, objects, radius, noise, patterns),
+        "val": Scene(size, objects, radius, 0.0, patterns),
+    }
+    counts = {"train": train, "val": val}
     try:
-        if _is_there(root, knobs):
+        if _holds_set(root, knobs):
             return False
         root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as aside:
-            made = Path(aside) / "made"
-            for split_id, (split, count) in enumerate({"train": train, "val": val}.items()):
-                scene = Scene(size, objects, radius, noise if split == "train" else 0.0, patterns)
-                _write_split(made / _HOME, split, count, scene, [seed, split_id])
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
+            made = Path(temporary) / "made"
+            for split_id, (split, scene) in enumerate(scenes.items()):
+                _write_split(made / _HOME, split, counts[split], scene, [seed, split_id])
             (made / MANIFEST).write_text(json.dumps(knobs, indent=1) + "\n", encoding="utf-8")
             made.rename(root)
     except OSError as error:
-        if root.is_dir() and _is_there(root, knobs):  # someone else was faster with the same
+        if root.is_dir() and _holds_set(root, knobs):  # another process wrote the same set first
             return False
         raise DataError(f"{root}: cannot be written ({error}); choose another directory") from None
     return True
 
 
-def _write_split(home: Path, split: str, count: int, scene: Scene, seed: list[int]) -> None:
-    images, masks, lists = (
-        home / name for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
-    )
+def _write_split(
+    home: Path,
+    split: str,
+    count: int,
+    scene: Scene,
+    seed: list[int],
+) -> None:
+    images = home / "JPEGImages"
+    masks = home / "SegmentationClass"
+    lists = home / "ImageSets/Segmentation"
     for directory in (images, masks, lists):
         directory.mkdir(parents=True, exist_ok=True)
     photos = _photos()
@@ -98,37 +116,33 @@ def _write_split(home: Path, split: str, count: int, scene: Scene, seed: list[in
 
 
 def _photos() -> list[Bytes]:
-    """Return the photos that come with the package, RGB, in the order of their names."""
+    """Return the photos of the package, RGB, in the order of their names."""
     folder = resources.files("attnfd_ray.data.generate") / "photos"
-    files = sorted(
-        (file for file in folder.iterdir() if file.name.endswith(".jpg")),
-        key=lambda file: file.name,
-    )
+    files = [file for file in folder.iterdir() if file.name.endswith(".jpg")]
     photos = []
-    for file in files:
+    for file in sorted(files, key=lambda file: file.name):
         with file.open("rb") as stream, Image.open(stream) as photo:
             photos.append(np.array(photo.convert("RGB")))
     return photos
 
 
-def _is_there(root: Path, knobs: dict[str, object]) -> bool:
-    """Return whether `root` holds this set; DataError if it holds anything else."""
+def _holds_set(root: Path, knobs: Mapping[str, object]) -> bool:
+    """Return whether `root` holds this set. DataError if it holds anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     needed = "needed is a new or empty directory: remove this one or choose another"
     try:
-        found = {"patterns": 0.0} | dict(
-            json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-        )  # new since 1
+        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        found = _KNOBS_OF_OLD_MANIFESTS | dict(manifest)
     except (OSError, ValueError, TypeError):
-        raise DataError(f"{root}: is there and holds no toyscenes; {needed}") from None
-    differs = [
+        raise DataError(f"{root}: exists and holds no toyscenes; {needed}") from None
+    differences = [
         f"{key} {found.get(key)}, not {value}"
         for key, value in knobs.items()
         if found.get(key) != value
     ]
-    if differs:
-        raise DataError(f"{root}: holds other toyscenes ({'; '.join(differs)}); {needed}")
+    if differences:
+        raise DataError(f"{root}: holds other toyscenes ({'; '.join(differences)}); {needed}")
     return True
 
 
@@ -140,22 +154,21 @@ def _check(
     objects: tuple[int, int],
     radius: tuple[int, int],
 ) -> None:
-    rules = {
-        f"size {size} is not 32..1024 pixels": 32 <= size <= 1024,
-        f"train {counts[0]} and val {counts[1]} are not 1..99999 images": all(
-            1 <= n <= 99_999 for n in counts
-        ),
-        f"seed {seed} is negative": seed >= 0,
-        **{f"{name} {share} is not 0..1": 0 <= share <= 1 for name, share in shares.items()},
-        f"objects {objects} are not two rising numbers in 1..50": 1
-        <= objects[0]
-        <= objects[1]
-        <= 50,
-        f"radius {radius} is not two rising percentages in 5..40": 5
-        <= radius[0]
-        <= radius[1]
-        <= 40,
-    }
-    broken = [rule for rule, holds in rules.items() if not holds]
+    """Raise DataError with every knob that is out of range."""
+    train, val = counts
+    broken = []
+    if not 32 <= size <= 1024:
+        broken.append(f"size {size} is not 32..1024 pixels")
+    if not (1 <= train <= 99_999 and 1 <= val <= 99_999):
+        broken.append(f"train {train} and val {val} are not 1..99999 images")
+    if seed < 0:
+        broken.append(f"seed {seed} is negative")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            broken.append(f"{name} {share} is not 0..1")
+    if not 1 <= objects[0] <= objects[1] <= 50:
+        broken.append(f"objects {objects} are not two rising numbers in 1..50")
+    if not 5 <= radius[0] <= radius[1] <= 40:
+        broken.append(f"radius {radius} is not two rising percentages in 5..40")
     if broken:
         raise DataError(f"toyscenes: {'; '.join(broken)}")

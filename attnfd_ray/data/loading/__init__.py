@@ -1,1 +1,1 @@
-"""From files to batches: transforms, readers in other processes, the loader of one worker."""
+"""From files to batches: transforms, the pool of reader processes, the loader of one worker."""

@@ -1,6 +1,4 @@
-"""What reads the images of some datasets, here or in processes of its own that stay from run to
-run.
-"""
+"""Reads the images of some datasets, in this process or in processes kept from run to run."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from attnfd_ray.data.datasets.base import SegmentationDataset
-from attnfd_ray.data.loading.ordered_jobs import BATCHES_AHEAD, LoadingProcesses
+from attnfd_ray.data.loading.process_pool import BATCHES_AHEAD, ProcessPool
 from attnfd_ray.data.storage.free_space import MIB, SHARED_MEMORY, free_bytes
 from attnfd_ray.errors import CapacityError
 
@@ -18,47 +16,51 @@ LoadTask = Callable[[SegmentationDataset], Item]
 
 
 class ReaderPool:
-    """Does jobs on datasets, in order; with `num_processes` above 0 ahead of time, in processes
-    kept until closed.
+    """Runs tasks on datasets, in order.
 
-    Which datasets there are is said once, so that a job on its way to a process is small.
+    With `num_processes` above 0 they run ahead of time, in processes kept until `close`. The
+    datasets are given once, so that a task sent to a process is small.
     """
 
-    def __init__(self, datasets: Sequence[SegmentationDataset], num_processes: int = 0) -> None:
-        self.datasets, self.num_processes = tuple(datasets), num_processes
-        self._processes: LoadingProcesses[Any, Any] = LoadingProcesses(
-            _Jobs(self.datasets), num_processes
-        )
+    def __init__(
+        self,
+        datasets: Sequence[SegmentationDataset],
+        num_processes: int = 0,
+    ) -> None:
+        self.datasets = tuple(datasets)
+        self.num_processes = num_processes
+        self._pool: ProcessPool[Any, Any] = ProcessPool(_TaskRunner(self.datasets), num_processes)
 
-    def map(self, dataset: SegmentationDataset, jobs: Sequence[LoadTask[Item]]) -> Iterator[Item]:
-        """Yield job(dataset) of each, in order; whatever was still to come from an earlier call is
-        dropped.
+    def map(
+        self,
+        dataset: SegmentationDataset,
+        tasks: Sequence[LoadTask[Item]],
+    ) -> Iterator[Item]:
+        """Yield task(dataset) of each, in order. Items left over from an earlier call are dropped.
 
-        DataError where a file cannot be read, RunFailed where a process dies.
+        DataError if a file cannot be read, RunFailed if a process dies.
         """
         number = next(number for number, known in enumerate(self.datasets) if known is dataset)
-        return self._processes.map([(number, job) for job in jobs])
+        return self._pool.map([(number, task) for task in tasks])
 
     def check_shared_memory(self, batch_bytes: int) -> None:
-        """Raise CapacityError if /dev/shm cannot hold the batches that the processes make ahead,
-        beside a cache.
-        """
+        """Raise CapacityError if /dev/shm cannot hold the batches made ahead, beside the caches."""
+        if not self.num_processes:
+            return
         needed = (BATCHES_AHEAD * self.num_processes + 1) * batch_bytes
-        free = free_bytes(SHARED_MEMORY) - max(
-            (dataset.memory_left_bytes() for dataset in self.datasets), default=0
-        )
-        if self.num_processes and needed > free:
+        for_caches = max((dataset.memory_left_bytes() for dataset in self.datasets), default=0)
+        free = free_bytes(SHARED_MEMORY) - for_caches
+        if needed > free:
             raise CapacityError(
                 f"data.loader_workers {self.num_processes}: {SHARED_MEMORY} has "
-                f"{max(0, free) / MIB:.0f} MiB free and "
-                f"batches made ahead need {needed / MIB:.0f}; set fewer, 0 to load in the "
-                "training process, a smaller "
-                f"train.batch_size, or give a container more of it (docker run --shm-size)"
+                f"{max(0, free) / MIB:.0f} MiB free and batches made ahead need "
+                f"{needed / MIB:.0f}; set fewer, 0 to load in the training process, a smaller "
+                "train.batch_size, or give a container more of it (docker run --shm-size)"
             )
 
     def close(self) -> None:
         """End the processes; the next call of `map` starts new ones."""
-        self._processes.close()
+        self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -68,11 +70,11 @@ class ReaderPool:
 
 
 @dataclass(frozen=True)
-class _Jobs:
-    """Does a job on the dataset it names by number."""
+class _TaskRunner:
+    """Runs a task on the dataset with a given number."""
 
     datasets: tuple[SegmentationDataset, ...]
 
     def __call__(self, request: tuple[int, LoadTask[Item]]) -> Item:
-        number, job = request
-        return job(self.datasets[number])
+        number, task = request
+        return task(self.datasets[number])

@@ -1,9 +1,9 @@
-"""What is done to an image and its mask together, from the file's bytes to the network's input.
+"""The joint transforms of an image and its mask, from decoded bytes to the network's input.
 
-Image and mask are resized apart, each in its own way: a mask that is interpolated like an image
-grows classes nobody painted. All stays in bytes, with an image's channels last in memory, until
-`normalised`: a batch on its way to a device is a quarter of the floats. All chance comes from the
-generator passed in.
+Image and mask are resized separately: interpolating a mask like an image would create class ids
+that are not in it. Everything stays bytes, with an image's channels last in memory, until
+`normalised`: a batch of bytes is a quarter of the floats to transfer to a device. All randomness
+comes from the generator passed in.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -25,82 +26,84 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 MEAN_COLOUR = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
-"""What padding looks like: the bytes whose normalised values are next to 0."""
+"""The colour of padding: the bytes whose normalised values are closest to 0."""
 
 
 def train_transform(
-    image_CHW: Tensor, label_HW: Tensor, data: DataSettings, rng: np.random.Generator
+    image_CHW: Tensor,
+    label_HW: Tensor,
+    data: DataSettings,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Return a random view, `data.crop` large: image_3hw and label_hw, uint8 as what it is made of.
+    """Return a random view of `data.crop` pixels: image_3hw and label_hw, uint8 as the input.
 
-    In turn: shrink by input_scale; take what a crop shows of the image at a random scale, and
-    resize only that; blur; pad at the right and at the bottom, the image with MEAN_COLOUR and the
-    label with pad_label; flip. To pad last keeps the blur from mixing image and padding.
+    The steps, in order:
+
+    1. Shrink by input_scale.
+    2. Draw a random scale and a random window, and resize only what the crop shows.
+    3. Blur.
+    4. Pad right and below, the image with MEAN_COLOUR and the label with pad_label. Padding after
+       the blur keeps image and padding from mixing.
+    5. Flip.
     """
-    image_CHW, label_HW = (
-        _resized(image_CHW, data.input_scale),
-        _resized_label(label_HW, data.input_scale),
-    )
+    image_CHW = _shrunk_image(image_CHW, data.input_scale)
+    label_HW = _shrunk_label(label_HW, data.input_scale)
     view = _random_view(label_HW.shape, data, rng)
     image_CHW = resized_image(image_CHW[:, *view.window], view.size)
     label_HW = resized_label(label_HW[view.window], view.size)
     if rng.random() < data.blur:
-        image_CHW = _blurred(
-            image_CHW, sigma=1 - rng.random()
-        )  # in (0, 1]: a sigma of 0 is refused
+        sigma = 1 - rng.random()  # in (0, 1]: sigma 0 is invalid
+        image_CHW = _blurred(image_CHW, sigma)
     flip = rng.random() < data.flip
+    image_fill = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None]
+    label_fill = torch.tensor(data.pad_label, dtype=torch.uint8)
     return (
-        _padded(
-            image_CHW,
-            data.crop,
-            torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None],
-            flip=flip,
-        ),
-        _padded(label_HW, data.crop, torch.tensor(data.pad_label, dtype=torch.uint8), flip=flip),
+        _padded(image_CHW, data.crop, image_fill, flip=flip),
+        _padded(label_HW, data.crop, label_fill, flip=flip),
     )
 
 
 def eval_transform(
-    image_CHW: Tensor, label_HW: Tensor, data: DataSettings
+    image_CHW: Tensor,
+    label_HW: Tensor,
+    data: DataSettings,
 ) -> tuple[Tensor, Tensor]:
-    """Return image_3hw, shrunk by input_scale, and label_HW in its native size, uint8 as they come.
+    """Return image_3hw, shrunk by input_scale, and label_HW in its native size, uint8.
 
-    With `evaluation: resized` both have the crop's short side instead, the label by its nearest
-    pixels: the protocol of the released AttnFD code (custom_transforms.py:152-167 there).
+    With `evaluation: resized`, both are resized to the crop's short side, the label by nearest
+    pixels: the protocol of the released AttnFD code (its custom_transforms.py:152-167).
     """
     if data.evaluation == "resized":
-        # the long side is cut off, as torchvision's Resize does
-        size = [int(min(data.crop) * side / min(label_HW.shape)) for side in label_HW.shape]
+        # The long side is rounded down, as torchvision's Resize does.
+        crop_side = min(data.crop)
+        short_side = min(label_HW.shape)
+        size = [int(crop_side * side / short_side) for side in label_HW.shape]
         return resized_image(image_CHW, size).contiguous(), resized_label(label_HW, size)
-    return _resized(image_CHW, data.input_scale).contiguous(), label_HW
+    return _shrunk_image(image_CHW, data.input_scale).contiguous(), label_HW
 
 
 def normalised(image_CHW: Tensor) -> Tensor:
-    """Return uint8 images, one or a batch, as float32 with ImageNet's mean at 0 and its spread at
-    1.
-    """
+    """Return uint8 images, one or a batch, as float32 with ImageNet's mean 0 and its std 1."""
     factor_311, shift_311 = _imagenet(image_CHW.device)
     return image_CHW.float().mul_(factor_311).sub_(shift_311)
 
 
-@cache  # made on a device anew, they would hold it up for every batch
+@cache  # creating them on a device for every batch would stall it
 def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
-    mean, std = (
-        torch.tensor(values, device=device).view(3, 1, 1)
-        for values in (IMAGENET_MEAN, IMAGENET_STD)
-    )
-    return 1 / (255 * std), mean / std
+    """Return the factor and the shift that normalise bytes."""
+    mean_311 = torch.tensor(IMAGENET_MEAN, device=device).view(3, 1, 1)
+    std_311 = torch.tensor(IMAGENET_STD, device=device).view(3, 1, 1)
+    return 1 / (255 * std_311), mean_311 / std_311
 
 
 def resized_image(image_CHW: Tensor, size: Sequence[int]) -> Tensor:
-    """Return the image at another size, smoothed where it shrinks."""
+    """Return the image in another size (height, width), antialiased where it shrinks."""
     if list(image_CHW.shape[1:]) == list(size):
         return image_CHW
-    # of channels that lie last in memory the resizing is twice as fast, but not where rows are cut
-    # out of longer ones
-    rows_HWC = torch.from_numpy(np.ascontiguousarray(image_CHW.permute(1, 2, 0).numpy()))
+    # Resizing is twice as fast with channels last in memory, but only if the rows are contiguous.
+    image_HWC = np.ascontiguousarray(image_CHW.permute(1, 2, 0).numpy())
     resized: Tensor = F.resize(
-        rows_HWC.permute(2, 0, 1),
+        torch.from_numpy(image_HWC).permute(2, 0, 1),
         list(size),
         interpolation=InterpolationMode.BILINEAR,
         antialias=True,
@@ -109,64 +112,89 @@ def resized_image(image_CHW: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resized_label(label_HW: Tensor, size: Sequence[int]) -> Tensor:
-    """Return the labels of the nearest pixels, centre to centre: Pillow's NEAREST, torch's
-    nearest-exact.
+    """Return the labels of the nearest pixels, from centre to centre.
+
+    This is Pillow's NEAREST and torch's nearest-exact.
     """
     if list(label_HW.shape) == list(size):
         return label_HW
-    rows, columns = (
-        (np.arange(new) + 0.5) * (old / new) for old, new in zip(label_HW.shape, size, strict=True)
-    )
-    return torch.from_numpy(label_HW.numpy()[rows.astype(np.intp)][:, columns.astype(np.intp)])
+    height, width = label_HW.shape
+    rows = _nearest(height, size[0])
+    columns = _nearest(width, size[1])
+    return torch.from_numpy(label_HW.numpy()[rows][:, columns])
+
+
+def _nearest(old_side: int, new_side: int) -> NDArray[np.intp]:
+    """Return, for each pixel of a new side, the index of the nearest pixel of the old one."""
+    centres = (np.arange(new_side) + 0.5) * (old_side / new_side)
+    return centres.astype(np.intp)
 
 
 class _View(NamedTuple):
-    """The part of an image that is looked at, and the size it gets."""
+    """A window (rows, columns) of an image, and the size (height, width) it is resized to."""
 
     window: tuple[slice, slice]
     size: tuple[int, int]
 
 
-def _random_view(shape: Sequence[int], data: DataSettings, rng: np.random.Generator) -> _View:
-    """Return what a crop shows of an image of `shape` at a random scale: all of it where it is
-    smaller than the crop.
+def _random_view(
+    shape: Sequence[int],
+    data: DataSettings,
+    rng: np.random.Generator,
+) -> _View:
+    """Return what a crop shows of an image of `shape` at a random scale.
 
-    A window is whole pixels of the image, so a scale is met to within half a pixel of it.
+    That is the whole image where it is smaller than the crop. A window is whole pixels of the
+    image, so the scale is exact only to half a pixel.
     """
     factor = float(rng.uniform(*data.scale))
     if data.scale_base is not None:
         factor *= data.scale_base / min(shape)
-    window, size = [], []
-    for side, wanted in zip(shape, data.crop, strict=True):
-        scaled = max(1, round(side * factor))
-        shown = side if scaled <= wanted else max(1, round(wanted * side / scaled))
-        start = int(rng.integers(side - shown + 1))
-        window.append(slice(start, start + shown))
-        size.append(min(scaled, wanted))
-    return _View((window[0], window[1]), (size[0], size[1]))
+    height, width = shape
+    crop_height, crop_width = data.crop
+    rows, new_height = _random_span(height, crop_height, factor, rng)
+    columns, new_width = _random_span(width, crop_width, factor, rng)
+    return _View((rows, columns), (new_height, new_width))
 
 
-def _resized(image_CHW: Tensor, factor: float) -> Tensor:
-    return resized_image(image_CHW, _scaled_size(tuple(image_CHW.shape[1:]), factor))
+def _random_span(
+    side: int,
+    crop_side: int,
+    factor: float,
+    rng: np.random.Generator,
+) -> tuple[slice, int]:
+    """Return which pixels of a side a crop shows at a scale, and how many they become."""
+    scaled = max(1, round(side * factor))
+    shown = side
+    if scaled > crop_side:
+        shown = max(1, round(crop_side * side / scaled))
+    start = int(rng.integers(side - shown + 1))
+    return slice(start, start + shown), min(scaled, crop_side)
 
 
-def _resized_label(label_HW: Tensor, factor: float) -> Tensor:
-    return resized_label(label_HW, _scaled_size(tuple(label_HW.shape), factor))
+def _shrunk_image(image_CHW: Tensor, factor: float) -> Tensor:
+    size = _scaled_size(image_CHW.shape[1:], factor)
+    return resized_image(image_CHW, size)
 
 
-def _scaled_size(shape: tuple[int, ...], factor: float) -> list[int]:
+def _shrunk_label(label_HW: Tensor, factor: float) -> Tensor:
+    size = _scaled_size(label_HW.shape, factor)
+    return resized_label(label_HW, size)
+
+
+def _scaled_size(shape: Sequence[int], factor: float) -> list[int]:
     return [max(1, round(side * factor)) for side in shape]
 
 
 def _blurred(image_CHW: Tensor, sigma: float) -> Tensor:
-    """Return the image after a Gaussian blur, its border mirrored: torchvision's gaussian_blur to a
-    grey level.
+    """Return the image after a Gaussian blur with a mirrored border.
 
-    Rows and columns one after the other, which for these few pixels takes half to a sixth of
-    torchvision's time.
+    The result equals torchvision's gaussian_blur to one grey level. Filtering rows and columns one
+    after the other takes a sixth to a half of torchvision's time for so few pixels.
     """
-    # three sigmas, but the mirrored border needs as many pixels
-    reach = min(math.ceil(3 * sigma), *(side - 1 for side in image_CHW.shape[-2:]))
+    # Three sigmas, but a mirrored border needs that many pixels.
+    height, width = image_CHW.shape[-2:]
+    reach = min(math.ceil(3 * sigma), height - 1, width - 1)
     weights = [math.exp(-0.5 * (distance / sigma) ** 2) for distance in range(reach + 1)]
     total = 2 * sum(weights) - weights[0]
     blurred_CHW = torch.nn.functional.pad(
@@ -176,19 +204,30 @@ def _blurred(image_CHW: Tensor, sigma: float) -> Tensor:
         length = blurred_CHW.shape[axis] - 2 * reach
         mixed = blurred_CHW.narrow(axis, reach, length) * (weights[0] / total)
         for distance in range(1, reach + 1):
-            for start in (reach - distance, reach + distance):
-                mixed.add_(blurred_CHW.narrow(axis, start, length), alpha=weights[distance] / total)
+            weight = weights[distance] / total
+            before = blurred_CHW.narrow(axis, reach - distance, length)
+            after = blurred_CHW.narrow(axis, reach + distance, length)
+            mixed.add_(before, alpha=weight)
+            mixed.add_(after, alpha=weight)
         blurred_CHW = mixed
     return blurred_CHW.round_().byte()
 
 
-def _padded(field_HW: Tensor, crop: tuple[int, int], fill: Tensor, *, flip: bool) -> Tensor:
-    """Return a field (.., h, w) with `fill` below and at the right of it, up to the crop's size;
-    then mirrored.
-    """
+def _padded(
+    field_HW: Tensor,
+    crop: tuple[int, int],
+    fill: Tensor,
+    *,
+    flip: bool,
+) -> Tensor:
+    """Return a field (.., h, w), padded below and right up to the crop's size, then mirrored."""
     height, width = field_HW.shape[-2:]
-    padded = np.empty((*field_HW.shape[:-2], *crop), dtype=np.uint8)
-    unflipped = padded[..., ::-1] if flip else padded
-    unflipped[..., height:, :], unflipped[..., width:] = fill.numpy(), fill.numpy()
+    channels = field_HW.shape[:-2]
+    padded = np.empty((*channels, *crop), dtype=np.uint8)
+    unflipped = padded
+    if flip:
+        unflipped = padded[..., ::-1]
+    unflipped[..., height:, :] = fill.numpy()
+    unflipped[..., width:] = fill.numpy()
     unflipped[..., :height, :width] = field_HW.numpy()
     return torch.from_numpy(padded)

@@ -1,1 +1,1 @@
-"""Decoded images and remote datasets kept on this machine, within the space there is."""
+"""Copies of remote datasets and decoded images on this machine, within its free space."""

@@ -1,4 +1,4 @@
-"""Where files are kept that can be made again: copies of remote datasets, decoded images."""
+"""The directory of files that can be made again: copies of remote datasets, decoded images."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """Return $ATTNFD_CACHE, else attnfd-ray under $XDG_CACHE_HOME or ~/.cache; it may not exist
-    yet.
+    """Return $ATTNFD_CACHE, else attnfd-ray under $XDG_CACHE_HOME or ~/.cache.
+
+    The directory may not exist yet.
     """
     if chosen := os.environ.get("ATTNFD_CACHE"):
         return Path(chosen).expanduser().absolute()
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "attnfd-ray"
+    base = Path.home() / ".cache"
+    if xdg_cache := os.environ.get("XDG_CACHE_HOME"):
+        base = Path(xdg_cache)
+    return base / "attnfd-ray"

@@ -1,6 +1,4 @@
-"""The local directory of a dataset whose `data.root` is a URI: its files copied once per node, and
-kept up to date.
-"""
+"""Local copies of datasets whose `data.root` is a URI: made once per node and kept current."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ from attnfd_ray.data.storage.remote_files import FileState, RemoteFiles, open_ur
 from attnfd_ray.errors import DataError
 
 _COPIES_AT_ONCE = 16
-# in github://org:repo@branch there is none
+# The colon of github://org:repo@branch is not before a password.
 _SECRETS = re.compile(
     r"^(?!github)\w+://[^/@:]*:[^@]*@|[?&][^=]*(key|secret|token|sig|password|credential)[^=]*=",
     re.IGNORECASE,
@@ -35,13 +33,17 @@ _SECRETS = re.compile(
 _log = logging.getLogger(__name__)
 
 
-def local_root(root: str | Path, *, unread: Sequence[str] = (), relist: bool = False) -> Path:
-    """Return the directory that a dataset's root means: a path as it is, of a URI its copy on this
-    machine.
+def local_root(
+    root: str | Path,
+    *,
+    unread: Sequence[str] = (),
+    relist: bool = False,
+) -> Path:
+    """Return the local directory of a dataset's root: a path itself, or the copy of a URI.
 
-    Files whose names match a pattern in `unread` are not copied. With `relist` the copy is made
-    what the URI is now: commands do that once, and their workers take a whole copy as it is, and
-    compare its hash with the command's. DataError where it cannot be read or copied.
+    Files whose names match a pattern in `unread` are not copied. With `relist` the copy is updated
+    to what the URI holds now. A command does that once. Its workers use a complete copy as it is,
+    and compare its hash with the command's. DataError if the URI cannot be read or copied.
     """
     uri = str(root)
     if "://" not in uri:
@@ -49,24 +51,22 @@ def local_root(root: str | Path, *, unread: Sequence[str] = (), relist: bool = F
     if _SECRETS.search(uri):
         raise DataError(
             f"data.root {uri.partition('://')[0]}://...: has a password or key in it, which the "
-            "results would keep; "
-            "needed is a URI without: put them where its library looks for them, such as "
-            "AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY"
+            "results would keep; needed is a URI without: put them where its library looks for "
+            "them, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     if uri.startswith("file://"):
         return _path_of(uri)
-    mirror = _Mirror(uri, cache_root() / "mirrors" / digest([uri, *unread]), tuple(unread))
+    directory = cache_root() / "mirrors" / digest([uri, *unread])
+    mirror = _Mirror(uri, directory, tuple(unread))
     try:
-        mirror.place.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         with _locked(mirror):
-            if relist or not mirror.is_whole():
+            if relist or not mirror.is_complete():
                 mirror.update()
     except OSError as error:
         raise DataError(
-            f"data.root {uri}: its copy in {mirror.place} cannot be written "
-            f"({error.strerror or error}); set "
-            "ATTNFD_CACHE to a directory of yours with room"
+            f"data.root {uri}: its copy in {directory} cannot be written "
+            f"({error.strerror or error}); set ATTNFD_CACHE to a directory of yours with free space"
         ) from None
     return mirror.files
 
@@ -83,131 +83,135 @@ def _path_of(uri: str) -> Path:
 
 @dataclass(frozen=True)
 class _Mirror:
-    """The copy of the files under a URI; changed only by who holds its lock.
+    """The local copy of the files under a URI. Only the holder of its lock may change it.
 
-    Each file comes to be whole or not at all, with its size and time, by which it is known again.
-    `listed` is there while all are.
+    Each file appears complete or not at all, with its size and time, which identify it later. The
+    file `listed` exists while the copy is complete.
     """
 
     uri: str
-    place: Path
+    directory: Path
     unread: tuple[str, ...]
 
     @property
     def files(self) -> Path:
-        """The directory that looks as the URI does."""
-        return self.place / "files"
+        """The directory with the same files as the URI."""
+        return self.directory / "files"
 
-    def is_whole(self) -> bool:
-        """Return whether all files are there that were at the URI when it was last looked at."""
+    def is_complete(self) -> bool:
+        """Return whether all files are copied that were at the URI at the last listing."""
         return self._listed.is_file()
 
     def update(self) -> None:
-        """Make the copy what is at the URI now. Raises DataError, or OSError where it cannot be
-        written.
-        """
+        """Copy what is at the URI now. DataError, or OSError if the copy cannot be written."""
         remote = open_uri(self.uri)
-        there = self._wanted(remote.states())
-        here = _states_in(self.files)
-        lacking = {name: state for name, state in there.items() if here.get(name) != state}
-        if lacking or here.keys() - there:
+        wanted = self._wanted(remote.states())
+        local = _states_in(self.files)
+        lacking = {name: state for name, state in wanted.items() if local.get(name) != state}
+        surplus = local.keys() - wanted
+        if lacking or surplus:
             self._listed.unlink(missing_ok=True)
-        for name in here.keys() - there:
+        for name in surplus:
             (self.files / name).unlink()
         _remove_empty_directories(self.files)
         if lacking:
-            self._check_room(lacking)
+            self._check_free_space(lacking)
             self._copy_all(remote, lacking)
         self._listed.write_text(f"{self.uri}\n", encoding="utf-8")
 
     @property
     def _listed(self) -> Path:
-        return self.place / "listed"
+        return self.directory / "listed"
 
     def _wanted(self, listing: Mapping[str, FileState]) -> dict[str, FileState]:
-        """Return what a dataset may read of a listing; DataError where it cannot be that of a
-        directory.
+        """Return the files of a listing that a dataset may read.
+
+        DataError if the names cannot be files of one directory, or if there are none.
         """
-        directories = {
-            str(directory) for name in listing for directory in PurePosixPath(name).parents
-        }
-        wrong = sorted(name for name in listing if not _is_inside(name) or name in directories)
+        parents = {str(parent) for name in listing for parent in PurePosixPath(name).parents}
+        wrong = sorted(name for name in listing if not _is_inside(name) or name in parents)
         if wrong:
             raise DataError(
-                f"data.root {self.uri}: {len(wrong)} names there are none of files in a "
-                f"directory: {few(wrong)}; "
-                "needed are names without '..', '.' and '//', and files that are no directories "
-                "too: rename them"
+                f"data.root {self.uri}: {len(wrong)} names cannot be files of a directory: "
+                f"{few(wrong)}; needed are names without '..', '.' and '//', and no file that is "
+                "a directory too: rename them"
             )
-        found = {
-            name: state
-            for name, state in listing.items()
-            if not any(fnmatchcase(name, pattern) for pattern in self.unread)
-        }
-        if not found:
+        wanted = {name: state for name, state in listing.items() if not self._is_unread(name)}
+        if not wanted:
             raise DataError(
                 f"data.root {self.uri}: there are no files; set data.root to the directory of the "
                 "dataset"
             )
-        return found
+        return wanted
 
-    def _check_room(self, lacking: Mapping[str, FileState]) -> None:
-        needed, free = _num_bytes(lacking), free_bytes(self.place)
+    def _is_unread(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.unread)
+
+    def _check_free_space(self, lacking: Mapping[str, FileState]) -> None:
+        needed = _num_bytes(lacking)
+        free = free_bytes(self.directory)
         if needed > free:
             raise DataError(
-                f"data.root {self.uri}: {needed / GIB:.2f} GiB are to be copied and {self.place} "
-                "has room for "
-                f"{free / GIB:.2f} GiB, {(needed - free) / GIB:.2f} GiB too little; set "
-                "ATTNFD_CACHE to a directory on "
-                "a larger disk"
+                f"data.root {self.uri}: {needed / GIB:.2f} GiB are to be copied and "
+                f"{self.directory} has {free / GIB:.2f} GiB free, {(needed - free) / GIB:.2f} GiB "
+                "too little; set ATTNFD_CACHE to a directory on a larger disk"
             )
 
-    def _copy_all(self, remote: RemoteFiles, lacking: Mapping[str, FileState]) -> None:
-        """Copy files, several at a time; those that are whole stay, whatever happens to the
-        others.
-        """
-        what = f"{len(lacking)} files, {_num_bytes(lacking) / GIB:.2f} GiB"
-        _log.warning("data.root %s: copying %s to %s", self.uri, what, self.files)
-        parts = self.place / "parts"
-        shutil.rmtree(parts, ignore_errors=True)  # of a killed process
+    def _copy_all(
+        self,
+        remote: RemoteFiles,
+        lacking: Mapping[str, FileState],
+    ) -> None:
+        """Copy files, several at a time. Completed ones are kept if another one fails."""
+        amount = f"{len(lacking)} files, {_num_bytes(lacking) / GIB:.2f} GiB"
+        _log.warning("data.root %s: copying %s to %s", self.uri, amount, self.files)
+        parts = self.directory / "parts"
+        shutil.rmtree(parts, ignore_errors=True)  # left by a killed process
         parts.mkdir()
-        over = threading.Event()
+        stop = threading.Event()
         with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
-            jobs = (
-                (remote, *job, parts / f"{number}.part", over)
-                for number, job in enumerate(lacking.items())
-            )
+            jobs = [
+                (remote, name, state, parts / f"{number}.part", stop)
+                for number, (name, state) in enumerate(lacking.items())
+            ]
             try:
+                # After an error, `map` cancels the copies that have not started.
                 for _ in pool.map(lambda job: self._copy(*job), jobs):
                     pass
-            finally:  # an error, or Ctrl-C, ends what is being copied at its next piece
-                over.set()
-        _log.warning("data.root %s: copied %s", self.uri, what)
+            finally:  # an error, or Ctrl-C, ends the running copies at their next chunk
+                stop.set()
+        _log.warning("data.root %s: copied %s", self.uri, amount)
 
     def _copy(
-        self, remote: RemoteFiles, name: str, state: FileState, part: Path, over: threading.Event
+        self,
+        remote: RemoteFiles,
+        name: str,
+        state: FileState,
+        part: Path,
+        stop: threading.Event,
     ) -> None:
+        """Copy one file to a part, then rename it."""
         with part.open("wb") as file:
             for chunk in remote.chunks(name):
-                if over.is_set():
+                if stop.is_set():
                     return
                 file.write(chunk)
-        if part.stat().st_size != state.num_bytes:
+        num_bytes = part.stat().st_size
+        if num_bytes != state.num_bytes:
             raise DataError(
-                f"data.root {self.uri}: {name} has {part.stat().st_size} bytes and was listed "
-                f"with {state.num_bytes}; "
-                "start again when nobody is writing there"
+                f"data.root {self.uri}: {name} has {num_bytes} bytes and was listed with "
+                f"{state.num_bytes}; start again when no other program writes there"
             )
         os.utime(part, (state.changed_s, state.changed_s))
-        place = self.files / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(place)
+        path = self.files / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(path)
 
 
 @contextmanager
 def _locked(mirror: _Mirror) -> Iterator[None]:
-    """Hold the lock of a mirror, which the kernel takes away from the killed."""
-    lock = os.open(mirror.place / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    """Hold the lock of a mirror. The kernel releases it if the process is killed."""
+    lock = os.open(mirror.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -228,19 +232,18 @@ def _num_bytes(states: Mapping[str, FileState]) -> int:
 
 
 def _states_in(directory: Path) -> dict[str, FileState]:
-    """Return the state of every file under a directory by its name in it."""
-    found = {}
-    for place, _, names in os.walk(directory):
+    """Return the state of every file under a directory by its relative name."""
+    states = {}
+    for parent, _, names in os.walk(directory):
         for name in names:
-            path = Path(place, name)
+            path = Path(parent, name)
             stat = path.lstat()
-            found[path.relative_to(directory).as_posix()] = FileState(
-                stat.st_size, int(stat.st_mtime)
-            )
-    return found
+            relative = path.relative_to(directory).as_posix()
+            states[relative] = FileState(stat.st_size, int(stat.st_mtime))
+    return states
 
 
 def _remove_empty_directories(directory: Path) -> None:
-    for place, _, _ in os.walk(directory, topdown=False):
-        if not any(Path(place).iterdir()):
-            Path(place).rmdir()
+    for parent, _, _ in os.walk(directory, topdown=False):
+        if not any(Path(parent).iterdir()):
+            Path(parent).rmdir()

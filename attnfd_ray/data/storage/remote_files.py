@@ -1,8 +1,7 @@
-"""Lists and reads the files under a URI: through pyarrow what it knows, through fsspec the rest. No
-torch.
+"""Lists and reads the files under a URI, through pyarrow where it can, else through fsspec.
 
-Whatever goes wrong is one DataError that names data.root and the URI, within a bounded time where a
-library lets us say how long to wait.
+Every failure is one DataError that names data.root and the URI. It comes within a bounded time
+where a library has a timeout. No torch.
 """
 
 from __future__ import annotations
@@ -25,27 +24,29 @@ from attnfd_ray.errors import DataError
 _ARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 _FIRST_ANSWER_S = 60.0
 _LISTING_S = 1800.0
-_CONNECT_S, _SILENCE_S = 5.0, 10.0  # of a connection to S3, of which three are tried
-_RETRY_GCS = "retry_limit_seconds"
+# Timeouts of a connection to S3, of which three are tried.
+_CONNECT_S = 5.0
+_SILENCE_S = 10.0
+_GCS_RETRY_OPTION = "retry_limit_seconds"
+_GCS_RETRY_S = 20
 _CHUNK_BYTES = 4 << 20
-_LONGEST_REASON = 200
-# how the file systems of fsspec call the time at which a file was last changed
-_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+_MAX_REASON = 200
+# The names that the file systems of fsspec have for the time of a file's last change.
+_TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+_S3_OPTIONS = ("scheme", "endpoint_override", "tls_ca_file_path")
 
 Answer = TypeVar("Answer")
 
 
 class FileState(NamedTuple):
-    """What tells whether a file has changed; a store that does not say when has `changed_s` 0."""
+    """What shows that a file has changed; `changed_s` is 0 where the store has no times."""
 
     num_bytes: int
     changed_s: int
 
 
 class RemoteFiles(ABC):
-    """The files under a URI, each by its name relative to that; names are as the store has them,
-    unchecked.
-    """
+    """The files under a URI by their relative names, which are not checked."""
 
     def __init__(self, uri: str, base: str) -> None:
         self.uri = uri
@@ -55,28 +56,32 @@ class RemoteFiles(ABC):
         """Return the state of every file by name. Raises DataError."""
         try:
             found = _within(_LISTING_S, lambda: dict(self._list()))
-        except Exception as error:  # libraries below fsspec raise what they like
+        except Exception as error:  # the libraries under fsspec raise any exception
             raise _unreadable(self.uri, error) from error
-        start = f"{self._base}/" if self._base else ""
-        return {path.removeprefix(start): state for path, state in found.items()}
+        prefix = self._path("")
+        return {path.removeprefix(prefix): state for path, state in found.items()}
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Yield the content of a file. Raises DataError."""
         try:
-            with self._open(f"{self._base}/{name}" if self._base else name) as stream:
+            with self._open(self._path(name)) as stream:
                 while chunk := stream.read(_CHUNK_BYTES):
                     yield chunk
-        except Exception as error:  # as above: told as one line, the library's own behind it
+        except Exception as error:  # as above
             raise DataError(
                 f"data.root {self.uri}: {name} cannot be read ({_reason(error)}); start again, "
-                "and what is copied stays"
+                "files that are copied already are kept"
             ) from error
+
+    def _path(self, name: str) -> str:
+        """Return the path of a name in the store."""
+        if not self._base:
+            return name
+        return f"{self._base}/{name}"
 
     @abstractmethod
     def is_directory(self) -> bool:
-        """Return whether the URI names something that has files in it; an error of the library
-        where nothing is.
-        """
+        """Return whether the URI names a directory. A library's error if it names nothing."""
 
     @abstractmethod
     def _list(self) -> Iterator[tuple[str, FileState]]: ...
@@ -87,7 +92,7 @@ class RemoteFiles(ABC):
 
 class _Arrow(RemoteFiles):
     def __init__(self, uri: str) -> None:
-        self._files, base = fs.FileSystem.from_uri(_patient_for_seconds(uri))
+        self._files, base = fs.FileSystem.from_uri(_with_gcs_retry_limit(uri))
         if isinstance(self._files, fs.S3FileSystem):
             self._files = _s3(uri, region=self._files.region)
         super().__init__(uri, base)
@@ -121,7 +126,7 @@ class _Fsspec(RemoteFiles):
         self._files.invalidate_cache()
         for path, info in self._files.find(self._base, detail=True).items():
             if not isinstance(info.get("size"), int):
-                raise ValueError(f"it does not tell the size of {path}")
+                raise ValueError(f"it gives no size for {path}")
             yield path, FileState(info["size"], _changed_s(info))
 
     def _open(self, path: str) -> Any:
@@ -129,10 +134,10 @@ class _Fsspec(RemoteFiles):
 
 
 def open_uri(uri: str) -> RemoteFiles:
-    """Return the files under a URI, after a first answer. DataError where there are none, or no way
-    to them.
-    """
-    kind = _Arrow if urlsplit(uri).scheme in _ARROW_SCHEMES else _Fsspec
+    """Return the files under a URI, which has answered once. DataError if it cannot be read."""
+    kind: type[_Arrow | _Fsspec] = _Fsspec
+    if urlsplit(uri).scheme in _ARROW_SCHEMES:
+        kind = _Arrow
 
     def first_answer() -> tuple[RemoteFiles, bool]:
         files = kind(uri)
@@ -140,9 +145,7 @@ def open_uri(uri: str) -> RemoteFiles:
 
     try:
         files, is_directory = _within(_FIRST_ANSWER_S, first_answer)
-    except (
-        Exception
-    ) as error:  # a wrong URI, no network, no key, no package: each library has its own for them
+    except Exception as error:  # each library has its own errors for URI, network, key, package
         raise _unreadable(uri, error) from error
     if not is_directory:
         raise DataError(
@@ -152,7 +155,7 @@ def open_uri(uri: str) -> RemoteFiles:
 
 
 def _unreadable(uri: str, error: Exception) -> DataError:
-    """Return what a library said of a URI as one line with the way out."""
+    """Return a library's error about a URI as one line with the way out."""
     if isinstance(error, ImportError):
         way_out = "pip install what is missing wherever workers run"
     elif isinstance(error, FileNotFoundError):
@@ -164,14 +167,15 @@ def _unreadable(uri: str, error: Exception) -> DataError:
 
 def _reason(error: Exception) -> str:
     first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-    return (
-        first_line if len(first_line) <= _LONGEST_REASON else f"{first_line[:_LONGEST_REASON]}..."
-    )
+    if len(first_line) > _MAX_REASON:
+        return f"{first_line[:_MAX_REASON]}..."
+    return first_line
 
 
 def _within(limit_s: float, call: Callable[[], Answer]) -> Answer:
-    """Return what `call` returns; TimeoutError where that takes longer, since some libraries try
-    for a quarter hour.
+    """Return the result of `call`. TimeoutError after `limit_s`.
+
+    Some libraries have no timeout and retry for minutes.
     """
     future: Future[Answer] = Future()
 
@@ -185,35 +189,32 @@ def _within(limit_s: float, call: Callable[[], Answer]) -> Answer:
     try:
         return future.result(limit_s)
     except TimeoutError:
-        if future.done():  # it was the call's own
+        if future.done():  # the call's own TimeoutError
             raise
         raise TimeoutError(f"no answer in {limit_s:g} s") from None
 
 
-def _patient_for_seconds(uri: str) -> str:
-    """Return the URI with a limit to the time for which Google's library tries again; by itself a
-    quarter hour.
-    """
-    if urlsplit(uri).scheme not in ("gs", "gcs") or _RETRY_GCS in uri:
+def _with_gcs_retry_limit(uri: str) -> str:
+    """Return the URI with a retry limit for Google's library, which retries for 15 minutes."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("gs", "gcs") or _GCS_RETRY_OPTION in uri:
         return uri
-    return f"{uri}{'&' if '?' in uri else '?'}{_RETRY_GCS}=20"
+    separator = "?"
+    if "?" in uri:
+        separator = "&"
+    return f"{uri}{separator}{_GCS_RETRY_OPTION}={_GCS_RETRY_S}"
 
 
 def _s3(uri: str, *, region: str) -> fs.S3FileSystem:
-    """Return the file system of a URI with limits that a URI cannot have: by itself it tries for
-    minutes.
-    """
+    """Return the file system of a URI with timeouts, which a URI cannot set."""
     options = dict(parse_qsl(urlsplit(uri).query))
-    # what Arrow itself reads only where it takes the whole URI
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+    # Arrow reads these variables itself only where it opens the whole URI.
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
         options = {"endpoint_override": endpoint} | options
     return fs.S3FileSystem(
         region=region or None,
-        **{
-            name: options[name]
-            for name in ("scheme", "endpoint_override", "tls_ca_file_path")
-            if name in options
-        },
+        **{name: options[name] for name in _S3_OPTIONS if name in options},
         connect_timeout=_CONNECT_S,
         request_timeout=_SILENCE_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=3),
@@ -221,10 +222,13 @@ def _s3(uri: str, *, region: str) -> fs.S3FileSystem:
 
 
 def _changed_s(info: dict[str, Any]) -> int:
-    found = next((info[name] for name in _TIMES if info.get(name)), 0)
-    if isinstance(found, str):
+    """Return the time of a file's last change in seconds, or 0 if it is unknown."""
+    changed = next((info[name] for name in _TIME_KEYS if info.get(name)), 0)
+    if isinstance(changed, str):
         with contextlib.suppress(ValueError):
-            found = datetime.fromisoformat(found)
-    if isinstance(found, datetime):
-        found = found.timestamp()
-    return int(found) if isinstance(found, int | float) else 0
+            changed = datetime.fromisoformat(changed)
+    if isinstance(changed, datetime):
+        changed = changed.timestamp()
+    if isinstance(changed, int | float):
+        return int(changed)
+    return 0

@@ -1,6 +1,4 @@
-"""What a worker group takes, and how many of them the cluster holds. Arithmetic only: no ray
-here.
-"""
+"""The shape of a worker group, and how many groups fit on a cluster. Arithmetic only, no ray."""
 
 from __future__ import annotations
 
@@ -11,67 +9,86 @@ from typing import Any
 from attnfd_ray.config.schema import ScalingSettings
 from attnfd_ray.errors import CapacityError
 
+Resources = Mapping[str, float]  # of one node or one worker, by Ray's names
+
 
 @dataclass(frozen=True, kw_only=True)
 class GroupShape:
-    """Workers of one group, and what each takes."""
+    """How many workers a group has, and the CPUs and GPUs of each."""
 
     workers: int
     cpus_per_worker: int
     gpus_per_worker: int
 
     def resources(self) -> dict[str, float]:
-        """Return what one worker takes, in Ray's words."""
-        gpus = {"GPU": float(self.gpus_per_worker)} if self.gpus_per_worker else {}
-        return {"CPU": float(self.cpus_per_worker), **gpus}
+        """Return the resources of one worker, by Ray's names."""
+        needed = {"CPU": float(self.cpus_per_worker)}
+        if self.gpus_per_worker:
+            needed["GPU"] = float(self.gpus_per_worker)
+        return needed
+
+    def resources_text(self) -> str:
+        """Return the resources of one worker as text: `4 CPU + 1 GPU`."""
+        return " + ".join(f"{amount:g} {name}" for name, amount in self.resources().items())
+
+    def nodes_text(self, nodes: Sequence[Resources]) -> str:
+        """Return what each node has of the resources a worker needs: `8 CPU + 2 GPU; 16 CPU`."""
+        names = list(self.resources())
+        return "; ".join(
+            " + ".join(f"{node.get(name, 0):g} {name}" for name in names) for node in nodes
+        )
 
 
-def group_shape(scaling: ScalingSettings, nodes: Sequence[Mapping[str, float]]) -> GroupShape:
-    """Return the shape the settings ask for; `gpus_per_worker: auto` is 1 where any node has a
-    GPU.
+def group_shape(scaling: ScalingSettings, nodes: Sequence[Resources]) -> GroupShape:
+    """Return the shape that the settings ask for.
+
+    `gpus_per_worker: auto` is 1 if any node has a GPU, else 0.
     """
-    gpus = scaling.gpus_per_worker
-    if gpus == "auto":
-        gpus = 1 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0
+    if scaling.gpus_per_worker == "auto":
+        gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))
+    else:
+        gpus = scaling.gpus_per_worker
     return GroupShape(
         workers=scaling.workers, cpus_per_worker=scaling.cpus_per_worker, gpus_per_worker=gpus
     )
 
 
-def workers_that_fit(shape: GroupShape, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Return how many workers the nodes hold at once; a worker never spreads over two nodes."""
-    each = shape.resources()
+def workers_that_fit(shape: GroupShape, nodes: Sequence[Resources]) -> int:
+    """Return how many workers the nodes can run at once; a worker never spans two nodes."""
+    needed = shape.resources()
     return sum(
-        int(min(node.get(name, 0.0) // amount for name, amount in each.items())) for node in nodes
+        int(min(node.get(name, 0.0) // amount for name, amount in needed.items())) for node in nodes
     )
 
 
 def concurrency(
-    shape: GroupShape, nodes: Sequence[Mapping[str, float]], *, asked: int | str, trials: int
+    shape: GroupShape, nodes: Sequence[Resources], *, asked: int | str, trials: int
 ) -> int:
-    """Return how many groups to run. Raises CapacityError, with the sum, where not even what is
-    asked for fits.
+    """Return how many groups to run at once, at most one per trial.
+
+    `asked` is a number of groups, or "auto" for as many as fit. Raises CapacityError, with the
+    arithmetic, if that number does not fit, or for "auto" not even one group.
     """
-    places = workers_that_fit(shape, nodes)
-    fit = places // shape.workers
-    wanted = 1 if asked == "auto" else int(asked)
-    if fit < wanted:
-        need = " + ".join(f"{amount:g} {name}" for name, amount in shape.resources().items())
-        have = "; ".join(
-            " + ".join(f"{node.get(name, 0):g} {name}" for name in shape.resources())
-            for node in nodes
-        )
-        groups = f"{wanted} trials at once x " if wanted > 1 else ""
+    num_workers = workers_that_fit(shape, nodes)
+    num_groups = num_workers // shape.workers
+    wanted = 1
+    if asked != "auto":
+        wanted = int(asked)
+    if num_groups < wanted:
+        trials_text = ""
+        if wanted > 1:
+            trials_text = f"{wanted} trials at once x "
         raise CapacityError(
-            f"scaling: {groups}{shape.workers} workers x ({need}) do not fit on {len(nodes)} "
-            f"node(s) with {have}; "
-            f"there is room for {places} such worker(s): lower scaling.workers, "
-            "scaling.cpus_per_worker or "
+            f"scaling: {trials_text}{shape.workers} workers x ({shape.resources_text()}) do not "
+            f"fit on {len(nodes)} node(s) with {shape.nodes_text(nodes)}; the capacity is "
+            f"{num_workers} such worker(s): lower scaling.workers, scaling.cpus_per_worker or "
             "tune.concurrent"
         )
-    return min(fit, trials) if asked == "auto" else min(wanted, trials)
+    if asked == "auto":
+        return min(num_groups, trials)
+    return min(wanted, trials)
 
 
 def alive_resources(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Return the resources of each node that is alive, from what `ray.nodes()` returns."""
+    """Return the resources of each node that is alive; `nodes` is what `ray.nodes()` returns."""
     return [dict(node["Resources"]) for node in nodes if node["Alive"]]

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting Ray on this machine for the length of a command."""
+"""Joins a Ray cluster, or starts Ray on this machine for the duration of a command."""
 
 from __future__ import annotations
 
@@ -17,21 +17,14 @@ from attnfd_ray.runtime.cluster.environment import cluster_address, ray_in_use
 
 @contextmanager
 def connected(*, verbose: bool = False) -> Iterator[None]:
-    """Join the cluster, or start Ray here; what was started here is stopped again.
+    """Join the cluster, or start Ray on this machine and stop it at the end.
 
-    Never a bare `ray.init()`: that would try to join whatever cluster a file of an earlier one
-    names.
+    Raises CapacityError if no cluster answers at RAY_ADDRESS. Never calls a bare `ray.init()`: that
+    would join a cluster named in a file which an earlier Ray has left.
     """
+    level = _set_log_level(verbose=verbose)
+    our_handler = signal.getsignal(signal.SIGTERM)
     address = cluster_address()
-    level = logging.INFO if verbose else logging.ERROR
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(level)
-    if not verbose:
-        # nothing of Tune's own state is ever read again; that the disk refuses it is told by what
-        # does matter
-        logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
-        ray_private.raylet_output_to_log()
-    ours = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, log_to_driver=verbose, logging_level=level)
@@ -48,9 +41,23 @@ def connected(*, verbose: bool = False) -> Iterator[None]:
             f"RAY_ADDRESS={address}: no Ray cluster answers there: {reason}"
         ) from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, ours)  # Ray's own would print a stack of its core
+        signal.signal(signal.SIGTERM, our_handler)  # Ray's handler would print a stack trace
     try:
         yield
     finally:
         if not ray_in_use():
             ray.shutdown()
+
+
+def _set_log_level(*, verbose: bool) -> int:
+    """Set and return the log level of Ray in this process."""
+    level = logging.ERROR
+    if verbose:
+        level = logging.INFO
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(level)
+    if not verbose:
+        # Tune's own state is never read again, so it does not matter if it cannot be written
+        logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+        ray_private.raylet_output_to_log()
+    return level

@@ -1,43 +1,40 @@
-"""How much disk and time a search will take at most, by arithmetic on what is known before it
-starts.
-"""
+"""Upper bounds for the disk space and the time of a search, computed before it starts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-_BYTES = 4  # of a number in float32
-_STATES = 2  # a checkpoint holds every parameter and its momentum
-_WRITING = 2  # a new checkpoint stands beside the one it replaces until it is whole
-_WEIGHTS = 2  # best and last
-_NOT_DRAWN = (
-    2  # the best baseline and the file as written keep their weights, whatever they are worth
-)
+_BYTES_PER_VALUE = 4  # float32
+_VALUES_PER_PARAMETER = 2  # a checkpoint holds each parameter and its momentum
+_CHECKPOINTS_PER_RUN = 2  # the new one is written before the old one is deleted
+_WEIGHT_FILES = 2  # best and last
+_ALWAYS_KEPT = 2  # the best baseline and the as-written trial keep their weights in any case
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How many parameters a network has, and how many are learned with it: its own, gates and
-    connectors.
-    """
+    """Parameter counts: of the student, and of all that is trained (student, gates, connectors)."""
 
     student: int
     learned: int
 
 
 def disk_bytes(sizes: Sizes, *, trials: int, concurrent: int, keep_weights: int | None) -> int:
-    """Return what the runs hold in the store at most, in bytes: checkpoints of those that run, and
-    weights.
+    """Return an upper bound for the checkpoints and weights of a search in the store, in bytes.
 
-    `keep_weights` leaders keep theirs, None: all do; see `runtime.disk`. Trials that fail are not
-    foreseen.
+    `keep_weights` further trials keep their weights (None: all trials); `runtime.files.retention`
+    has the rule. Checkpoints of failed trials are not included.
     """
-    checkpoint, weights = _STATES * _BYTES * sizes.learned, _WEIGHTS * _BYTES * sizes.student
+    checkpoint_bytes = _VALUES_PER_PARAMETER * _BYTES_PER_VALUE * sizes.learned
+    weights_bytes = _WEIGHT_FILES * _BYTES_PER_VALUE * sizes.student
     running = min(trials, concurrent)
-    having = trials if keep_weights is None else min(trials, running + keep_weights + _NOT_DRAWN)
-    return running * _WRITING * checkpoint + having * weights
+    with_weights = trials
+    if keep_weights is not None:
+        with_weights = min(trials, running + keep_weights + _ALWAYS_KEPT)
+    return running * _CHECKPOINTS_PER_RUN * checkpoint_bytes + with_weights * weights_bytes
 
 
 def wall_s(epoch_s: float, *, epochs: int, trials: int, concurrent: int) -> float:
     """Return how long the trials take if none is stopped early, in seconds."""
-    return epoch_s * epochs * -(-trials // concurrent)
+    rounds = -(-trials // concurrent)  # rounded up
+    return epoch_s * epochs * rounds

@@ -1,7 +1,8 @@
-"""A process group that opens nothing to the network, for worker groups on one machine.
+"""A process group without network sockets, for worker groups on one machine.
 
-torch's TCPStore, which Ray Train meets in, listens on every interface whatever address it is given.
-On one machine the workers meet in a file instead, and gloo and NCCL are told to talk over loopback.
+Ray Train sets up the process group with torch's TCPStore, which listens on every interface,
+whatever address it is given. On one machine the workers meet through a file instead, and gloo and
+NCCL use the loopback interface.
 """
 
 from __future__ import annotations
@@ -17,28 +18,32 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from attnfd_ray.runtime.cluster import ray_private
 
-_FOR_CLUSTERS = ("PlacementGroupCleanerCallback", "DatasetsCallback")
+_CLUSTER_CALLBACKS = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 
 
-def _talk_over_loopback() -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
+def _use_loopback_interface() -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    os.environ["NCCL_SOCKET_IFNAME"] = "lo"
 
 
 class _LoopbackBackend(ray_private.TorchBackend):
-    """Ray's backend but for the place where the workers meet."""
+    """Ray's torch backend, with a file as the init method of the process group."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        gpus = worker_group.get_resources_per_worker().get("GPU", 0)
+        backend = backend_config.backend or "gloo"
+        has_gpus = worker_group.get_resources_per_worker().get("GPU", 0) > 0
+        if has_gpus and not backend_config.backend:
+            backend = "nccl"
         worker_group.execute(ray_private.set_torch_distributed_env_vars)
-        worker_group.execute(_talk_over_loopback)
-        # a new file each time: what a group that died has left in one would be taken for an answer
+        worker_group.execute(_use_loopback_interface)
+        # a new file each time: the file of a group that died has the state of that group
         Path(backend_config.directory).mkdir(parents=True, exist_ok=True)
         meeting = Path(backend_config.directory) / f"meeting-{uuid.uuid4().hex}"
-        waiting = [
+        pending = [
             worker_group.execute_single_async(
                 rank,
                 ray_private.setup_torch_process_group,
-                backend=backend_config.backend or ("nccl" if gpus else "gloo"),
+                backend=backend,
                 world_rank=rank,
                 world_size=len(worker_group),
                 init_method=meeting.as_uri(),
@@ -46,13 +51,14 @@ class _LoopbackBackend(ray_private.TorchBackend):
             )
             for rank in range(len(worker_group))
         ]
-        ray.get(waiting)
+        ray.get(pending)
 
 
 @dataclass
 class LoopbackConfig(TorchConfig):
-    """`TorchTrainer(torch_config=LoopbackConfig(directory=...))`; only where every worker is on
-    this machine.
+    """A `torch_config` for a TorchTrainer whose workers are all on this machine.
+
+    `directory` is where the workers put the file through which they meet.
     """
 
     directory: str = ""
@@ -63,12 +69,14 @@ class LoopbackConfig(TorchConfig):
 
 
 class LoopbackTrainer(TorchTrainer):
-    """A TorchTrainer without what helps on a cluster only and costs seconds and processes here.
+    """A TorchTrainer without the callbacks that only a cluster needs.
 
-    Its placement group cleaner asks a dashboard that a local Ray has not, and holds up the end for
-    twelve seconds; its dataset manager serves Ray Data, which nobody reads.
+    The placement group cleaner asks a dashboard, which a local Ray does not have, and delays the
+    end by twelve seconds. The dataset manager serves Ray Data, which this package does not use.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]
-        return [callback for callback in callbacks if type(callback).__name__ not in _FOR_CLUSTERS]
+        return [
+            callback for callback in callbacks if type(callback).__name__ not in _CLUSTER_CALLBACKS
+        ]

@@ -1,6 +1,4 @@
-"""The nodes of a cluster while a command runs there: one that goes is told, since its work may wait
-for room.
-"""
+"""The nodes of a cluster while a command runs on it: which are alive, and which have gone."""
 
 from __future__ import annotations
 
@@ -14,40 +12,41 @@ import ray
 from attnfd_ray.runtime.cluster import ray_private
 from attnfd_ray.runtime.cluster.environment import START_S, START_TRIES, THREAD_NAME
 
-_LOOK_S = 2.0  # from one look at the cluster to the next
+Log = Callable[[str], None]  # takes one line for the user
+
+_POLL_S = 2.0
 
 
 def names_of_alive() -> dict[str, str]:
-    """Return id -> name of the nodes that are there."""
+    """Return node id -> host name of the nodes that are alive."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return {node["NodeID"]: node["NodeManagerHostname"] for node in nodes if node["Alive"]}
 
 
 def alive() -> set[str]:
-    """Return the ids of the nodes that are there."""
+    """Return the ids of the nodes that are alive."""
     return set(names_of_alive())
 
 
-def place_of_logs() -> str:
-    """Return host:directory of what Ray keeps of this node's processes; there it stays when they
-    are gone.
-    """
+def log_location() -> str:
+    """Return host:directory of Ray's logs on this node; the files outlive their processes."""
     return f"{socket.gethostname()}:{ray_private.log_directory()}"
 
 
 @contextmanager
-def watched(say: Callable[[str], None]) -> Iterator[None]:
-    """While this is open, tell of each node that goes, from a thread of its own."""
-    known, over = names_of_alive(), threading.Event()
+def node_watch(log: Log) -> Iterator[None]:
+    """Log each node that goes while this context is open, from a thread of its own."""
+    known = names_of_alive()
+    closed = threading.Event()
 
     def watch() -> None:
-        while not over.wait(_LOOK_S):
+        while not closed.wait(_POLL_S):
             now = names_of_alive()
             for node in known.keys() - now.keys():
-                say(
-                    f"node {known.pop(node)} is gone; what ran there goes on from its last epoch "
-                    "where there is room, "
-                    f"and ends if there is none for {START_S * START_TRIES / 60:.0f} min"
+                log(
+                    f"node {known.pop(node)} is gone; its trials resume from their last epoch once "
+                    "there is capacity for them, and end if there is none for "
+                    f"{START_S * START_TRIES / 60:.0f} min"
                 )
             known.update(now)
 
@@ -56,5 +55,5 @@ def watched(say: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
-        thread.join(_LOOK_S)  # it may be asking a cluster that is gone
+        closed.set()
+        thread.join(_POLL_S)  # it may be asking a cluster that is gone

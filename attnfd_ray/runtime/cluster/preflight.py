@@ -1,5 +1,6 @@
-"""Whether a command can go, before anything is started that would wait for what cannot come; with
-the arithmetic.
+"""Checks before a command starts: capacity, nodes and disk space, with the arithmetic behind them.
+
+So a command does not start and then wait for what the cluster can never provide.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,18 +26,18 @@ from attnfd_ray.runtime.cluster.capacity import (
 )
 from attnfd_ray.runtime.cluster.environment import cluster_address
 from attnfd_ray.runtime.cluster.estimate import Sizes, disk_bytes, wall_s
+from attnfd_ray.runtime.cluster.nodes import Log
 from attnfd_ray.runtime.cluster.probe import probe_nodes, version_mismatches
 from attnfd_ray.store.store import Store
 
 _POLL_S = 1.0
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class WaitPolicy:
-    """How long to wait for nodes, seconds, and how many of them; a cluster that scales up takes
-    minutes.
+    """How long to wait for capacity, in seconds, and how many nodes to wait for.
+
+    A cluster that scales up takes minutes.
     """
 
     wait_s: float = 0.0
@@ -48,9 +49,7 @@ NO_WAIT = WaitPolicy()
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """What the cluster holds: the shape of a worker group, how many run at once, and the nodes as
-    Ray tells them.
-    """
+    """The shape of a worker group, how many groups run at once, and the nodes (`ray.nodes()`)."""
 
     shape: GroupShape
     groups: int
@@ -62,39 +61,44 @@ def wait_for_capacity(
     *,
     asked: int | str,
     trials: int,
-    patience: WaitPolicy,
-    say: Say,
+    wait_policy: WaitPolicy,
+    log: Log,
     clock: Any = time,
 ) -> Capacity:
-    """Return how many groups run at once, waiting as long as `patience` allows; CapacityError, with
-    the sum, after.
+    """Return the capacity for `asked` groups, waiting as long as `wait_policy` allows.
+
+    `asked` is a number or "auto". Raises CapacityError, with the arithmetic, when the time is over.
     """
-    start, told = clock.monotonic(), False
+    start_s = clock.monotonic()
+    is_waiting = False
     try:
         while True:
             nodes = ray.nodes()  # type: ignore[no-untyped-call]
             try:
-                return _room_of(
-                    settings, nodes, asked=asked, trials=trials, expected=patience.nodes
+                return _capacity_of(
+                    settings, nodes, asked=asked, trials=trials, expected=wait_policy.nodes
                 )
             except CapacityError as error:
-                if clock.monotonic() - start >= patience.wait_s:
-                    waited = f" (waited {patience.wait_s:g} s for it)" if patience.wait_s else ""
-                    raise CapacityError(f"{error}{waited}") from None
-                if not told:
-                    say(f"waiting up to {patience.wait_s:g} s for room: {error}")
-                    shape = group_shape(settings.scaling, alive_resources(nodes))
-                    _ask_to_scale_up(
-                        [shape.resources()] * shape.workers * (1 if asked == "auto" else int(asked))
-                    )
-                    told = True
+                if clock.monotonic() - start_s >= wait_policy.wait_s:
+                    raise _after_waiting(error, wait_policy) from None
+                if not is_waiting:
+                    log(f"waiting up to {wait_policy.wait_s:g} s for capacity: {error}")
+                    _request_workers(settings, nodes, asked)
+                    is_waiting = True
                 clock.sleep(_POLL_S)
     finally:
-        if told:  # what runs from here on keeps its nodes itself
-            _ask_to_scale_up([])
+        if is_waiting:  # from here on, the worker groups keep their nodes themselves
+            _request_resources([])
 
 
-def _room_of(
+def _after_waiting(error: CapacityError, wait_policy: WaitPolicy) -> CapacityError:
+    """Return the error with the time that was spent on waiting, if any."""
+    if not wait_policy.wait_s:
+        return error
+    return CapacityError(f"{error} (waited {wait_policy.wait_s:g} s for it)")
+
+
+def _capacity_of(
     settings: ExperimentSettings,
     nodes: Sequence[Mapping[str, Any]],
     *,
@@ -102,101 +106,105 @@ def _room_of(
     trials: int,
     expected: int,
 ) -> Capacity:
+    """Return the capacity of these nodes. Raises CapacityError if it is not enough."""
     resources = alive_resources(nodes)
     if len(resources) < expected:
         raise CapacityError(
-            f"cluster: {len(resources)} of {expected} expected nodes are there; start the others, "
-            "wait longer with "
-            "--wait-timeout, or expect fewer"
+            f"cluster: {len(resources)} of {expected} expected nodes are alive; start the others, "
+            "wait longer with --wait-timeout, or expect fewer"
         )
     shape = group_shape(settings.scaling, resources)
-    return Capacity(
-        shape=shape, groups=concurrency(shape, resources, asked=asked, trials=trials), nodes=nodes
-    )
+    groups = concurrency(shape, resources, asked=asked, trials=trials)
+    return Capacity(shape=shape, groups=groups, nodes=nodes)
 
 
-def problems_of_nodes(settings: ExperimentSettings, room: Capacity) -> list[str]:
-    """Return what is wrong with any node, a line each: disks, data, versions."""
-    facts = probe_nodes(settings, room.nodes)
-    return [*(line for fact in facts for line in fact.problems), *version_mismatches(facts)]
+def node_problems(settings: ExperimentSettings, capacity: Capacity) -> list[str]:
+    """Return the problems of all nodes, one line each: disks, data, weights, versions."""
+    facts = probe_nodes(settings, capacity.nodes)
+    problems = [line for fact in facts for line in fact.problems]
+    return problems + version_mismatches(facts)
 
 
 def arithmetic(
-    settings: ExperimentSettings, room: Capacity, sizes: Sizes, *, trials: int
+    settings: ExperimentSettings, store: Store, capacity: Capacity, sizes: Sizes, *, trials: int
 ) -> list[str]:
-    """Return the sums behind a go: what a trial takes, what there is, the disk and the time, a line
-    each.
-    """
-    resources = alive_resources(room.nodes)
-    needs = " + ".join(f"{amount:g} {name}" for name, amount in room.shape.resources().items())
-    has = "; ".join(
-        " + ".join(f"{node.get(name, 0):g} {name}" for name in room.shape.resources())
-        for node in resources
-    )
-    needed, free = _disk(settings, room, sizes, trials)
-    hold = f"{len(resources)} node(s) with {has} hold {workers_that_fit(room.shape, resources)} such workers"
+    """Return the arithmetic behind a go: capacity, disk space and time, one line each."""
+    shape = capacity.shape
+    resources = alive_resources(capacity.nodes)
+    needed_bytes, free_bytes = _disk(settings, capacity, sizes, trials)
     return [
         (
-            f"capacity: {room.shape.workers} worker(s) x ({needs}) a trial; {hold}: {room.groups} at "
-            f"once of {trials}"
+            f"capacity: {shape.workers} worker(s) x ({shape.resources_text()}) per trial; "
+            f"{len(resources)} node(s) with {shape.nodes_text(resources)} hold "
+            f"{workers_that_fit(shape, resources)} such workers: {capacity.groups} of {trials} "
+            "trial(s) at once"
         ),
         (
-            f"disk: checkpoints and weights take up to {needed / GIB:.2f} GiB; {settings.store} has "
-            f"{free / GIB:.2f} free"
+            f"disk: checkpoints and weights take up to {needed_bytes / GIB:.2f} GiB; "
+            f"{settings.store} has {free_bytes / GIB:.2f} GiB free"
         ),
-        f"time: {_time(settings, room, trials)}",
+        f"time: {_time_text(settings, store, capacity, trials)}",
     ]
 
 
-def lacking_disk(
-    settings: ExperimentSettings, room: Capacity, sizes: Sizes, *, trials: int
+def disk_problems(
+    settings: ExperimentSettings, capacity: Capacity, sizes: Sizes, *, trials: int
 ) -> list[str]:
-    """Return a line if the store's disk has no room for what the runs hold in it."""
-    needed, free = _disk(settings, room, sizes, trials)
-    text = (
-        f"store {settings.store}: {trials} trials take up to {needed / GIB:.2f} GiB of "
-        "checkpoints and weights and "
-        f"{free / GIB:.2f} GiB are free; free some (attnfd-ray gc), set a lower tune.keep_weights "
-        "or tune.concurrent, "
-        "or give another --set store="
+    """Return one line if the disk of the store has too little free space for the trials."""
+    needed_bytes, free_bytes = _disk(settings, capacity, sizes, trials)
+    if needed_bytes <= free_bytes:
+        return []
+    problem = (
+        f"store {settings.store}: {trials} trials take up to {needed_bytes / GIB:.2f} GiB of "
+        f"checkpoints and weights, and {free_bytes / GIB:.2f} GiB are free; free some (attnfd-ray "
+        "gc), set a lower tune.keep_weights or tune.concurrent, or give another --set store="
     )
-    return [text] if needed > free else []
+    return [problem]
 
 
 def _disk(
-    settings: ExperimentSettings, room: Capacity, sizes: Sizes, trials: int
+    settings: ExperimentSettings, capacity: Capacity, sizes: Sizes, trials: int
 ) -> tuple[int, int]:
-    """Return the bytes that are needed, and that are free."""
+    """Return (needed, free) disk space of the store in bytes."""
     needed = disk_bytes(
-        sizes, trials=trials, concurrent=room.groups, keep_weights=settings.tune.keep_weights
+        sizes,
+        trials=trials,
+        concurrent=capacity.groups,
+        keep_weights=settings.tune.keep_weights,
     )
     return needed, shutil.disk_usage(settings.store).free
 
 
-def _time(settings: ExperimentSettings, room: Capacity, trials: int) -> str:
-    rows = (
-        Store.open(settings.store, create=False)
-        .epochs(columns=["experiment", "wall_s"])
-        .to_pylist()
-    )
-    walls_s = [
+def _time_text(settings: ExperimentSettings, store: Store, capacity: Capacity, trials: int) -> str:
+    """Return how long the trials take, from the epochs that the experiment has in the store."""
+    rows = store.epochs(columns=["experiment", "wall_s"]).to_pylist()
+    times_s = [
         row["wall_s"] for row in rows if row["experiment"] == settings.experiment and row["wall_s"]
     ]
-    if not walls_s:
-        return f"unknown: no epoch of '{settings.experiment}' was run yet"
-    epoch_s, epochs = statistics.median(walls_s), settings.train.epochs
-    total_s = wall_s(epoch_s, epochs=epochs, trials=trials, concurrent=room.groups)
+    if not times_s:
+        return f"unknown: the store has no epoch of '{settings.experiment}' yet"
+    epoch_s = statistics.median(times_s)
+    epochs = settings.train.epochs
+    total_s = wall_s(epoch_s, epochs=epochs, trials=trials, concurrent=capacity.groups)
     return (
-        f"up to {total_s / 3600:.2f} h, {epochs} epochs a trial of {epoch_s:.1f} s (median of "
-        f"{len(walls_s)} run "
-        "before); early stopping makes it less"
+        f"up to {total_s / 3600:.2f} h, {epochs} epochs per trial of {epoch_s:.1f} s (median of "
+        f"{len(times_s)} earlier epochs); early stopping makes it less"
     )
 
 
-def _ask_to_scale_up(bundles: list[dict[str, float]]) -> None:
-    """Tell an autoscaler what is waited for, until told otherwise; a cluster without one does not
-    mind.
-    """
+def _request_workers(
+    settings: ExperimentSettings, nodes: Sequence[Mapping[str, Any]], asked: int | str
+) -> None:
+    """Ask the autoscaler for the workers of `asked` groups; of one group for "auto"."""
+    shape = group_shape(settings.scaling, alive_resources(nodes))
+    groups = 1
+    if asked != "auto":
+        groups = int(asked)
+    _request_resources([shape.resources()] * shape.workers * groups)
+
+
+def _request_resources(bundles: list[dict[str, float]]) -> None:
+    """Ask the autoscaler for resources, until the next call; a cluster without one ignores it."""
     if cluster_address():
         from ray.autoscaler.sdk import request_resources
 

@@ -1,4 +1,4 @@
-"""Every private name of Ray that this package uses, so that an upgrade has one file to check."""
+"""Every private name of Ray that this package uses: the one file to check after an upgrade."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _log = logging.getLogger(__name__)
 
 
 def log_directory() -> Path:
-    """Return where Ray writes the logs of this node's processes."""
+    """Return the directory of Ray's log files on this node."""
     node: Any = ray._private.worker._global_node
     return Path(node.get_logs_dir_path())
 
 
 def raylet_output_to_log() -> None:
-    """Send what the raylet prints to stdout (a warning about many processes, say) to our log.
+    """Send the raylet's output (such as a warning about many processes) to our log, not to stdout.
 
-    No option of `ray.init` controls these lines, and stdout belongs to the report and to --json.
+    No option of `ray.init` controls these lines, and stdout is for the report and for --json.
     """
     ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: _log.info(
         "raylet: %s", data["lines"]

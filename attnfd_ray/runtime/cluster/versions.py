@@ -1,4 +1,4 @@
-"""Which software ran: what a result needs said to be believed."""
+"""The software versions and the git commit that a result was made with."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ _PACKAGES = ("attnfd-ray", "torch", "torchvision", "ray", "optuna", "pyarrow", "
 
 @cache
 def versions() -> dict[str, str]:
-    """Return package -> version of this process."""
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in _PACKAGES
-    }
+    """Return package -> version in this process, `python` included."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version()} | found
 
 
 def git_commit() -> str | None:
-    """Return the commit of the directory the command was given in, with `+` if it was changed; None
-    outside git.
+    """Return the git commit of the working directory, or None outside a git repository.
+
+    A `+` is appended if tracked files have changed since.
     """
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
-        return f"{commit}+" if _git("status", "--porcelain", "--untracked-files=no") else commit
+        if _git("status", "--porcelain", "--untracked-files=no"):
+            commit += "+"
     except (OSError, subprocess.SubprocessError):
         return None
+    return commit
 
 
 def _git(*arguments: str) -> str:

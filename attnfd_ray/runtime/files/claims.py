@@ -1,6 +1,4 @@
-"""Which run a command starts or continues: the directory of an experiment, its settings, and a lock
-on it.
-"""
+"""Claims an experiment for one command: the id of its run or search, its settings, and a lock."""
 
 from __future__ import annotations
 
@@ -16,82 +14,80 @@ from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError, StoreError
 from attnfd_ray.store.atomic import write_atomic
 
-_SHOWN = 6
+_MAX_DIFFERENCES = 6  # in an error line
 
 
 def claim_run_id(settings: ExperimentSettings, command: str, *, fresh: bool) -> str:
-    """Return the id of the run or search to start or go on with, as `<experiment>.<command><n>`.
+    """Return the id of the run or search to start or to resume: `<experiment>.<command><number>`.
 
-    The same settings go on where they stopped; with `fresh` a new one is counted. Raises
-    ConfigError, with the difference, for other settings under the same name.
+    The same settings resume the latest one; `fresh` starts a new one with the next number. Raises
+    ConfigError, with the differences, if the latest one has other settings.
     """
-    root = Path(settings.store) / "experiments"
+    root = _directory(settings)
     prefix = f"{settings.experiment}.{command}"
-    number = _latest(root, prefix)
+    number = _latest_number(root, prefix)
     if number and not fresh:
         _check_same(settings, root / f"{prefix}{number}.json")
     else:
         number += 1
-    _write(settings, root / f"{prefix}{number}.json")
+    _write_settings(settings, root / f"{prefix}{number}.json")
     return f"{prefix}{number}"
 
 
 def check_searched(settings: ExperimentSettings) -> None:
-    """Raise ConfigError unless the store knows a search of the experiment."""
-    root = Path(settings.store) / "experiments"
-    if not _latest(root, f"{settings.experiment}.search"):
+    """Raise ConfigError unless the store has a search of the experiment."""
+    if not _latest_number(_directory(settings), f"{settings.experiment}.search"):
         raise ConfigError(
             f"store {settings.store}: no search of '{settings.experiment}' was started there; "
-            "run `attnfd-ray tune` with this file first, or give the store that has it with --set "
-            "store="
+            "run `attnfd-ray tune` with this file first, or name the store that has it with "
+            "--set store="
         )
 
 
-def locked(settings: ExperimentSettings, command: str) -> AbstractContextManager[None]:
-    """Hold the experiment: two drivers on one run would write over each other. Raises StoreError if
-    it is held.
+def experiment_lock(settings: ExperimentSettings, command: str) -> AbstractContextManager[None]:
+    """Return a lock on the experiment: two drivers of one run would overwrite each other's files.
+
+    Entering it raises StoreError if another process holds it.
     """
-    busy = f"another attnfd-ray {command} is working on '{settings.experiment}'; wait for it, or stop it"
+    busy = (
+        f"another attnfd-ray {command} is working on '{settings.experiment}'; wait for it, or "
+        "stop it"
+    )
     return file_lock(settings.store, f"{settings.experiment}.{command}", busy)
 
 
 @contextmanager
 def file_lock(store: str | Path, name: str, busy: str) -> Iterator[None]:
-    """Hold a name in the store, for as long as this process lives at most; StoreError says `busy`
-    if another does.
+    """Hold the lock `name` of a store; it is released at the latest when this process ends.
+
+    Raises StoreError with the text `busy` if another process holds it.
     """
     path = Path(store) / "experiments" / f"{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
+        lock_file = path.open("w")
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
-    with lock as file:
+    with lock_file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(f"{path}: {busy}") from None
         yield
 
 
-def _latest(root: Path, prefix: str) -> int:
-    """Return the highest number given so far, 0 for none."""
-    numbers = [
-        int(path.stem.removeprefix(prefix))
-        for path in root.glob(f"{prefix}*.json")
-        if _numbered(path, prefix)
-    ]
-    return max(numbers, default=0)
+def _directory(settings: ExperimentSettings) -> Path:
+    return Path(settings.store) / "experiments"
 
 
-def _numbered(path: Path, prefix: str) -> bool:
-    return path.stem.removeprefix(prefix).isdigit()
+def _latest_number(root: Path, prefix: str) -> int:
+    """Return the highest number in use, 0 for none."""
+    suffixes = [path.stem.removeprefix(prefix) for path in root.glob(f"{prefix}*.json")]
+    return max((int(suffix) for suffix in suffixes if suffix.isdigit()), default=0)
 
 
-def _write(settings: ExperimentSettings, file: Path) -> None:
-    """Write what holds from now on: how long a search goes on and what it keeps may change from
-    call to call.
-    """
+def _write_settings(settings: ExperimentSettings, file: Path) -> None:
+    """Write the settings: some, as `tune.trials`, may change when a search is resumed."""
     content = settings.model_dump_json(indent=1).encode()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -102,25 +98,28 @@ def _write(settings: ExperimentSettings, file: Path) -> None:
 
 
 def _check_same(settings: ExperimentSettings, file: Path) -> None:
-    old = _as_read_now(json.loads(file.read_text(encoding="utf-8")))
+    """Raise ConfigError, with the differences, if the file has other settings."""
+    old = _with_new_defaults(json.loads(file.read_text(encoding="utf-8")))
     changed = differences(old, settings.model_dump(mode="json"))
-    if changed:
-        more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
-        raise ConfigError(
-            f"experiment '{settings.experiment}' was started with other settings "
-            f"({'; '.join(changed[:_SHOWN])}{more}); "
-            "give the same --set as then, give the changed file another experiment name, or start "
-            "over with --fresh"
-        )
+    if not changed:
+        return
+    shown = "; ".join(changed[:_MAX_DIFFERENCES])
+    if len(changed) > _MAX_DIFFERENCES:
+        shown += f"; and {len(changed) - _MAX_DIFFERENCES} more"
+    raise ConfigError(
+        f"experiment '{settings.experiment}' was started with other settings ({shown}); "
+        "give the same --set as then, give the changed file another experiment name, or start "
+        "over with --fresh"
+    )
 
 
-def _as_read_now(old: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of any version with what was added since at its default, which is how it was
-    without it.
+def _with_new_defaults(old: dict[str, Any]) -> dict[str, Any]:
+    """Return settings that another version wrote, with defaults for the keys added since.
+
+    The defaults mean what that version did. Settings that this version refuses stay as they are, so
+    that the difference shows them.
     """
     try:
         return ExperimentSettings.model_validate(old).model_dump(mode="json")
-    except (
-        ValueError
-    ):  # pydantic's: what they hold this version refuses, and the difference shows it
+    except ValueError:  # of pydantic
         return old

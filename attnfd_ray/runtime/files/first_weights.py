@@ -1,5 +1,6 @@
-"""Which files a run's networks start from, settled by the driver before anything starts and looked
-at on every node.
+"""The files that networks start from (`pretrained`): their hashes, and whether a node has them.
+
+The driver records the hashes before anything starts; each node checks its own copies.
 """
 
 from __future__ import annotations
@@ -13,15 +14,20 @@ from attnfd_ray.distill.method import method_class
 from attnfd_ray.errors import AttnFDError
 from attnfd_ray.models import pretrained
 
-# what a search may vary of a student that changes the file, or whether there is one
-_PATHS = ("student", "student.arch", "student.backbone", "student.width", "student.pretrained")
+# searched settings that decide which file the student starts from, if any
+_STUDENT_PATHS = (
+    "student",
+    "student.arch",
+    "student.backbone",
+    "student.width",
+    "student.pretrained",
+)
 
 
 def pinned(settings: ExperimentSettings) -> ExperimentSettings:
-    """Return the settings with the hash of every file of first weights that they, as they stand,
-    start from.
+    """Return the settings with the hash of each file that their networks start from.
 
-    Raises as `models.pretrained.load_first_weights` does for files that cannot be had.
+    Raises as `models.pretrained.load_first_weights` does if a file cannot be read or downloaded.
     """
     changed: dict[str, ModelSettings] = {"student": pretrained.pinned(settings.student)}
     if settings.teacher is not None and trains_teacher(settings):
@@ -31,45 +37,45 @@ def pinned(settings: ExperimentSettings) -> ExperimentSettings:
 
 def unpinned(settings: ExperimentSettings) -> ExperimentSettings:
     """Return the settings without the hashes of files."""
-    return with_values(
-        settings,
-        {
-            f"{name}.pretrained_sha256": None
-            for name in ("student", "teacher")
-            if getattr(settings, name)
-        },
-    )
+    values: dict[str, None] = {}
+    for name in ("student", "teacher"):
+        if getattr(settings, name):
+            values[f"{name}.pretrained_sha256"] = None
+    return with_values(settings, values)
 
 
 def trains_teacher(settings: ExperimentSettings) -> bool:
     """Return whether a teacher is trained for these settings, or for others that they search."""
     if settings.teacher is None or settings.teacher.train is None:
         return False
-    return method_class(settings).needs_teacher or not settings.search.keys().isdisjoint(
-        {"method", "method.name"}
-    )
+    return method_class(settings).needs_teacher or searches_method(settings)
+
+
+def searches_method(settings: ExperimentSettings) -> bool:
+    """Return whether trials of a search may have another method than the file."""
+    return not settings.search.keys().isdisjoint({"method", "method.name"})
 
 
 def first_weights(settings: ExperimentSettings) -> list[tuple[str, ModelSettings]]:
-    """Return (setting, network) for each file that networks of an experiment start from, with its
-    hash.
+    """Return (setting, network with hash) for each file from which a network may start.
 
-    Those that it searches are included. Raises as `pinned` does, so that no trial finds out later.
+    Networks that the search may draw are included, so that a missing file is found before the first
+    trial. Raises as `pinned` does.
     """
     found: dict[tuple[str, ...], tuple[str, ModelSettings]] = {}
     for each in (settings, *_searched(settings)):
         base = pinned(each)
-        networks = {"student": base.student} | ({"teacher": base.teacher} if base.teacher else {})
-        for name, network in networks.items():
-            if network.pretrained_sha256:
+        for name, network in (("student", base.student), ("teacher", base.teacher)):
+            if network is not None and network.pretrained_sha256:
                 file = (name, network.pretrained, network.pretrained_sha256)
                 found.setdefault(file, (f"{name}.pretrained", network))
     return list(found.values())
 
 
-def problems_here(weights: Sequence[tuple[str, ModelSettings]]) -> Iterator[str]:
-    """Yield a line for each file that this machine has not, and cannot download, or has with other
-    content.
+def local_problems(weights: Sequence[tuple[str, ModelSettings]]) -> Iterator[str]:
+    """Yield a line for each file that is missing on this machine, or has other content here.
+
+    A file that can be downloaded is not missing.
     """
     for setting, network in weights:
         try:
@@ -79,14 +85,12 @@ def problems_here(weights: Sequence[tuple[str, ModelSettings]]) -> Iterator[str]
 
 
 def _searched(settings: ExperimentSettings) -> Iterator[ExperimentSettings]:
-    """Yield the settings with every combination that is searched of what decides on the student's
-    file.
-    """
-    paths = [path for path in _PATHS if path in settings.search]
-    for values in (
-        itertools.product(*(settings.search[path].examples() for path in paths)) if paths else ()
-    ):
+    """Yield the settings with each searched combination of what decides on the student's file."""
+    paths = [path for path in _STUDENT_PATHS if path in settings.search]
+    if not paths:
+        return
+    for values in itertools.product(*(settings.search[path].examples() for path in paths)):
         try:
             yield with_values(settings, dict(zip(paths, values, strict=True)))
-        except ValueError:  # pydantic's: these do not go together, and no trial has them
+        except ValueError:  # of pydantic: not a valid combination, and no trial has it
             continue

@@ -1,8 +1,7 @@
-"""What is left in a store by killed commands, ended trials and trials that do not lead: found, and
-deleted.
+"""Garbage collection of a store: files of killed commands, of ended trials and of losing trials.
 
-Nothing of an experiment is looked at while a command holds it, and nothing outside the store: links
-are passed over.
+An experiment that a command is working on is skipped. Links are skipped, so nothing outside the
+store is deleted.
 """
 
 from __future__ import annotations
@@ -24,20 +23,23 @@ from attnfd_ray.runtime.files.retention import expired_files, is_own, partial_fi
 from attnfd_ray.store.store import Store
 
 _CLAIM = re.compile(r"(?P<lock>.+\.(?P<command>train|search))\d+")
-# what follows the id of a run or a search: in the names of its trials, and of Ray's directories
-_TRIAL, _SESSION = r"(\.confirm-[0-9a-f]+-s|-b?)\d+", r"(\.confirm)?-[0-9a-f]{8}"
-# A command that only asks the nodes holds no lock; it has its answers within minutes.
+# suffixes of the id of a run or search: in the ids of its trials, and in Ray's directory names
+_TRIAL_SUFFIX = r"(\.confirm-[0-9a-f]+-s|-b?)\d+"
+_SESSION_SUFFIX = r"(\.confirm)?-[0-9a-f]{8}"
+# A preflight check holds no lock. It takes minutes at most.
 _PREFLIGHT_S = 3600.0
 
-Found = Iterator[tuple[Path, str]]
+_SESSION_REASON = "of a command that has ended"
+
+Found = Iterator[tuple[Path, str]]  # (path, reason)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:
-    """A file or a directory of a store that may go, why, and its size in bytes."""
+    """A file or directory of a store that can be deleted, the reason, and its size in bytes."""
 
     path: Path
-    why: str
+    reason: str
     size: int
 
 
@@ -45,88 +47,88 @@ def collect(
     store: Store,
     *,
     dry_run: bool,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Leftover]:
-    """Yield what may go, each one deleted by then unless `dry_run`; `say` hears what is left alone,
-    and why.
+    """Delete what is no longer needed, unless `dry_run`, and yield each file or directory.
 
-    Raises StoreError for what cannot be deleted, and for an experiment's file that cannot be read.
+    `log` gets a line for each experiment that is skipped. Raises StoreError for what cannot be
+    deleted, and for settings of an experiment that cannot be read.
     """
-    busy = False
+    any_busy = False
     for lock, find in _owners(store):
-        with contextlib.ExitStack() as holding:
+        with contextlib.ExitStack() as stack:
             try:
-                holding.enter_context(
+                stack.enter_context(
                     file_lock(store.root, lock, f"a command is working on '{lock}'")
                 )
             except StoreError as error:
-                say(f"left alone: {error}")
-                busy = True
+                log(f"skipped: {error}")
+                any_busy = True
                 continue
-            yield from _taken(find, dry_run=dry_run)
-    if not busy:
-        yield from _taken(partial(_preflights, store, clock()), dry_run=dry_run)
+            yield from _delete(find, dry_run=dry_run)
+    if not any_busy:
+        yield from _delete(partial(_old_preflights, store, clock()), dry_run=dry_run)
 
 
 def _owners(store: Store) -> Iterator[tuple[str, Callable[[], Found]]]:
-    """Yield what is locked together and how to find what may go of it: each run, each search, each
-    trained teacher.
-    """
+    """Yield (lock, how to find the garbage) for each run, search and trained teacher."""
+    find_by_command = {"search": _of_search, "train": _of_run}
     for file in sorted((store.root / "experiments").glob("*.json")):
         if match := _CLAIM.fullmatch(file.stem):
-            of = _of_search if match["command"] == "search" else _of_run
-            yield match["lock"], partial(of, store, file)
+            yield match["lock"], partial(find_by_command[match["command"]], store, file)
     for directory in _children(store, "runs", "teacher-[0-9a-f]+"):
-        yield directory.name, partial(_half_written, store, directory)
+        yield directory.name, partial(_unfinished_files, store, directory)
 
 
 def _of_search(store: Store, file: Path) -> Found:
     yield from _sessions(store, file.stem)
-    for directory in _children(store, "runs", re.escape(file.stem) + _TRIAL):
-        yield from _half_written(store, directory)
-    tune = _tune(file)
+    for directory in _children(store, "runs", re.escape(file.stem) + _TRIAL_SUFFIX):
+        yield from _unfinished_files(store, directory)
+    tune = _tune_settings(file)
     yield from expired_files(store, file.stem, keep_weights=tune.keep_weights, metrics=tune.metrics)
 
 
 def _of_run(store: Store, file: Path) -> Found:
     yield from _sessions(store, file.stem)
     for directory in _children(store, "runs", re.escape(file.stem)):
-        yield from _half_written(store, directory)
+        yield from _unfinished_files(store, directory)
 
 
-def _half_written(store: Store, directory: Path) -> Found:
-    """Yield what a killed run was writing; its whole checkpoints are what it goes on from."""
-    for aside in sorted((directory / "checkpoints").glob("*.writing")):
-        if is_own(store, aside):
-            yield aside, "never written to its end"
+def _unfinished_files(store: Store, directory: Path) -> Found:
+    """Yield the files that a killed run was writing; it resumes from its complete checkpoints."""
+    for unfinished in sorted((directory / "checkpoints").glob("*.writing")):
+        if is_own(store, unfinished):
+            yield unfinished, "never written to its end"
     yield from partial_files(store, directory)
 
 
 def _sessions(store: Store, run_id: str) -> Found:
-    for directory in _children(store, "ray", re.escape(run_id) + _SESSION):
-        yield directory, "of a command that is over"
+    """Yield the directories that Ray used for commands on this run or search."""
+    for directory in _children(store, "ray", re.escape(run_id) + _SESSION_SUFFIX):
+        yield directory, _SESSION_REASON
 
 
-def _preflights(store: Store, now_s: float) -> Found:
+def _old_preflights(store: Store, now_s: float) -> Found:
     for directory in _children(store, "preflight", "[0-9a-f]+"):
         if now_s - directory.stat().st_mtime > _PREFLIGHT_S:
-            yield directory, "of a command that is over"
+            yield directory, _SESSION_REASON
 
 
-def _children(store: Store, room: str, names: str) -> list[Path]:
-    """Return the directories of a room of the store that are named so, and that are no links."""
-    found = sorted((store.root / room).glob("*"))
+def _children(store: Store, folder: str, pattern: str) -> list[Path]:
+    """Return the directories in a folder of the store whose names match; links are left out."""
+    found = sorted((store.root / folder).glob("*"))
     return [
         path
         for path in found
-        if re.fullmatch(names, path.name) and is_own(store, path) and path.is_dir()
+        if re.fullmatch(pattern, path.name) and is_own(store, path) and path.is_dir()
     ]
 
 
-def _tune(file: Path) -> TuneSettings:
-    """Return what a search keeps weights by; one that was started before there was `keep_weights`
-    keeps all.
+def _tune_settings(file: Path) -> TuneSettings:
+    """Return the settings by which a search keeps weights.
+
+    A search of a version that did not know `keep_weights` keeps all. Raises StoreError.
     """
     try:
         tune = json.loads(file.read_text(encoding="utf-8"))["tune"]
@@ -134,29 +136,31 @@ def _tune(file: Path) -> TuneSettings:
         return TuneSettings.model_validate(known)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # pydantic's is a ValueError
         raise StoreError(
-            f"{file}: cannot be read as settings; restore it, or move it away to leave its search "
-            "alone"
+            f"{file}: cannot be read as settings; restore it, or move it away to have gc skip its "
+            "search"
         ) from None
 
 
-def _taken(find: Callable[[], Found], *, dry_run: bool) -> Iterator[Leftover]:
-    """Yield each thing found once, deleted by then unless `dry_run`; what lies in another goes with
-    it.
+def _delete(find: Callable[[], Found], *, dry_run: bool) -> Iterator[Leftover]:
+    """Delete each path found, unless `dry_run`, and yield it once.
+
+    A path inside another path found is deleted with that one.
     """
     found = dict(find())
-    for path, why in found.items():
+    for path, reason in found.items():
         if found.keys().isdisjoint(path.parents):
             size = size_of(path)
             if not dry_run:
                 remove(path)
-            yield Leftover(path=path, why=why, size=size)
+            yield Leftover(path=path, reason=reason, size=size)
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files below a directory; links are not followed."""
-    files = (
-        [path]
-        if path.is_file()
-        else [file for file in path.rglob("*") if file.is_file() or file.is_symlink()]
-    )
+    """Return the size in bytes of a file, or of all files below a directory.
+
+    Links are not followed.
+    """
+    if path.is_file():
+        return path.lstat().st_size
+    files = (file for file in path.rglob("*") if file.is_file() or file.is_symlink())
     return sum(file.lstat().st_size for file in files)

@@ -1,5 +1,6 @@
-"""What a search keeps on the disk: training state of trials that may go on, weights of leaders. No
-torch, no ray.
+"""Which files of a search are kept: checkpoints of trials that may resume, weights of leaders.
+
+No torch, no ray.
 """
 
 from __future__ import annotations
@@ -20,12 +21,21 @@ from attnfd_ray.store.rows import BASELINES, TrialState
 from attnfd_ray.store.store import Store
 
 _WEIGHTS = ("best.safetensors", "last.safetensors")
-# a failed trial may be tried again, and goes on from its state then
-_OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE)
+# FAILED is not among them: such a trial may be retried, and then resumes from its checkpoint
+_FINAL_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE)
 _COLUMNS = (
-    "search_id", "trial_id", "role", "state", "seed", "config_hash", "protocol", "best_val_miou", "student_params",
-    "latency_ms", "latency_protocol",
-)  # fmt: skip
+    "search_id",
+    "trial_id",
+    "role",
+    "state",
+    "seed",
+    "config_hash",
+    "protocol",
+    "best_val_miou",
+    "student_params",
+    "latency_ms",
+    "latency_protocol",
+)
 
 Row = Mapping[str, Any]
 
@@ -33,12 +43,12 @@ Row = Mapping[str, Any]
 def delete_expired(
     store: Store, search_id: str, *, keep_weights: int | None, metrics: Metrics = (MIOU,)
 ) -> None:
-    """Delete what a search needs no longer, by what the store says of its trials; any process, at
-    any time.
+    """Delete the files that a search no longer needs, by the rows of its trials.
 
-    What is decided on an older view of the store stays right: a trial that was overtaken never
-    leads again. Only where further seeds lower the mean of a leading config may the next one have
-    lost its weights by then; run it again for them. Raises StoreError for what cannot be deleted.
+    Any process may do this at any time. A decision on older rows stays right: a trial that was
+    overtaken never leads again. There is one exception. If further seeds lower the mean of a
+    leading config, the weights of the next one may be gone; run it again to get them. Raises
+    StoreError for what cannot be deleted.
     """
     for path, _ in expired_files(store, search_id, keep_weights=keep_weights, metrics=metrics):
         remove(path)
@@ -47,94 +57,106 @@ def delete_expired(
 def expired_files(
     store: Store, search_id: str, *, keep_weights: int | None, metrics: Metrics = (MIOU,)
 ) -> Iterator[tuple[Path, str]]:
-    """Yield what a search needs no longer, and why: files and directories of its trials whose end
-    is in the store.
-    """
+    """Yield (path, reason) for the files and directories of ended trials that are not needed."""
     rows = [
         row for row in store.trials(columns=_COLUMNS).to_pylist() if row["search_id"] == search_id
     ]
-    kept = trials_keeping_weights(rows, keep_weights, metrics)
+    keeping = trials_keeping_weights(rows, keep_weights, metrics)
     for row in rows:
         directory = run_directory(store, row["trial_id"])
-        if row["state"] not in _OVER or directory is None:
+        if row["state"] not in _FINAL_STATES or directory is None:
             continue
-        yield from _there(store, [directory / "checkpoints"], f"the trial is {row['state']}")
+        yield from _existing(store, [directory / "checkpoints"], f"the trial is {row['state']}")
         yield from partial_files(store, directory)
-        if row["trial_id"] not in kept:
-            yield from _there(
-                store,
-                [directory / name for name in _WEIGHTS],
-                "weights of a trial that does not lead",
-            )
+        if row["trial_id"] not in keeping:
+            weights = [directory / name for name in _WEIGHTS]
+            yield from _existing(store, weights, "weights of a trial that does not lead")
 
 
 def trials_keeping_weights(
     rows: Sequence[Row], keep_weights: int | None, metrics: Metrics = (MIOU,)
 ) -> set[str]:
-    """Return the ids of the trials of one search that keep their weights; None: all do.
+    """Return the ids of the trials of one search that keep their weights; None keeps all.
 
-    Those are the file as written, of baselines the best alone once it is known, and of those that
-    had their full budget so many for each protocol: the best of the report, which is the best that
-    is not of a baseline's config, then, with several metrics, the front with what baselines are on
-    it, then the highest scores of their own. Of a front that is longer than `keep_weights` one may
-    move up whose weights are gone, and stays without. What `confirm` ran again is there for its
-    scores alone.
+    Keeps the as-written trial, the best complete baseline (the untuned one until then), and, per
+    protocol, up to `keep_weights` further complete trials in this order:
+
+    1. the report's best, which is never of a baseline's config;
+    2. with several metrics, the Pareto front, baselines included;
+    3. the highest mIoU.
+
+    If the front has more than `keep_weights` trials, one of them may move up after its weights were
+    deleted; it stays without. Runs of `confirm` keep no weights: only their scores are needed.
     """
     if keep_weights is None:
         return {row["trial_id"] for row in rows}
-    alone = {(row["protocol"], row["config_hash"]) for row in rows if row["role"] in BASELINES}
-    complete: defaultdict[str | None, list[Row]] = defaultdict(list)
-    for row in sorted(
-        rows, key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"])
-    ):
-        if row["role"] != "confirm" and row["state"] == TrialState.COMPLETE:
-            complete[row["protocol"]].append(row)
-    kept = {
+    keeping = {
         row["trial_id"] for row in rows if row["role"] not in ("trial", "baseline_trial", "confirm")
     }
-    for protocol, group in complete.items():
-        drawn = [row for row in group if row["role"] == "trial"]
+    baseline_configs = {
+        (row["protocol"], row["config_hash"]) for row in rows if row["role"] in BASELINES
+    }
+    for group in _complete_by_protocol(rows):
         ranked = best_first(group)
-        best = [
+        baselines = [row["trial_id"] for row in ranked if row["role"] in BASELINES]
+        keeping -= set(baselines[1:])
+        keeping |= set(baselines[:1])
+        leaders = [
             row
             for row in ranked
-            if row["role"] == "trial" and (protocol, row["config_hash"]) not in alone
-        ][:1]
-        baselines = [row["trial_id"] for row in ranked if row["role"] in BASELINES]
-        kept = kept - {*baselines[1:]} | {*baselines[:1]}
-        front = on_front(over_seeds(group, metrics), metrics) if len(metrics) > 1 else []
-        wanted = dict.fromkeys(row["trial_id"] for row in [*best, *front, *drawn])
-        kept |= set([trial_id for trial_id in wanted if trial_id not in kept][:keep_weights])
-    return kept
+            if row["role"] == "trial"
+            and (row["protocol"], row["config_hash"]) not in baseline_configs
+        ]
+        front: Sequence[Row] = ()
+        if len(metrics) > 1:
+            front = on_front(over_seeds(group, metrics), metrics)
+        by_miou = [row for row in group if row["role"] == "trial"]
+        candidates = dict.fromkeys(row["trial_id"] for row in [*leaders[:1], *front, *by_miou])
+        further = [trial_id for trial_id in candidates if trial_id not in keeping]
+        keeping |= set(further[:keep_weights])
+    return keeping
+
+
+def _complete_by_protocol(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return the complete trials of each protocol, highest mIoU first, without `confirm` runs."""
+    ordered = sorted(
+        rows, key=lambda row: order(row["best_val_miou"], row["student_params"], row["trial_id"])
+    )
+    groups: defaultdict[str | None, list[Row]] = defaultdict(list)
+    for row in ordered:
+        if row["role"] != "confirm" and row["state"] == TrialState.COMPLETE:
+            groups[row["protocol"]].append(row)
+    return list(groups.values())
 
 
 def run_directory(store: Store, trial_id: str) -> Path | None:
-    """Return where a trial keeps its files, None for nothing or a link; StoreError for an id that
-    is no file name.
+    """Return the directory of a trial's files, or None if there is none or it is a link.
+
+    Raises StoreError for an id that is not a file name.
     """
     check_trial_id(trial_id)
     directory = store.root / "runs" / trial_id
-    return directory if is_own(store, directory) and directory.is_dir() else None
+    if is_own(store, directory) and directory.is_dir():
+        return directory
+    return None
 
 
 def partial_files(store: Store, directory: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the weights of a run that were never written to their end."""
-    yield from _there(store, sorted(directory.glob(".*.partial")), "never written to its end")
+    """Yield (path, reason) for the weights of a run that were never written to their end."""
+    yield from _existing(store, sorted(directory.glob(".*.partial")), "never written to its end")
 
 
 def is_own(store: Store, path: Path) -> bool:
-    """Return whether a path is in the store itself, reached through no link and no link either."""
-    inside = path.parent.resolve() == store.root.resolve() / path.parent.relative_to(store.root)
-    return inside and not path.is_symlink()
+    """Return whether a path is inside the store, is not a link and is not reached through one."""
+    parent = store.root.resolve() / path.parent.relative_to(store.root)
+    return path.parent.resolve() == parent and not path.is_symlink()
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a directory; one that is gone is no mistake, since others tidy too. Raises
-    StoreError.
-    """
+    """Delete a file or a directory; another process may have done so. Raises StoreError."""
     try:
         while path.is_dir():
-            # what another process deletes under our hands ends one round
+            # another process may delete files inside it at the same time: then try again
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(path)
         path.unlink(missing_ok=True)
@@ -145,5 +167,7 @@ def remove(path: Path) -> None:
         ) from None
 
 
-def _there(store: Store, paths: Sequence[Path], why: str) -> Iterator[tuple[Path, str]]:
-    yield from ((path, why) for path in paths if is_own(store, path) and path.exists())
+def _existing(store: Store, paths: Sequence[Path], reason: str) -> Iterator[tuple[Path, str]]:
+    for path in paths:
+        if is_own(store, path) and path.exists():
+            yield path, reason

@@ -1,3 +1,1 @@
-"""Jobs: what a worker group does, the broker between driver and groups, and what becomes of
-failures.
-"""
+"""Jobs: the broker between driver and worker groups, what a worker does, and failure handling."""

@@ -1,8 +1,8 @@
-"""Asking a worker group to do one job, and what becomes of a job that fails."""
+"""The driver's side of a job: submits it, follows its events, and records its failure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -10,43 +10,63 @@ import ray
 from attnfd_ray.errors import RunFailed
 from attnfd_ray.runtime.jobs.failure_policy import POLICIES, failure
 from attnfd_ray.runtime.jobs.messages import Event, Job
-from attnfd_ray.store.rows import TrialRow
+from attnfd_ray.store.rows import TrialRow, TrialState
 from attnfd_ray.store.store import Store
 
 
-def run_job(broker: Any, job: Job, on_epoch: Callable[[dict[str, Any]], None]) -> Event:
-    """Have a job done; `on_epoch` hears the metrics of each epoch. Raises what `failure` says if it
-    fails.
+def events(broker: Any, job: Job) -> Iterator[Event]:
+    """Submit a job and yield its events; the last one is `done` or `failed`.
+
+    The group waits with the next epoch until the next event is asked for, so the caller can cancel
+    the job in between. A job that is known to the broker already is followed from where it is.
     """
     ray.get(broker.submit.remote(job))
-    seen = 0
+    last_epoch = 0
     while True:
-        event: Event = ray.get(broker.pull.remote(job.trial_id, seen=seen))
-        if event.kind == "failed":
-            record_failure(job, *event.failed_with)
+        event: Event = ray.get(broker.pull.remote(job.trial_id, last_epoch=last_epoch))
+        yield event
+        if event.kind != "epoch":
+            return
+        last_epoch = event.metrics["epoch"]
+
+
+def run_job(
+    broker: Any, job: Job, store: Store, on_epoch: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Run a job to its end and return its last metrics; `on_epoch` gets those of each epoch.
+
+    Raises the error of `failure_policy.failure` if the job fails.
+    """
+    for event in events(broker, job):
+        if event.kind == "epoch":
+            on_epoch(event.metrics)
+        elif event.kind == "failed":
+            record_failure(store, job, *event.failed_with)
             raise failure(job.trial_id, *event.failed_with)
-        if event.kind == "done":
-            return event
-        seen = event.metrics["epoch"]
-        on_epoch(event.metrics)
+    return event.metrics
 
 
 def broker_lost(error: Exception) -> RunFailed:
-    """Return what ends a command whose broker, a process of its own, has died."""
+    """Return the error of a command whose broker process has died."""
     reason = str(error).strip().partition("\n")[0]
     return RunFailed(
-        f"Ray lost what served the workers ({reason}); the same command goes on with it"
+        f"Ray lost the broker process ({reason}); run the same command again to resume"
     )
 
 
-def record_failure(job: Job, kind: str, text: str) -> None:
-    """Write that a trial failed, unless it is over already or still to be done."""
+def record_failure(store: Store, job: Job, kind: str, text: str) -> TrialState:
+    """Write the state of a failed job's trial, by the policy of the failure, and return that state.
+
+    Nothing is written for RUNNING, which means that the same command resumes the trial, nor for a
+    trial that is not RUNNING in the store: a worker has written its end.
+    """
     state = POLICIES[kind].state
-    if state == "RUNNING":
-        return
-    store = Store.open(job.settings.store, create=False)
+    if state == TrialState.RUNNING:
+        return state
     row = store.trial(job.trial_id)
-    if row and row["state"] == "RUNNING":
-        told = {"state": state, "failure_kind": kind, "failure_text": text}
-        known = {name: value for name, value in row.items() if name != "time_utc"}
-        store.append_trial(TrialRow(**known | told | {"versions": dict(row["versions"] or ())}))
+    if row and row["state"] == TrialState.RUNNING:
+        del row["time_utc"]  # the new row has a time of its own
+        row["versions"] = dict(row["versions"] or ())
+        failed = {"state": state, "failure_kind": kind, "failure_text": text}
+        store.append_trial(TrialRow(**row | failed))
+    return state

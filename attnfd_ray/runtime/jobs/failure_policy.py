@@ -1,5 +1,6 @@
-"""What follows from each kind of failure: one table, and the count that stops a command. No torch,
-no ray.
+"""What follows from each kind of failure: one table, and the failure budget of a command.
+
+No torch, no ray.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from attnfd_ray.store.rows import TrialState
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What becomes of a job that failed in one way.
+    """What follows when a job fails in one way.
 
-    `state` is how its trial stands then; RUNNING is still to be done, by the same command. `tries`
-    is how often in a row it is begun by itself before that, None for any number. `counts` is
-    whether it counts toward `tune.max_failures`, `ends` whether it ends the command at once,
-    `traced` whether its traceback is worth a file.
+    `state` is the state of its trial after that; RUNNING means that the same command resumes it.
+    `tries` is how many failures in a row that takes, None for any number; until then the job is
+    started again. `counts` is whether the failure counts toward `tune.max_failures`, `ends` whether
+    it ends the command at once, `traced` whether its traceback is written to a file.
     """
 
     why: str
@@ -37,100 +38,108 @@ class Policy:
     traced: bool = False
 
     def retries(self, failures: int) -> bool:
-        """Return whether a job that failed so often in a row, without an epoch in between, is begun
-        again.
-        """
+        """Return whether a job is started again after so many failures without an epoch between."""
         return self.tries is None or failures < self.tries
 
-
-_AT_FAULT, _TO_BE_DONE = TrialState.INFEASIBLE, TrialState.RUNNING
 
 POLICIES: dict[str, Policy] = {
     "OOM": Policy(
         why="the settings need more memory than there is",
-        state=_AT_FAULT,
+        state=TrialState.INFEASIBLE,
         counts=False,
         traced=True,
     ),
-    "NAN": Policy(why="the settings make the loss diverge", state=_AT_FAULT, counts=False),
+    "NAN": Policy(
+        why="the settings make the loss diverge", state=TrialState.INFEASIBLE, counts=False
+    ),
     "NO_METRIC": Policy(why="nothing could be scored: no pixel of the split counts"),
     "NODE_LOST": Policy(
-        why="a machine went away, which says nothing of the job: on from its checkpoint, free of "
-        "charge",
-        state=_TO_BE_DONE,
+        why="a machine was lost, which is not the job's fault: it resumes from its checkpoint",
+        state=TrialState.RUNNING,
         tries=None,
         counts=False,
     ),
     "WORKER_LOST": Policy(why="its processes died without finishing an epoch in between", tries=3),
     "TIMEOUT": Policy(
-        why="a training step took far longer than the others, and so again", tries=2, traced=True
+        why="a training step took far longer than the others, twice in a row", tries=2, traced=True
     ),
     "DATA": Policy(why="files are missing, broken or not what the settings say"),
-    "CONFIG": Policy(why="the settings do not fit what they met"),
-    "RUN": Policy(why="the run could not go on", traced=True),
-    "USER_CODE": Policy(why="code raised what is none of our errors", traced=True),
+    "CONFIG": Policy(why="the settings do not fit the data, the weights or the machine"),
+    "RUN": Policy(why="the run could not continue", traced=True),
+    "USER_CODE": Policy(why="code raised an exception that is not one of ours", traced=True),
     "STORE": Policy(
-        why="the disk is full or refuses: no other job could write either",
-        state=_TO_BE_DONE,
+        why="the disk is full or refuses writes: no other job could write either",
+        state=TrialState.RUNNING,
         counts=False,
         ends=True,
     ),
     "INTERRUPTED": Policy(
-        why="Ctrl-C: the same command goes on with it", state=_TO_BE_DONE, counts=False, ends=True
+        why="Ctrl-C: the same command resumes it", state=TrialState.RUNNING, counts=False, ends=True
     ),
 }
 
-# what a user can mend keeps its exit code, and each of its lines: a table of taps, or all that is
-# wrong with a list
-_MENDED: dict[str, type[UserErrors]] = {"CONFIG": ConfigError, "DATA": DataError}
+# Failures that the user can fix keep their exit code and all their lines, such as a table of taps.
+_USER_ERRORS: dict[str, type[UserErrors]] = {"CONFIG": ConfigError, "DATA": DataError}
 
 
 def failure(name: str, kind: str, text: str) -> AttnFDError:
-    """Return the error that a failed job is in the driver: one of the user's where the user can
-    mend it.
+    """Return the error that the driver raises for a failed job.
+
+    It is a user error, with exit code 2, if the user can fix the cause. `name` is the id of the
+    trial.
     """
-    if kind in _MENDED:
-        return _MENDED[kind](text.splitlines())
+    if kind in _USER_ERRORS:
+        return _USER_ERRORS[kind](text.splitlines())
     if kind == "INTERRUPTED":
-        return Interrupted("interrupted after the last epoch that had begun")
-    return StoreError(text) if kind == "STORE" else RunFailed(f"{name}: {kind}: {text}")
+        return Interrupted("interrupted after the running epochs")
+    if kind == "STORE":
+        return StoreError(text)
+    return RunFailed(f"{name}: {kind}: {text}")
 
 
 class FailureBudget:
-    """The failures of one call of a command; `limit` is `tune.max_failures`, `again` the command
-    that tries again.
+    """Counts the failures of one call of a command, up to `limit` (`tune.max_failures`; None: any).
+
+    `again` is the command that tries the failed trials again.
     """
 
     def __init__(self, limit: int | None, *, again: str) -> None:
-        self._limit, self._again = limit, again
+        self._limit = limit
+        self._again = again
         self._kinds: Counter[str] = Counter()
         self._first = ("", "")
 
     def add(self, name: str, kind: str, text: str) -> AttnFDError | None:
-        """Take the failure of a job; return what ends the command with it, or None to go on."""
+        """Count the failure of a trial; return the error that ends the command, or None."""
         policy = POLICIES[kind]
         if policy.ends:
             return failure(name, kind, text)
         if policy.counts:
-            self._first = self._first if self._kinds else (name, text)
+            if not self._kinds:
+                self._first = (name, text)
             self._kinds[kind] += 1
         if self._limit is None or self._kinds.total() < self._limit:
             return None
-        return self._too_many()
+        return self._exhausted()
 
-    def _too_many(self) -> AttnFDError:
+    def _exhausted(self) -> AttnFDError:
+        """Return the error of a budget that is used up."""
         total = self._kinds.total()
         kinds = ", ".join(f"{count} {kind}" for kind, count in self._kinds.most_common())
-        name, text = self._first
-        failed = (
-            f"{total} of this command's trials failed ({kinds})"
-            if total > 1
-            else f"a trial failed ({kinds})"
-        )
+        failed = f"{total} of this command's trials failed ({kinds})"
+        if total == 1:
+            failed = f"a trial failed ({kinds})"
         stopped = f"stopped: {failed}, which is tune.max_failures"
-        way_out = f"mend that and run `{self._again}`, or allow more with --set tune.max_failures=N (null: any number)"
-        # ours only if nothing else failed: of several kinds none says what the command ends with
-        mended = _MENDED.get(next(iter(self._kinds))) if len(self._kinds) == 1 else None
-        if mended:
-            return mended([*text.splitlines(), f"{stopped}, the first of them {name}; {way_out}"])
-        return RunFailed(f"{stopped}; the first, {name}: {text.partition(chr(10))[0]}; {way_out}")
+        way_out = (
+            f"fix that and run `{self._again}`, or allow more with --set tune.max_failures=N "
+            "(null: any number)"
+        )
+        name, text = self._first
+        # a user error only if nothing else failed: several kinds have no common exit code
+        if len(self._kinds) == 1:
+            (kind,) = self._kinds
+            if kind in _USER_ERRORS:
+                last_line = f"{stopped}, the first of them {name}; {way_out}"
+                return _USER_ERRORS[kind]([*text.splitlines(), last_line])
+        first_line = text.partition("\n")[0]
+        return RunFailed(f"{stopped}; the first, {name}: {first_line}; {way_out}")

@@ -1,9 +1,11 @@
-"""What kind of failure an error is, and where it began: what a row of the store says of a trial
-that failed.
+"""Classifies an error as a kind of failure, with one line of text for the trial's row.
+
+The kinds are those of `failure_policy`. No ray.
 """
 
 from __future__ import annotations
 
+import re
 import site
 import socket
 import sysconfig
@@ -12,57 +14,72 @@ import traceback
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 import attnfd_ray
-from attnfd_ray.errors import AttnFDError, DataError, Diverged, NoMetric, StoreError, UserError
+from attnfd_ray.errors import (
+    AttnFDError,
+    DataError,
+    Diverged,
+    NoMetric,
+    StoreError,
+    UserError,
+)
 from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.store.atomic import write_atomic
 from attnfd_ray.store.store import Store
+from attnfd_ray.train import distributed
+from attnfd_ray.train.distributed import world_size
 
 _OURS = Path(attnfd_ray.__file__).parent
 _LIBRARIES = tuple(
-    Path(place)
-    for place in {
+    Path(directory)
+    for directory in {
         *site.getsitepackages(),
         site.getusersitepackages(),
         sysconfig.get_paths()["stdlib"],
     }
 )
+# error -> kind; the first match counts
+_KINDS: dict[type[AttnFDError], str] = {
+    Diverged: "NAN",
+    NoMetric: "NO_METRIC",
+    DataError: "DATA",
+    StoreError: "STORE",
+    UserError: "CONFIG",
+    AttnFDError: "RUN",
+}
+
+_COLLECTIVES = Path(dist.__file__).parent
+_OUR_COLLECTIVES = Path(distributed.__file__)
+_BROKEN_CONNECTION = re.compile(
+    r"gloo/transport|connection (closed|reset|refused)|timed out|broken pipe", re.IGNORECASE
+)
 
 
 def describe(error: Exception) -> tuple[str, str]:
-    """Return the kind of a failure and one line on it.
+    """Return the (kind, one line of text) of a failure.
 
-    Of an error that is not ours, and of memory that ran out: where the user's own code raised it,
-    or called what did, and on which host.
+    If the error is not ours, or memory ran out, the text has the host and the innermost frame of
+    the user's own code.
     """
     if is_out_of_memory(error):
-        return (
-            "OOM",
-            f"{_first_line(error)} ({error_location(traceback.extract_tb(error.__traceback__))})",
-        )
-    if isinstance(error, Diverged):
-        return "NAN", str(error)
-    if isinstance(error, NoMetric):
-        return "NO_METRIC", str(error)
-    if isinstance(error, DataError):
-        return "DATA", str(error)
-    if isinstance(error, StoreError):
-        return "STORE", str(error)
-    if isinstance(error, AttnFDError):
-        return ("CONFIG" if isinstance(error, UserError) else "RUN"), str(error)
-    where = error_location(traceback.extract_tb(error.__traceback__))
-    return "USER_CODE", f"{type(error).__name__}: {_first_line(error)} ({where})"
+        return "OOM", _line_with_location(error)
+    for error_type, kind in _KINDS.items():
+        if isinstance(error, error_type):
+            return kind, str(error)
+    return "USER_CODE", f"{type(error).__name__}: {_line_with_location(error)}"
 
 
 def trace_file(job: Job) -> Path:
-    """Return where the traceback of a job's last failure is."""
+    """Return the file with the traceback of a job's last failure."""
     return job.directory / "failure.log"
 
 
-def keep_trace(job: Job, kind: str, trace: str) -> bool:
-    """Write a traceback into the run's directory; return whether that went well: the failure itself
-    has to be told.
+def write_trace(job: Job, kind: str, trace: str) -> bool:
+    """Write a traceback into the run's directory; return whether that succeeded.
+
+    Never raises, so that the failure itself is reported in any case.
     """
     file = trace_file(job)
     try:
@@ -77,32 +94,49 @@ def keep_trace(job: Job, kind: str, trace: str) -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an allocator refused; on a CPU torch has no type of its own for that, and
-    Python another.
+    """Return whether an allocator ran out of memory.
+
+    On a CPU, torch raises a plain RuntimeError for that, and Python a MemoryError.
     """
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError)
-        and "DefaultCPUAllocator: can't allocate memory" in str(error)
-    )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = "DefaultCPUAllocator: can't allocate memory"
+    return isinstance(error, RuntimeError) and text in str(error)
+
+
+def is_lost_worker(error: Exception) -> bool:
+    """Return whether a collective failed because another worker of the group has died.
+
+    gloo has no exception type for it and no fixed text. Either the text is of a broken connection,
+    or one of our own collectives failed: all workers call those with the same arguments.
+    """
+    if world_size() == 1 or not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return False
+    if isinstance(error, dist.DistError) or _BROKEN_CONNECTION.search(str(error)):
+        return True
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    return _OUR_COLLECTIVES in files and files[-1].is_relative_to(_COLLECTIVES)
 
 
 def error_location(stack: traceback.StackSummary) -> str:
-    """Return the innermost frame of the user's code and the host; without any, of ours; else the
-    innermost of all.
+    """Return `file:line in function, on host` of the innermost frame of the user's code.
+
+    If there is none, of the innermost frame of ours; else of the innermost frame.
     """
-    files = [
-        frame for frame in stack[::-1] if not frame.filename.startswith("<")
-    ]  # <string> is none
-    frames = files or stack[::-1]
-    theirs = (frame for frame in frames if not _is_below(frame, (_OURS, *_LIBRARIES)))
-    ours = (frame for frame in frames if _is_below(frame, (_OURS,)))
-    frame = next(theirs, next(ours, frames[0]))
+    innermost_first = stack[::-1]
+    in_files = [frame for frame in innermost_first if not frame.filename.startswith("<")]
+    frames = in_files or innermost_first
+    users = [frame for frame in frames if not _is_below(frame, (_OURS, *_LIBRARIES))]
+    ours = [frame for frame in frames if _is_below(frame, (_OURS,))]
+    frame = [*users[:1], *ours[:1], *frames][0]
     return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}, on {socket.gethostname()}"
 
 
-def _is_below(frame: traceback.FrameSummary, places: tuple[Path, ...]) -> bool:
-    return any(Path(frame.filename).is_relative_to(place) for place in places)
+def _is_below(frame: traceback.FrameSummary, directories: tuple[Path, ...]) -> bool:
+    return any(Path(frame.filename).is_relative_to(directory) for directory in directories)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")
+def _line_with_location(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    location = error_location(traceback.extract_tb(error.__traceback__))
+    return f"{lines[0]} ({location})"

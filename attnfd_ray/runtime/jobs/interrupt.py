@@ -1,6 +1,4 @@
-"""Ctrl-C while jobs run: whoever has work worth ending well says so, and the command line asks it
-to. No ray.
-"""
+"""Ctrl-C while jobs run: running work registers a stop function, and Ctrl-C calls it. No ray."""
 
 from __future__ import annotations
 
@@ -8,36 +6,35 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_stoppers: list[Callable[[], None]] = []
-_begun = threading.Event()
+_stop_functions: list[Callable[[], None]] = []
+_resumable = threading.Event()
 
 
 @contextmanager
 def stoppable(stop: Callable[[], None]) -> Iterator[None]:
-    """While this is open, an interruption calls `stop`, in a thread of its own, and nothing is
-    raised.
-    """
-    _stoppers.append(stop)
+    """Have Ctrl-C call `stop`, in a thread of its own, instead of raising KeyboardInterrupt."""
+    _stop_functions.append(stop)
     try:
         yield
     finally:
-        _stoppers.remove(stop)
+        _stop_functions.remove(stop)
 
 
-def begin() -> None:
-    """Note that the command has begun something that it goes on with when started again."""
-    _begun.set()
+def set_resumable() -> None:
+    """Note that the command has started something that the same command resumes."""
+    _resumable.set()
 
 
-def has_begun() -> bool:
-    """Return whether it has."""
-    return _begun.is_set()
+def is_resumable() -> bool:
+    """Return whether `set_resumable` was called."""
+    return _resumable.is_set()
 
 
-def ask_to_stop() -> bool:
-    """Ask whoever is at work to stop; return whether there is anybody. Fit for a signal handler: it
-    never waits.
+def request_stop() -> bool:
+    """Call the stop functions, and return whether there are any.
+
+    Never blocks, so a signal handler may call it.
     """
-    for stop in _stoppers:
+    for stop in _stop_functions:
         threading.Thread(target=stop, daemon=True).start()
-    return bool(_stoppers)
+    return bool(_stop_functions)

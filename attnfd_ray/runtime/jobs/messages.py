@@ -1,27 +1,26 @@
-"""What a worker group is asked to do, and what it says while at it: plain data, so that it travels
-anywhere.
-"""
+"""Messages between driver, broker and worker groups: plain data that can be pickled. No torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.store.rows import Role
 
-# the kind of failure that is none: the user stopped a job, and it goes on another time
+# The failure kind of a job that the user stopped. It is no failure: the job is resumed later.
 INTERRUPTED = "INTERRUPTED"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Train one network, or score a teacher before anything is learnt from it.
+    """Train one network, or score a teacher before a student is trained with it.
 
-    `settings_json` are whole, validated settings; `teacher_file` the weights to learn from or to
-    score; `searched` the values a search chose, by dotted path; `step_s` the median optimiser step
-    of an attempt that hung.
+    `settings_json` are complete, validated settings. `searched` are the values that a search chose,
+    by dotted path. `teacher_file` has the weights of the teacher, or those to score. `step_s` is
+    the median optimiser step of an attempt that hung, in seconds.
     """
 
     kind: Literal["train", "score_teacher"]
@@ -36,20 +35,28 @@ class Job:
     git_commit: str | None = None
     step_s: float | None = None
 
-    @property
+    @cached_property
     def settings(self) -> ExperimentSettings:
-        """The settings, as records."""
+        """The settings, parsed once per process."""
         return ExperimentSettings.model_validate_json(self.settings_json)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the parsed settings out of a pickle: it would carry them twice."""
+        return {name: value for name, value in vars(self).items() if name != "settings"}
 
     @property
     def directory(self) -> Path:
-        """Where the run keeps its checkpoints and weights."""
+        """The directory of the run's checkpoints and weights."""
         return Path(self.settings.store) / "runs" / self.trial_id
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something a group says of a job: an epoch's metrics, or that it is done or has failed."""
+    """What a worker group reports of a job: an epoch's metrics, or that it is done or has failed.
+
+    The metrics are those of `train.records.EpochRecord`; a job that is done has its last ones, and
+    the metrics measured once per trial.
+    """
 
     kind: Literal["epoch", "done", "failed"]
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -57,16 +64,17 @@ class Event:
     failure_text: str | None = None
 
     @classmethod
+    def failed(cls, kind: str, text: str) -> Event:
+        """Return the event of a failure; `kind` is a key of `failure_policy.POLICIES`."""
+        return cls(kind="failed", failure_kind=kind, failure_text=text)
+
+    @classmethod
     def interrupted(cls) -> Event:
-        """Return that a job was stopped before its end, which is still to come."""
-        return cls(
-            kind="failed",
-            failure_kind=INTERRUPTED,
-            failure_text="stopped; the same command goes on with it",
-        )
+        """Return the event of a job that the user stopped, and that is resumed later."""
+        return cls.failed(INTERRUPTED, "stopped; run the same command again to resume")
 
     @property
     def failed_with(self) -> tuple[str, str]:
-        """The kind and the text of a failure."""
-        assert self.failure_kind is not None, "only what failed has a kind"
+        """The (kind, text) of a failure."""
+        assert self.failure_kind is not None, "only a failed event has a kind"
         return self.failure_kind, self.failure_text or ""

@@ -1,9 +1,8 @@
-"""One process of a worker group: does jobs one after another, and keeps what the next one needs
-too.
+"""One process of a worker group: runs jobs one after another.
 
-It keeps datasets, what reads them and the teacher; model, optimiser and device memory go with each
-job, and every job seeds its own random generators. Knows torch and the store, and no Ray: `group`
-brings the jobs and the ear for what it says.
+`WorkerCache` keeps what the next job needs too. Model, optimiser and device memory are freed after
+each job, and every job seeds its own random generators. Knows torch and the store, no Ray:
+`worker_group` provides the jobs and sends the events.
 """
 
 from __future__ import annotations
@@ -11,85 +10,62 @@ from __future__ import annotations
 import dataclasses
 import gc
 import math
-import re
-import socket
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from attnfd_ray.config.metrics import LATENCY
-from attnfd_ray.config.overrides import digest
-from attnfd_ray.config.schema import DataSettings, ExperimentSettings
-from attnfd_ray.data.datasets.base import SegmentationDataset, data_hash, open_dataset, refresh
 from attnfd_ray.data.loading.loader import val_batches
-from attnfd_ray.data.loading.reader_pool import ReaderPool
 from attnfd_ray.distill.method import method_class
-from attnfd_ray.distill.teacher import FrozenTeacher
-from attnfd_ray.errors import DataError, Diverged, NoMetric
-from attnfd_ray.models import build_model
-from attnfd_ray.models.files import load_weights
+from attnfd_ray.errors import Diverged, NoMetric
 from attnfd_ray.runtime.jobs.failure_policy import POLICIES
-from attnfd_ray.runtime.jobs.failures import describe, is_out_of_memory, keep_trace, trace_file
+from attnfd_ray.runtime.jobs.failures import describe, is_lost_worker, trace_file, write_trace
 from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Event, Job
-from attnfd_ray.runtime.jobs.trial_writer import TrialWriter, final_objectives
+from attnfd_ray.runtime.jobs.trial_writer import TrialWriter, final_objectives, stored_end
 from attnfd_ray.runtime.jobs.watchdog import Watchdog
-from attnfd_ray.train import distributed, latency
+from attnfd_ray.runtime.jobs.worker_cache import WorkerCache
+from attnfd_ray.store.store import Store
+from attnfd_ray.train import latency
 from attnfd_ray.train.distributed import broadcast_object, rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
 from attnfd_ray.train.records import EpochRecord, Outcome
 from attnfd_ray.train.trainer import Trainer
 
-TEACHER_CHECK_IMAGES = (
-    64  # enough to tell a trained teacher from a wrong file, few enough to be quick
-)
+TEACHER_CHECK_IMAGES = 64  # enough to find a wrong file, few enough to be quick
 
-_COLLECTIVES = Path(dist.__file__).parent
-_OUR_COLLECTIVES = Path(distributed.__file__)
-_BROKEN_CONNECTION = re.compile(
-    r"gloo/transport|connection (closed|reset|refused)|timed out|broken pipe", re.IGNORECASE
-)
-
-Push = Callable[[Event], str | None]
+Push = Callable[[Job, Event], str | None]
+ReportHang = Callable[[Job, str, float], None]
 
 
 class GroupMustRestart(Exception):
-    """One process of several failed alone; the others wait for it in a collective and have to be
-    ended.
-    """
+    """This process failed alone; the others wait for it in a collective and must be ended."""
 
 
 class Worker:
-    """Does jobs. `push` says an event and answers why to stop, or None; for epochs only rank 0
-    calls it.
+    """Runs jobs.
 
-    `late` hears of a step that hangs, and of the median step in seconds, just before this process
-    is ended for it; without it none is.
+    `push` sends an event and returns why the job must stop, or None to continue. Only rank 0 pushes
+    epochs. `report_hang` is called with a text and the median step in seconds, just before this
+    process is ended for a step that hangs; without it, no step is watched.
     """
 
     def __init__(
-        self,
-        device: torch.device,
-        push: Callable[[Job, Event], str | None],
-        late: Callable[[Job, str, float], None] | None = None,
+        self, device: torch.device, push: Push, report_hang: ReportHang | None = None
     ) -> None:
-        self.device, self._push, self._late = device, push, late
-        self._datasets: dict[str, SegmentationDataset] = {}
-        self._hashes: dict[tuple[SegmentationDataset, ...], str] = {}
-        self._readers = ReaderPool([])
-        self._teacher: tuple[str, FrozenTeacher] | None = None
-        # imported modules stay; looking through them after every job would delay the next by a
-        # third of a second
+        self.device = device
+        self._push = push
+        self._report_hang = report_hang
+        self._cache = WorkerCache(device)
+        # imported modules stay; without this, a collection after each job takes a third of a second
         gc.freeze()
 
     def do(self, job: Job) -> None:
-        """Do a job to its end; what goes wrong with it is said as a `failed` event, not raised.
+        """Run a job to its end; a failure is pushed as an event, not raised.
 
-        Raises GroupMustRestart when the other processes of the group cannot know of it, or nobody
-        listens any more.
+        Raises GroupMustRestart if the other processes of the group cannot know of the failure, or
+        if the driver is gone.
         """
         try:
             if job.kind == "train":
@@ -98,102 +74,47 @@ class Worker:
                 self._score_teacher(job)
         except GroupMustRestart:
             raise
-        except (
-            Exception
-        ) as error:  # whatever a user's method or data raises must not end the search
-            if _is_lost_worker(error):
+        except Exception as error:  # a user's code may raise anything
+            if is_lost_worker(error):
                 raise GroupMustRestart(f"another worker of the group died: {error}") from error
-            kind, text = describe(error)
-            alone = not isinstance(
-                error, Diverged | NoMetric
-            )  # all workers see the same loss and scores
-            if alone or rank() == 0:
-                if POLICIES[kind].traced and keep_trace(
-                    job, kind, "".join(traceback.format_exception(error))
-                ):
-                    text += f"; traceback: {trace_file(job)}"
-                self._push(job, Event(kind="failed", failure_kind=kind, failure_text=text))
-            if alone and world_size() > 1:
-                raise GroupMustRestart(text) from error
+            self._fail(job, error)
         finally:
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def dataset(self, data: DataSettings, split: str) -> SegmentationDataset:
-        """Return a split, opened once."""
-        key = digest([data.name, data.root, split, data.cache, data.cache_gib])
-        if key not in self._datasets:
-            self._datasets[key] = open_dataset(data, split=split)
-        return self._datasets[key]
-
-    def _checked_splits(self, job: Job) -> tuple[SegmentationDataset, SegmentationDataset]:
-        """Return the train and val split; DataError if they are not what the command looked at on
-        its node.
-        """
-        data = job.settings.data
-        for again in (False, True):
-            # this node's copy of a URI may be older, or files have changed since they were opened
-            if again:
-                self._forget_datasets()
-                refresh(data)
-            train_set, val_set = (
-                self.dataset(data, data.train_split),
-                self.dataset(data, data.val_split),
-            )
-            splits = (train_set, val_set)
-            if splits not in self._hashes:  # of a large set it takes a good part of a second
-                self._hashes[splits] = data_hash(splits)
-            here = self._hashes[splits]
-            if job.data_hash in (None, here):
-                return train_set, val_set
-        raise DataError(
-            f"{data.root} on {socket.gethostname()}: holds other files than where the command was "
-            "started (data_hash "
-            f"{here}, there {job.data_hash}); needed is the same dataset on every node"
-        )
-
-    def _forget_datasets(self) -> None:
-        self._readers.close()
-        for dataset in self._datasets.values():
-            dataset.close()
-        self._datasets.clear()
-        self._hashes.clear()
-
-    def readers(self, data: DataSettings, *datasets: SegmentationDataset) -> ReaderPool:
-        """Return what reads the datasets, its processes kept from job to job."""
-        known = self._readers
-        if known.num_processes != data.loader_workers or not set(datasets) <= set(known.datasets):
-            known.close()
-            self._readers = ReaderPool(datasets, data.loader_workers)
-        return self._readers
-
     def close(self) -> None:
-        """End the loading processes and let go of what is kept on this node."""
-        self._forget_datasets()
+        """End the reader processes and free what is kept on this node."""
+        self._cache.close()
 
-    def teacher(self, settings: ExperimentSettings, file: str, num_classes: int) -> FrozenTeacher:
-        """Return the frozen teacher of a file of weights, loaded once."""
-        assert settings.teacher is not None
-        architecture = settings.teacher.model_copy(update={"pretrained": "none"})
-        key = digest([file, architecture.model_dump(mode="json"), num_classes])
-        if self._teacher is None or self._teacher[0] != key:
-            network = build_model(architecture, num_classes=num_classes)
-            load_weights(network, Path(file), num_classes=num_classes)
-            self._teacher = (key, FrozenTeacher(network).to(self.device))
-        return self._teacher[1]
+    def _fail(self, job: Job, error: Exception) -> None:
+        """Push the failure of a job. Raises GroupMustRestart if this process has failed alone."""
+        kind, text = describe(error)
+        # all workers compute the same loss and scores, so they raise these together
+        alone = not isinstance(error, Diverged | NoMetric)
+        if alone or rank() == 0:
+            trace = "".join(traceback.format_exception(error))
+            if POLICIES[kind].traced and write_trace(job, kind, trace):
+                text += f"; traceback: {trace_file(job)}"
+            self._push(job, Event.failed(kind, text))
+        if alone and world_size() > 1:
+            raise GroupMustRestart(text) from error
 
     def _score_teacher(self, job: Job) -> None:
         """Load a teacher strictly and score it on the first images of the val split."""
+        assert job.teacher_file is not None
         settings = job.settings
         limit = min(TEACHER_CHECK_IMAGES, settings.data.val_limit or TEACHER_CHECK_IMAGES)
         data = settings.data.model_copy(update={"val_limit": limit})
-        val_set = self.dataset(data, data.val_split)
-        assert job.teacher_file is not None
-        teacher = self.teacher(settings, job.teacher_file, val_set.num_classes)
-        readers = self.readers(data, val_set)
+        val_set = self._cache.dataset(data, data.val_split)
+        teacher = self._cache.teacher(settings, job.teacher_file, val_set.num_classes)
         batches = val_batches(
-            val_set, data, readers=readers, rank=rank(), world_size=world_size(), device=self.device
+            val_set,
+            data,
+            readers=self._cache.readers(data, val_set),
+            rank=rank(),
+            world_size=world_size(),
+            device=self.device,
         )
         scored = evaluate(
             teacher.network,
@@ -204,110 +125,129 @@ class Worker:
             train=settings.train,
         )
         if rank() == 0:
-            self._push(
-                job,
-                Event(kind="done", metrics={"val_miou": scored.miou, "protocol": protocol(data)}),
-            )
+            metrics = {"val_miou": scored.miou, "protocol": protocol(data)}
+            self._push(job, Event(kind="done", metrics=metrics))
 
     def _train(self, job: Job) -> None:
-        settings = job.settings
-        # another one may have written the end and died before it was heard
-        ended = broadcast_object(TrialWriter.ended(job) if rank() == 0 and job.search_id else None)
-        if ended is not None:
+        """Train a network and write its rows; the rank 0 process does the writing."""
+        store: Store | None = None
+        end: Event | None = None
+        if rank() == 0:
+            # the driver has made the store: a store that is missing here is not shared
+            store = Store.open(job.settings.store, create=False)
+            if job.search_id:
+                end = stored_end(job, store)
+        end = broadcast_object(end)
+        if end is not None:
             if rank() == 0:
-                self._push(job, ended)
+                self._push(job, end)
             return
-        book = TrialWriter.open(job, self.device) if rank() == 0 else None
-        train_set, val_set = self._checked_splits(job)
-        test_split = settings.data.test_split
-        test_set = self.dataset(settings.data, test_split) if test_split else None
+        writer: TrialWriter | None = None
+        if store is not None:
+            writer = TrialWriter(job, store, self.device)
+        watchdog = self._watchdog(job)
+        trainer = self._trainer(job, watchdog)
+        report = _Reporter(job, self._push, writer, resumed=trainer.last)
+        with watchdog:
+            # the job may have been ended while it was stopping: ask again whether it must stop
+            stopped = job.search_id is not None and report.ask_again()
+            outcome = trainer.run(report, stopped=stopped)
+        if writer is not None:
+            self._end(writer, trainer, outcome)
+
+    def _trainer(self, job: Job, watchdog: Watchdog) -> Trainer:
+        """Return the trainer of a job, at its last checkpoint if there is one."""
+        settings = job.settings
+        train_set, val_set = self._cache.checked_splits(settings.data, job.data_hash)
+        datasets = [train_set, val_set]
+        test_set = None
+        if settings.data.test_split:
+            test_set = self._cache.dataset(settings.data, settings.data.test_split)
+            datasets.append(test_set)
         teacher = None
         if method_class(settings).needs_teacher:
-            assert job.teacher_file is not None, (
-                "the driver finds the teacher before it hands out a job"
-            )
-            teacher = self.teacher(settings, job.teacher_file, train_set.num_classes)
+            assert job.teacher_file is not None, "the driver sets it before it submits the job"
+            teacher = self._cache.teacher(settings, job.teacher_file, train_set.num_classes)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        watchdog = self._watchdog(job)
-        run = Trainer(
+        return Trainer(
             settings,
             directory=job.directory,
             train_set=train_set,
             val_set=val_set,
-            readers=self.readers(
-                settings.data, train_set, val_set, *([test_set] if test_set else [])
-            ),
+            readers=self._cache.readers(settings.data, *datasets),
             device=self.device,
             teacher=teacher,
             test_set=test_set,
             on_step=watchdog.on_step,
         )
-        ready_utc_s, resumed = time.time(), run.last
 
-        def report(record: EpochRecord) -> bool:
-            reason: str | None = None
-            if book is not None:
-                if record is not resumed:
-                    book.write_epoch(record)
-                metrics = dataclasses.asdict(record) | {"ready_utc_s": ready_utc_s}
-                reason = self._push(job, Event(kind="epoch", metrics=metrics))
-                book.stop_reason = reason
-            return broadcast_object(reason) is not None and record.epoch < record.epochs_total
-
-        with watchdog:
-            # a trial may have been cut off on its way to stop: whoever decides is asked again
-            stopped = resumed is not None and job.search_id is not None and report(resumed)
-            outcome = run.run(report, stopped=stopped)
-        if book is not None:
-            self._end(book, run, outcome)
-
-    def _end(self, book: TrialWriter, run: Trainer, outcome: Outcome) -> None:
-        """Write how a job ended, and say it."""
-        job, settings, val_set = book.job, run.settings, run.val_set
-        if outcome.stopped_early and book.stop_reason == INTERRUPTED:
-            told = Event.interrupted()
-            book.write_interrupted(told.failure_text)
-            self._push(job, told)
+    def _end(self, writer: TrialWriter, trainer: Trainer, outcome: Outcome) -> None:
+        """Write how a job ended, and push it."""
+        job = writer.job
+        if outcome.stopped_early and writer.stop_reason == INTERRUPTED:
+            interrupted = Event.interrupted()
+            writer.write_interrupted(interrupted.failure_text)
+            self._push(job, interrupted)
             return
-        timed = None
-        if LATENCY in settings.tune.metrics and not outcome.stopped_early:
-            timed = latency.measure(
-                outcome.best_weights, settings, val_set, readers=run.readers, device=self.device
+        measured = None
+        if LATENCY in job.settings.tune.metrics and not outcome.stopped_early:
+            measured = latency.measure(
+                outcome.best_weights,
+                job.settings,
+                trainer.val_set,
+                readers=trainer.readers,
+                device=self.device,
             )
-        row = book.write_end(outcome, val_set.class_names, timed)
-        self._push(
-            job,
-            Event(
-                kind="done",
-                metrics=dataclasses.asdict(outcome.last) | final_objectives(settings, vars(row)),
-            ),
-        )
-        book.tidy()
+        row = writer.write_end(outcome, trainer.val_set.class_names, measured)
+        metrics = dataclasses.asdict(outcome.last) | final_objectives(job.settings, vars(row))
+        self._push(job, Event(kind="done", metrics=metrics))
+        writer.delete_expired()
 
     def _watchdog(self, job: Job) -> Watchdog:
-        """Return what ends this process when a step of the job hangs."""
+        """Return the watchdog that ends this process when a step of the job hangs."""
 
-        def late(text: str, stack: Callable[[], str], step_s: float) -> None:
-            assert self._late is not None, "without it patience has no end"
-            # told first: what hangs may be the disk
-            self._late(job, f"{text}; traceback: {trace_file(job)}", step_s)
-            keep_trace(job, "TIMEOUT", stack())
+        def on_hang(text: str, stack: Callable[[], str], step_s: float) -> None:
+            assert self._report_hang is not None, "without it, patience is infinite"
+            # before the traceback is written: the disk may be what hangs
+            self._report_hang(job, f"{text}; traceback: {trace_file(job)}", step_s)
+            write_trace(job, "TIMEOUT", stack())
 
         patience_s = job.settings.train.step_patience_s
-        patience_s = math.inf if patience_s is None or self._late is None else patience_s
-        return Watchdog(patience_s, late, step_s=job.step_s)
+        if patience_s is None or self._report_hang is None:
+            patience_s = math.inf
+        return Watchdog(patience_s, on_hang, step_s=job.step_s)
 
 
-def _is_lost_worker(error: Exception) -> bool:
-    """Return whether a collective failed because another worker is gone.
+class _Reporter:
+    """Called by the trainer after each epoch: writes it, pushes it, and returns whether to stop.
 
-    gloo has no exception of its own for it, nor one wording: what counts is a broken connection in
-    the text, or a collective of ours that failed, since those are always called alike on all
-    workers.
+    `writer` is None on other ranks than 0. `resumed` is the epoch of the checkpoint from which the
+    run resumes, if any.
     """
-    if world_size() == 1 or not isinstance(error, RuntimeError) or is_out_of_memory(error):
-        return False
-    frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
-    ours = _OUR_COLLECTIVES in frames and frames[-1].is_relative_to(_COLLECTIVES)
-    return isinstance(error, dist.DistError) or bool(_BROKEN_CONNECTION.search(str(error))) or ours
+
+    def __init__(
+        self, job: Job, push: Push, writer: TrialWriter | None, *, resumed: EpochRecord | None
+    ) -> None:
+        self._job = job
+        self._push = push
+        self._writer = writer
+        self._resumed = resumed
+        self._ready_utc_s = time.time()
+
+    def __call__(self, record: EpochRecord) -> bool:
+        if self._writer is not None:
+            self._writer.write_epoch(record)
+        return self._must_stop(record)
+
+    def ask_again(self) -> bool:
+        """Push the epoch from which the run resumes once more; return whether to stop after it."""
+        return self._resumed is not None and self._must_stop(self._resumed)
+
+    def _must_stop(self, record: EpochRecord) -> bool:
+        reason: str | None = None
+        if self._writer is not None:
+            metrics = dataclasses.asdict(record) | {"ready_utc_s": self._ready_utc_s}
+            reason = self._push(self._job, Event(kind="epoch", metrics=metrics))
+            self._writer.stop_reason = reason
+        return broadcast_object(reason) is not None and record.epoch < record.epochs_total

@@ -1,8 +1,7 @@
-"""Long-lived worker groups: one Ray Train run each, that does job after job until the broker sends
-it home.
+"""Long-lived worker groups: one Ray Train run each, running job after job until the broker closes.
 
-Ray's documented way starts a new TorchTrainer for every trial; a group that stays pays for its
-processes once.
+Ray's documented pattern starts a new TorchTrainer for every trial. A group that stays pays for the
+start of its processes once.
 """
 
 from __future__ import annotations
@@ -22,24 +21,24 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from attnfd_ray.runtime.cluster.capacity import GroupShape
 from attnfd_ray.runtime.cluster.environment import START_S, START_TRIES, THREAD_NAME
 from attnfd_ray.runtime.cluster.loopback import LoopbackConfig, LoopbackTrainer
-from attnfd_ray.runtime.cluster.nodes import alive, place_of_logs
+from attnfd_ray.runtime.cluster.nodes import alive, log_location
 from attnfd_ray.runtime.jobs.broker import Broker
 from attnfd_ray.runtime.jobs.messages import Event, Job
 
-# Ranks above 0 wait in a broadcast while rank 0 waits for work: often enough to stay far from its
-# time-out.
-_PATIENCE_S = 20.0
-_TELLING_S = 10.0  # to tell the broker that a step hangs
-_WORTH_ANOTHER_S = (
-    2.0 * START_S * START_TRIES
-)  # a group that lived longer had more than its room to wait for
-# of one group: the broker gives up a job that keeps killing it, so only the sum is unbounded
+# While rank 0 waits for a job, the other ranks wait in a broadcast: far below its timeout.
+_TAKE_TIMEOUT_S = 20.0
+_REPORT_HANG_TIMEOUT_S = 10.0
+# A group that lived longer than this did more than wait for the capacity to start.
+_MIN_LIFE_S = 2.0 * START_S * START_TRIES
+# Per group. The broker gives up a job that keeps killing its group, so this need not be low.
 _MAX_REBUILDS = 1000
+_CLOSE_TIMEOUT_S = 20.0
+_CLOSE_AFTER_ERROR_TIMEOUT_S = 5.0
 
 
 def worker_loop(config: dict[str, Any]) -> None:
-    """Run in every process of a group: take jobs and do them."""
-    # torch and what stands on it are imported here, in the worker, so that the driver need not
+    """Run in every process of a group: take jobs and run them."""
+    # imported in the worker, so that the driver does not load torch
     from attnfd_ray.runtime.jobs.worker import GroupMustRestart, Worker
     from attnfd_ray.train.distributed import all_gather_object, broadcast_object, rank
 
@@ -48,25 +47,27 @@ def worker_loop(config: dict[str, Any]) -> None:
 
     def push(job: Job, event: Event) -> str | None:
         try:
-            reason: Any = ray.get(broker.push.remote(group, job.trial_id, event))
+            answer: Any = ray.get(broker.push.remote(group, job.trial_id, event))
         except ray.exceptions.RayError as error:
-            # the driver is gone and took the broker along: the job is not at fault
-            raise GroupMustRestart("nobody listens any more") from error
-        return None if reason is None else str(reason)
+            # the driver is gone and the broker with it: not a failure of the job
+            raise GroupMustRestart("the broker process is gone") from error
+        reason: str | None = answer
+        return reason
 
-    def late(job: Job, text: str, step_s: float) -> None:
-        with contextlib.suppress(ray.exceptions.RayError):  # unheard it is a worker lost
+    def report_hang(job: Job, text: str, step_s: float) -> None:
+        with contextlib.suppress(ray.exceptions.RayError):  # then it counts as a lost worker
             ray.get(
                 broker.report_hang.remote(group, job.trial_id, text, step_s=step_s),
-                timeout=_TELLING_S,
+                timeout=_REPORT_HANG_TIMEOUT_S,
             )
 
-    nodes = dict(all_gather_object((ray.get_runtime_context().get_node_id(), place_of_logs())))
-    with contextlib.closing(Worker(ray.train.torch.get_device(), push, late)) as worker:
+    logs = dict(all_gather_object((ray.get_runtime_context().get_node_id(), log_location())))
+    device = ray.train.torch.get_device()
+    with contextlib.closing(Worker(device, push, report_hang)) as worker:
         while True:
             job: Any = None
             if rank() == 0:
-                job = ray.get(broker.take.remote(group, nodes=nodes, patience_s=_PATIENCE_S))
+                job = ray.get(broker.take.remote(group, logs=logs, timeout_s=_TAKE_TIMEOUT_S))
             job = broadcast_object(job)
             if job == "over":
                 return
@@ -75,23 +76,23 @@ def worker_loop(config: dict[str, Any]) -> None:
 
 
 class WorkerGroups:
-    """The worker groups of one command and the broker that serves them; `close` ends them all."""
+    """The worker groups of one command and their broker; `close` ends them all.
+
+    `local` is whether all nodes are this machine; `storage` is a directory for Ray's own files,
+    which every node sees.
+    """
 
     def __init__(
         self, shape: GroupShape, *, count: int, name: str, storage: Path, verbose: bool, local: bool
     ) -> None:
-        self.shape, self.count, self.name, self.storage = shape, count, name, storage
-        self.verbose, self.local = verbose, local
+        self.shape = shape
+        self.count = count
+        self.name = name
+        self.storage = storage
+        self.verbose = verbose
+        self.local = local
         self.namespace = ray.get_runtime_context().namespace
-        actor: Any = ray.remote(Broker)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.broker = actor.options(
-            name=name,
-            namespace=self.namespace,
-            num_cpus=0,
-            max_concurrency=1000,
-            scheduling_strategy=here,
-        ).remote(count, alive)
+        self.broker = self._start_broker()
         self._closing = False
         self._threads = [
             threading.Thread(
@@ -102,27 +103,41 @@ class WorkerGroups:
         for thread in self._threads:
             thread.start()
         try:
-            # a client waits here and not in a call to a dead actor
+            # wait for the broker process here, so that no client calls it before it has started
             ray.get(self.broker.broken.remote())
-        except BaseException:  # Ctrl-C too: nobody else ends what was never entered
-            self.close(patience_s=5.0)
+        except BaseException:  # Ctrl-C too: __exit__ is not called for what was never entered
+            self.close(timeout_s=_CLOSE_AFTER_ERROR_TIMEOUT_S)
             raise
+
+    def _start_broker(self) -> Any:
+        """Start the broker as an actor on the driver's node, and return its handle."""
+        actor: Any = ray.remote(Broker)
+        this_node = ray.get_runtime_context().get_node_id()
+        return actor.options(
+            name=self.name,
+            namespace=self.namespace,
+            num_cpus=0,
+            max_concurrency=1000,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(this_node, soft=False),
+        ).remote(self.count, alive)
 
     def __enter__(self) -> WorkerGroups:
         return self
 
     def interrupt(self) -> None:
-        """Have every job end after the epoch it is in, and no other begin."""
+        """Have every job end after its running epoch, and no other start."""
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self.broker.interrupt.remote())
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        # after an error or Ctrl-C nobody waits for an epoch to end: those that did are on the disk
-        self.close(patience_s=5.0 if kind else 20.0)
+    def __exit__(self, error_type: object, *_: object) -> None:
+        timeout_s = _CLOSE_TIMEOUT_S
+        if error_type:  # Ctrl-C too: finished epochs are saved, running ones are lost
+            timeout_s = _CLOSE_AFTER_ERROR_TIMEOUT_S
+        self.close(timeout_s=timeout_s)
 
-    def close(self, *, patience_s: float) -> None:
-        """Send the groups home and wait a moment; what is still busy then ends with the driver."""
-        deadline = time.monotonic() + patience_s
+    def close(self, *, timeout_s: float) -> None:
+        """Have the groups end, and wait; those still busy after that end with the driver."""
+        deadline = time.monotonic() + timeout_s
         self._closing = True
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self.broker.close.remote())
@@ -130,56 +145,60 @@ class WorkerGroups:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, index: int) -> None:
-        """Keep a group until it is sent home, or cannot be had."""
+        """Run a group until the broker closes; report to the broker if it cannot continue."""
+        reason: str | None = None
         for number in itertools.count():
-            began_s = time.monotonic()
+            start_s = time.monotonic()
             reason = self._run_trainer(index, f"group-{index}-{number}")
-            if (
-                reason is None or self._closing
-            ):  # later Ray may be shut down, and ends a process that still calls it
+            # after closing, Ray may be shut down, and then it ends a process that calls it
+            if reason is None or self._closing:
                 return
-            # Ray counts over a group's whole life how often it had to wait for room: one that has
-            # worked gets another
-            if time.monotonic() - began_s < _WORTH_ANOTHER_S:
+            # Ray counts over the whole life of a group how often it waited for capacity: a group
+            # that did more than wait is started anew
+            if time.monotonic() - start_s < _MIN_LIFE_S:
                 break
-        with contextlib.suppress(
-            ray.exceptions.RayActorError
-        ):  # whoever asks the broker hears that it is gone
-            ray.get(
-                self.broker.lost.remote(index, f"worker group {index} could not go on: {reason}")
-            )
+        text = f"worker group {index} could not continue: {reason}"
+        with contextlib.suppress(ray.exceptions.RayActorError):  # clients get this error too
+            ray.get(self.broker.report_loss.remote(index, text))
 
     def _run_trainer(self, index: int, name: str) -> str | None:
-        """Run a group to its end; return why it could not go on, None where it was sent home."""
+        """Run a group to its end; return why it could not continue, None if the broker closed."""
         try:
-            kind = LoopbackTrainer if self.local else ray.train.torch.TorchTrainer
-            trainer = kind(
-                worker_loop,
-                torch_config=LoopbackConfig(directory=str(self.storage)) if self.local else None,
-                train_loop_config={
-                    "group": index,
-                    "broker": self.name,
-                    "namespace": self.namespace,
-                },
-                scaling_config=ray.train.ScalingConfig(
-                    num_workers=self.shape.workers,
-                    use_gpu=self.shape.gpus_per_worker > 0,
-                    resources_per_worker=self.shape.resources(),
-                ),
-                run_config=ray.train.RunConfig(
-                    name=name,
-                    storage_path=str(self.storage),
-                    failure_config=ray.train.FailureConfig(
-                        max_failures=_MAX_REBUILDS, controller_failure_limit=START_TRIES - 1
-                    ),
-                    logging_config=ray.train.LoggingConfig(
-                        log_level="INFO" if self.verbose else "CRITICAL"
-                    ),
-                ),
-            )
-            trainer.fit()
-        except Exception as error:  # noqa: BLE001 - reported to every client that waits for this group
-            return (
-                str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            )
+            self._trainer(index, name).fit()
+        except Exception as error:  # noqa: BLE001 - every client that waits for the group gets it
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return lines[-1]
         return None
+
+    def _trainer(self, index: int, name: str) -> Any:
+        """Return the Ray Train run of a group."""
+        trainer_class = ray.train.torch.TorchTrainer
+        torch_config = None
+        if self.local:
+            trainer_class = LoopbackTrainer
+            torch_config = LoopbackConfig(directory=str(self.storage))
+        log_level = "CRITICAL"
+        if self.verbose:
+            log_level = "INFO"
+        return trainer_class(
+            worker_loop,
+            torch_config=torch_config,
+            train_loop_config={
+                "group": index,
+                "broker": self.name,
+                "namespace": self.namespace,
+            },
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=self.shape.workers,
+                use_gpu=self.shape.gpus_per_worker > 0,
+                resources_per_worker=self.shape.resources(),
+            ),
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=str(self.storage),
+                failure_config=ray.train.FailureConfig(
+                    max_failures=_MAX_REBUILDS, controller_failure_limit=START_TRIES - 1
+                ),
+                logging_config=ray.train.LoggingConfig(log_level=log_level),
+            ),
+        )

@@ -1,4 +1,4 @@
-"""What a checked dataset is said to hold: plain records. No torch."""
+"""The report of a dataset check: plain records. No torch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ClassShare:
-    """A class in a split: its share of all pixels (0..1), the images it occurs in, and those with
-    the most of it.
+    """A class in a split: its share of all pixels (0..1) and the number of images it occurs in.
+
+    `examples` are the ids of the images with the most of it.
     """
 
     name: str
@@ -19,8 +20,7 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """A split: its images, how many are published (None: not told), how many were read, and what is
-    in those.
+    """A split: its images, how many are published (None: unknown), and how many were read.
 
     `role` is train, val or test, `split` the name of the list. Shares are fractions 0..1 of all
     pixels read.
@@ -42,11 +42,11 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """The splits as far as they can be opened, and what there is to say of them, a line each.
+    """The splits that could be opened, and the findings about them, one line each.
 
-    `errors` keep a run from starting or make its score worthless, `warnings` are likely mistakes,
-    `notes` are good to know. `data_hash` covers ids and file sizes of train and val; None while
-    files are missing. `full`: every file was read.
+    `errors` stop a run or make its score worthless, `warnings` are likely mistakes, `notes` are
+    good to know. `data_hash` covers ids and file sizes of train and val; None while files are
+    missing. `full`: every file was read.
     """
 
     dataset: str
