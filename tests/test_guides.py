@@ -20,6 +20,8 @@ from attnfd_ray.data.datasets.base import open_dataset
 from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.models import TapRecorder, build_model, save_model
+from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
+from attnfd_ray.store.store import Store
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -152,8 +154,20 @@ def test_the_student_is_loaded_as_the_page_on_networks_says(
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Be where `results` is a store with trials of every kind."""
+    """Be where `results` is a store of an older version that a trial of today was added to.
+
+    Its first attempt was killed in epoch 2, and its second one is not over.
+    """
     shutil.copytree(STORE, tmp_path / "results")
+    store = Store.open(tmp_path / "results", create=False)
+    whose = {"experiment": "guide", "trial_id": "guide.train1", "role": "run", "seed": 1}
+    for attempt, epochs in ((1, (1, 2)), (2, (2,))):
+        row: dict[str, Any] = whose | {"method": "kd", "attempt": attempt}
+        store.append_trial(TrialRow(**row, state=TrialState.RUNNING))
+        for epoch in epochs:
+            norms = {"cross_entropy": 0.5, "distillation": 1.5}
+            values = {"val_miou": 0.6, "images_per_s": 9.0, "gradient_norms": norms}
+            store.append_epoch(EpochRow(**row, **values, epoch=epoch, epochs_total=3))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -183,4 +197,6 @@ def test_a_query_in_sql_runs_and_the_views_have_each_trial_and_epoch_once() -> N
     assert len(queries) >= 4
     for query in queries:
         for statement in filter(str.strip, query.split(";")):
-            connection.execute(statement).fetchall()
+            found = connection.execute(statement).fetchall()
+            if "ratio" in statement:
+                assert found == [("guide.train1", 1, 3.0), ("guide.train1", 2, 3.0)]
