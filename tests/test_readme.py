@@ -16,8 +16,10 @@ import pytest
 import yaml
 from test_architecture import ARROWS
 
+from attnfd_ray import registry
 from attnfd_ray.cli import cli
 from attnfd_ray.config.loader import load_experiment
+from attnfd_ray.config.schema import DataSettings, ScalingSettings
 from attnfd_ray.data.datasets.folder_layout import FILE, read_layout
 from attnfd_ray.store.schema import EPOCHS, TRIALS
 
@@ -304,6 +306,68 @@ def test_an_example_of_settings_can_be_read(path, block, tmp_path):
     file.write_text(block if "experiment" in tree else yaml.safe_dump(whole), encoding="utf-8")
     settings = load_experiment(file, environ=ENVIRONMENT)
     assert settings.experiment == whole["experiment"]
+
+
+# Tables.
+
+
+@pytest.mark.parametrize(
+    ("page", "title", "kind"),
+    [
+        ("methods.md", "All methods", "method"),
+        ("data.md", "Supported datasets", "dataset"),
+        ("search.md", "Samplers", "sampler"),
+        ("search.md", "Early stopping", "early_stopping"),
+    ],
+)
+def test_a_page_lists_every_part_that_a_short_name_stands_for(page, title, kind):
+    listed = {cells[0].strip("`") for cells in rows(section(DOCS / page, title))}
+    assert listed == set(registry.TABLES[kind])
+
+
+def value_of(cell: str) -> Any:
+    """Return the value that a cell of a table shows."""
+    value = yaml.safe_load(cell.replace("`", ""))
+    return value.split(", ") if isinstance(value, str) and ", " in value else value
+
+
+def test_the_page_on_methods_has_their_layers_and_weights():
+    stages = "stage1, stage2, stage3, stage4"
+    for name, _, layers, weight in rows(section(DOCS / "methods.md", "All methods")):
+        kind = registry.load("method", name.strip("`"))
+        fields = kind.Settings.model_fields
+        if "loss_weight" in fields:
+            assert float(weight) == fields["loss_weight"].get_default(), name
+        told = layers.replace("stage1 to stage4", stages).split(", ")
+        if "layers" in fields:
+            assert told == fields["layers"].get_default(), name
+        elif "terms" not in fields:
+            assert tuple(told) == (kind.taps(kind.Settings()) or ("none",)), name
+
+
+@pytest.mark.parametrize(
+    ("page", "title", "record"),
+    [
+        ("data.md", "What the network sees", DataSettings),
+        ("data.md", "Faster reading", DataSettings),
+        ("cluster.md", "How much one trial takes", ScalingSettings),
+        ("methods.md", "AttnFD", "attnfd"),
+    ],
+)
+def test_a_table_of_settings_has_their_defaults(page, title, record):
+    if isinstance(record, str):
+        record = registry.load("method", record).Settings
+    shown = {name.strip("`"): cell for name, cell, _ in rows(section(DOCS / page, title))}
+    assert len(shown) >= 3
+    for name, cell in shown.items():
+        field = record.model_fields[name]
+        if field.is_required():
+            assert cell == "required", name
+            continue
+        default = field.get_default()
+        assert value_of(cell) == (list(default) if isinstance(default, tuple) else default), name
+    if page == "methods.md":
+        assert shown.keys() == record.model_fields.keys() - {"name"}
 
 
 def test_the_page_on_the_store_has_every_column():
