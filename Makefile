@@ -11,7 +11,7 @@ DEMO_SEEDS = --set train.seed=$(SEED) --set teacher.train.seed=$(SEED)
 # Local runs listen on loopback only; Ray reads this when it is imported.
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER = 0
 
-.PHONY: help install demo test test-ray chaos check bench clean
+.PHONY: help install demo test test-ray chaos check docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is to make
@@ -49,6 +49,9 @@ check: install  ## Lint and type-check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install  ## Build the documentation (strict)
+	$(BIN)/mkdocs build --strict
+
 bench: install  ## Measure; nothing else should run meanwhile
 	$(BIN)/python -m benchmarks.trial_start
 	$(BIN)/python -m benchmarks.distillation_step
@@ -59,4 +62,4 @@ bench: install  ## Measure; nothing else should run meanwhile
 	$(BIN)/python -m benchmarks.search_efficiency
 
 clean:  ## Remove what make made here, but no results
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build site *.egg-info

@@ -1,4 +1,4 @@
-"""The README's `ray job submit`, with a head on loopback that requires a token."""
+"""The guide's `ray job submit` (docs/cluster.md), against a head on loopback that wants a token."""
 
 from __future__ import annotations
 
