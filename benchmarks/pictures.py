@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 
 from attnfd_ray.analysis.summary import summarise
+from attnfd_ray.atomic import write_atomic
 from attnfd_ray.report.text import show
 from attnfd_ray.runtime.picture import draw
-from attnfd_ray.store.atomic import write_atomic
 from attnfd_ray.store.store import Store
 
 DOCS = Path(__file__).parents[1] / "docs"

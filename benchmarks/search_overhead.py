@@ -16,7 +16,8 @@ from typing import Any
 from attnfd_ray.config.loader import dump_yaml
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.search.plan import SearchPlan
-from attnfd_ray.search.records import PastTrial, State, Suggestion
+from attnfd_ray.search.records import PastTrial, Suggestion
+from attnfd_ray.terms import State
 from benchmarks.record import load, record
 
 MS_LIMIT = 50.0

@@ -29,7 +29,7 @@ def top(path: Path) -> str:
 
 ROOMS = sorted({room_of(path) for path in FILES})
 
-_BASE = {"config", "registry", "errors"}
+_BASE = {"config", "registry", "errors", "terms", "ids", "atomic", "run_files"}
 _FILES = {"data"} | _BASE
 _READING = {"data.datasets", "data.storage"} | _FILES
 # room -> the rooms it may import from, at any level of a file; `attnfd_ray` alone is the version
@@ -37,6 +37,10 @@ ARROWS = {
     "__init__": {"config", "data.datasets", "distill", "models", "store"},  # on first use
     "__main__": {"cli"},
     "errors": set(),
+    "terms": set(),
+    "ids": set(),
+    "run_files": set(),
+    "atomic": set(),
     "registry": {"errors"},
     "config": {"registry", "errors"},
     "models": _BASE,

@@ -20,8 +20,9 @@ from attnfd_ray.data.datasets.base import open_dataset
 from attnfd_ray.distill.method import build_method
 from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.models import TapRecorder, build_model, save_model
-from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
+from attnfd_ray.store.rows import EpochRow, TrialRow
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

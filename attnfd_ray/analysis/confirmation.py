@@ -24,7 +24,7 @@ from attnfd_ray.analysis.seeds import by_seed, estimate, shown_values
 from attnfd_ray.analysis.trials import Row, Rows
 from attnfd_ray.config.types import NUM_SEEDS
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store.rows import BASELINES
+from attnfd_ray.terms import BASELINES
 
 # from the experiment's seed: far from the seeds that people, and searches over seeds, take
 _OFFSET = 1_000_000

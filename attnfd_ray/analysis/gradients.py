@@ -9,8 +9,8 @@ from statistics import median
 from attnfd_ray.analysis.records import GradientLine, ProtocolReport, TrialLine
 from attnfd_ray.analysis.seeds import config_of
 from attnfd_ray.config.gradients import DISTILLATION, gradient_ratio
-from attnfd_ray.store.rows import BASELINES
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import BASELINES
 
 _LEADERS = 5
 _COLUMNS = ("epoch", "gradient_norms", "gradient_cosines")

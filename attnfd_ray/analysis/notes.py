@@ -7,7 +7,7 @@ from collections.abc import Set
 from attnfd_ray.analysis.numbers import counted
 from attnfd_ray.analysis.records import Lines, TrialLine
 from attnfd_ray.analysis.seeds import config_of, same_config
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.terms import TrialState
 
 
 def note_on_seeds(num_best: int, num_baseline: int) -> str:

@@ -20,7 +20,7 @@ from attnfd_ray.analysis.notes import (
 from attnfd_ray.analysis.records import Gain, Lines, ProtocolReport, TrialLine
 from attnfd_ray.analysis.seeds import by_seed, config_of, configs, same_config
 from attnfd_ray.analysis.trials import Row, Rows, config_of_row, measured
-from attnfd_ray.store.rows import BASELINES
+from attnfd_ray.terms import BASELINES
 
 Score = Callable[[TrialLine], float | None]
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from attnfd_ray.store.rows import Role, TrialState
+from attnfd_ray.terms import Role, TrialState
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 from attnfd_ray.analysis.records import ConfigLine, Estimate, Lines, TrialLine
 from attnfd_ray.analysis.trials import config_of_row
 from attnfd_ray.config.types import SEED
-from attnfd_ray.store.rows import BASELINES
+from attnfd_ray.terms import BASELINES
 
 
 def configs(ranked: Lines) -> list[ConfigLine]:

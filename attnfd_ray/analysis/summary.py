@@ -28,8 +28,8 @@ from attnfd_ray.analysis.records import (
 )
 from attnfd_ray.analysis.trials import Rows
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store.rows import TrialState
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 StoreRow = dict[str, Any]
 _FAILED_STATES = (TrialState.FAILED, TrialState.INFEASIBLE)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attnfd_ray.analysis.records import TrialLine
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.terms import TrialState
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]

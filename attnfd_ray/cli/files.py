@@ -19,7 +19,7 @@ def check_png(path: Path) -> None:
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file atomically. Raises DataError if it cannot be written."""
-    from attnfd_ray.store.atomic import write_atomic
+    from attnfd_ray.atomic import write_atomic
 
     try:
         write_atomic(path, content)

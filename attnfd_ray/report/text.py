@@ -24,7 +24,7 @@ from attnfd_ray.report import tables
 from attnfd_ray.report.console import print_table, print_text, print_title
 from attnfd_ray.report.gradient_text import show_gradients
 from attnfd_ray.report.headline import headline
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.terms import TrialState
 
 
 def show(report: Report, console: Console) -> None:

@@ -31,8 +31,8 @@ from attnfd_ray.search.objectives import MEASURED, measured_metrics
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
 from attnfd_ray.search.warm_start import check_sampler
-from attnfd_ray.store.rows import TrialState
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 _HISTORY = ("trial_id", "search_id", "role", "searched_json", "state", "seed")
 

@@ -17,6 +17,7 @@ from attnfd_ray.config.overrides import config_hash, with_values
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.config.types import SEED
 from attnfd_ray.errors import AttnFDError, CheckpointError, RunFailed
+from attnfd_ray.ids import confirm_id, confirm_prefix
 from attnfd_ray.runtime.cluster.preflight import NO_WAIT, WaitPolicy
 from attnfd_ray.runtime.commands import Result
 from attnfd_ray.runtime.files.claims import check_searched
@@ -24,7 +25,7 @@ from attnfd_ray.runtime.files.first_weights import pinned, unpinned
 from attnfd_ray.runtime.jobs.callback import Callback, Counts
 from attnfd_ray.runtime.jobs.client import record_failure
 from attnfd_ray.runtime.jobs.failure_policy import FailureBudget
-from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Event, Job
+from attnfd_ray.runtime.jobs.messages import Event, Job
 from attnfd_ray.runtime.jobs.worker_group import WorkerGroups
 from attnfd_ray.runtime.session import (
     RunContext,
@@ -34,8 +35,8 @@ from attnfd_ray.runtime.session import (
 )
 from attnfd_ray.runtime.teacher import with_teacher
 from attnfd_ray.search.baseline import without_teacher
-from attnfd_ray.store.rows import BASELINES, TrialState
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import BASELINES, FailureKind, TrialState
 
 _FINAL_STATES = (TrialState.COMPLETE, TrialState.INFEASIBLE)  # FAILED runs are tried again
 
@@ -60,7 +61,7 @@ def confirm(
     with open_experiment(settings, "search", fresh=False, log=log) as (search_context, sizes):
         search_id = search_context.run_id
         result = Result(store=search_context.settings.store, id=search_id)
-        context = replace(search_context, run_id=f"{search_id}.confirm")
+        context = replace(search_context, run_id=confirm_prefix(search_id))
         rows = [
             trials.with_epochs(row, [])
             for row in context.store.trials(columns=trials.TRIAL_COLUMNS).to_pylist()
@@ -123,7 +124,7 @@ def planned_runs(
 def _run(context: RunContext, line: TrialLine, seed: int) -> ConfirmRun:
     values = {name: value for name, value in line.values.items() if name != SEED}
     return ConfirmRun(
-        trial_id=f"{context.run_id}-{_hash_of(line)[:8]}-s{seed}",
+        trial_id=confirm_id(context.run_id, _hash_of(line), seed),
         settings=_settings_of(context.settings, line, values | {SEED: seed}),
         searched=values,
     )
@@ -221,7 +222,7 @@ class _Runs:
         elif event.kind == "done":
             self.num_complete += 1
             self._callback.on_trial_end(job, "COMPLETE", event.metrics)
-        elif event.failure_kind == INTERRUPTED:
+        elif event.failure_kind == FailureKind.INTERRUPTED:
             self.interrupted = self._budget.add(job.trial_id, *event.failed_with)
             self._waiting.clear()
             self._callback.on_trial_end(job, "UNFINISHED", dataclasses.asdict(event))

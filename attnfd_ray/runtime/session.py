@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -35,8 +33,9 @@ from attnfd_ray.runtime.jobs.client import broker_lost
 from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.runtime.jobs.worker_group import WorkerGroups
 from attnfd_ray.runtime.network_checks import check_networks
-from attnfd_ray.store.rows import Role
+from attnfd_ray.store import layout
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +117,10 @@ def start_worker_groups(
 
     `log` gets a line for each node that is lost meanwhile.
     """
-    name = f"{context.run_id}-{uuid.uuid4().hex[:8]}"
     # Ray needs a directory that every node sees; nothing in it is needed after the command
-    storage = Path(context.settings.store) / "ray" / name
+    storage = layout.new_session(context.settings.store, context.run_id)
     # of killed commands: we hold the lock, so they have ended
-    for leftover in storage.parent.glob(f"{context.run_id}-????????"):
+    for leftover in layout.sessions(context.settings.store, context.run_id):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         with connected(verbose=verbose):
@@ -131,7 +129,7 @@ def start_worker_groups(
             groups = WorkerGroups(
                 capacity.shape,
                 count=capacity.groups,
-                name=name,
+                name=storage.name,
                 storage=storage,
                 verbose=verbose,
                 local=on_loopback() and addresses <= {LOOPBACK},

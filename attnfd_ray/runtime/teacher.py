@@ -10,14 +10,16 @@ from attnfd_ray.config.overrides import config_hash, digest, teacher_experiment
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.distill.method import method_class
 from attnfd_ray.errors import CheckpointError
+from attnfd_ray.ids import teacher_id
+from attnfd_ray.run_files import BEST_WEIGHTS
 from attnfd_ray.runtime.files.claims import file_lock
 from attnfd_ray.runtime.files.first_weights import searches_method
 from attnfd_ray.runtime.jobs.callback import Callback
 from attnfd_ray.runtime.jobs.client import run_job
 from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.runtime.session import RunContext
-from attnfd_ray.store.rows import TrialState
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ def ready_teacher(context: RunContext, broker: Any, callback: Callback) -> Teach
     teacher_hash = digest([config_hash(training), training.train.seed, context.data_hash])
     # of no search: it serves all searches that have the same teacher
     own_context = replace(context, search_id=None, teacher_hash=teacher_hash)
-    job = own_context.job(f"teacher-{teacher_hash}", "teacher", training)
+    job = own_context.job(teacher_id(teacher_hash), "teacher", training)
     busy = f"{job.trial_id} is being trained by another command; wait for it, or stop it"
     with file_lock(settings.store, job.trial_id, busy):
         miou = _stored_miou(context.store, job)
@@ -86,7 +88,7 @@ def _train(context: RunContext, job: Job, broker: Any, callback: Callback) -> fl
 
 
 def _weights(job: Job) -> Path:
-    return job.directory / "best.safetensors"
+    return job.directory / BEST_WEIGHTS
 
 
 def _stored_miou(store: Store, job: Job) -> float | None:

@@ -20,13 +20,14 @@ from attnfd_ray.runtime.files.retention import delete_expired
 from attnfd_ray.runtime.jobs.callback import Callback
 from attnfd_ray.runtime.jobs.client import broker_lost, record_failure
 from attnfd_ray.runtime.jobs.failure_policy import FailureBudget
-from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Job
+from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.runtime.jobs.tune_trial import resources, trial
 from attnfd_ray.runtime.jobs.worker_group import WorkerGroups
 from attnfd_ray.runtime.session import RunContext
 from attnfd_ray.search.objectives import measured_metrics
 from attnfd_ray.search.plan import SearchPlan
-from attnfd_ray.search.records import State, Suggestion
+from attnfd_ray.search.records import Suggestion
+from attnfd_ray.terms import FailureKind, State
 
 _MAPPINGS = ("loss_terms", "gradient_norms", "gradient_cosines")  # of an epoch's metrics
 _MAX_TRIAL_PROCESS_LOSSES = 3  # meanwhile, its job continues in its worker group
@@ -163,7 +164,10 @@ class _Bridge:
         """Report to plan and callback how a trial ended; `error`: its process has died."""
         job = self.jobs[tune_id]
         if error:
-            lost = {"failure_kind": "WORKER_LOST", "failure_text": "the trial's process died"}
+            lost = {
+                "failure_kind": FailureKind.WORKER_LOST,
+                "failure_text": "the trial's process died",
+            }
             metrics = lost | metrics
         state = self._end_state(tune_id, metrics, error=error)
         if state == "RUNNING":
@@ -177,7 +181,7 @@ class _Bridge:
         """Return the state of a trial that Tune has ended; RUNNING if it is to be resumed."""
         job = self.jobs[tune_id]
         if error:  # no process follows the job any more: stop it after its epoch
-            self._ask_broker("cancel", job.trial_id, INTERRUPTED)
+            self._ask_broker("cancel", job.trial_id, FailureKind.INTERRUPTED)
             return "RUNNING"
         if "failure_kind" in metrics:
             return self._failed(job, metrics["failure_kind"], metrics["failure_text"])
@@ -189,7 +193,7 @@ class _Bridge:
 
     def _failed(self, job: Job, kind: str, text: str) -> State:
         """Record and count a failure; return the state of its trial."""
-        if kind == "WORKER_LOST" and self.stopped():
+        if kind == FailureKind.WORKER_LOST and self.stopped():
             return "RUNNING"  # no worker group is left, which is not the job's fault
         try:
             state = record_failure(self.context.store, job, kind, text)

@@ -11,9 +11,10 @@ from optuna.trial import TrialState
 
 from attnfd_ray.config.overrides import with_values
 from attnfd_ray.config.types import SEED
-from attnfd_ray.search.records import BASELINES, CONTINUE, Counts, Decision, State, Suggestion
+from attnfd_ray.search.records import CONTINUE, Counts, Decision, Suggestion
 from attnfd_ray.search.slots import Slot
 from attnfd_ray.search.study_spec import StudySpec
+from attnfd_ray.terms import BASELINES, State
 
 _OPTUNA_STATE: dict[State, TrialState] = {
     "COMPLETE": TrialState.COMPLETE,

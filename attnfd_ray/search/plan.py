@@ -20,18 +20,16 @@ from attnfd_ray.search.live_trial import LiveTrial, count_trials
 from attnfd_ray.search.objectives import objective_values
 from attnfd_ray.search.optuna_study import OptunaStudy
 from attnfd_ray.search.records import (
-    BASELINES,
     CONTINUE,
     Counts,
     Decision,
     PastTrial,
-    Role,
-    State,
     Suggestion,
     WarmStartSummary,
 )
 from attnfd_ray.search.slots import Slot, planned_slots, slot_of, start_order
 from attnfd_ray.search.study_spec import StudySpec, baselines, searched
+from attnfd_ray.terms import BASELINES, SearchRole, State
 
 
 class SearchPlan:
@@ -64,7 +62,7 @@ class SearchPlan:
         )
         self._slots = planned_slots(settings, search_id)
         self._trials: dict[str, LiveTrial] = {}
-        self._exhausted: set[Role] = set()
+        self._exhausted: set[SearchRole] = set()
         self._interrupted = self._rebuild(history)
 
     def next(self) -> Suggestion | None:
@@ -178,7 +176,7 @@ class SearchPlan:
                 return slot
         return None
 
-    def _spec_of(self, role: Role) -> StudySpec:
+    def _spec_of(self, role: SearchRole) -> StudySpec:
         if role in BASELINES:
             return self._baselines
         return self._searched

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from attnfd_ray.config.schema import ExperimentSettings
-
-Role = Literal["baseline", "as_written", "baseline_trial", "trial"]
-BASELINES: tuple[Role, ...] = ("baseline", "baseline_trial")  # the student without its teacher
-State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAILED", "INFEASIBLE"]
+from attnfd_ray.terms import SearchRole, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +20,7 @@ class PastTrial:
     """
 
     trial_id: str
-    role: Role
+    role: SearchRole
     values: dict[str, Any]
     state: State
     seed: int | None = None
@@ -40,7 +37,7 @@ class Suggestion:
 
     trial_id: str
     index: int
-    role: Role
+    role: SearchRole
     values: dict[str, Any]
     settings: ExperimentSettings
 

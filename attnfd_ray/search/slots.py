@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from attnfd_ray.config.overrides import baseline_of
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.search.records import PastTrial, Role
+from attnfd_ray.ids import trial_id, trial_index
+from attnfd_ray.search.records import PastTrial
+from attnfd_ray.terms import SearchRole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,24 +22,28 @@ class Slot:
 
     trial_id: str
     index: int
-    role: Role
+    role: SearchRole
 
 
 def planned_slots(settings: ExperimentSettings, search_id: str) -> list[Slot]:
     """Return the trials of the whole search in the order in which they start."""
-    first: list[Role] = ["as_written"]
+    first: list[SearchRole] = ["as_written"]
     has_baseline = baseline_of(settings) not in (None, settings)
     if has_baseline:
         first = ["baseline", "as_written"]
-    drawn: list[Role] = []
+    drawn: list[SearchRole] = []
     if settings.search:
         drawn = ["trial"] * (settings.tune.trials - 1)
     numbered = [
-        Slot(trial_id=f"{search_id}-{index:04d}", index=index, role=role)
+        Slot(trial_id=trial_id(search_id, index), index=index, role=role)
         for index, role in enumerate(first + drawn)
     ]
     baseline_trials = [
-        Slot(trial_id=f"{search_id}-b{index:04d}", index=index, role="baseline_trial")
+        Slot(
+            trial_id=trial_id(search_id, index, is_baseline_trial=True),
+            index=index,
+            role="baseline_trial",
+        )
         for index in range(1, settings.tune.baseline_trials + 1)
     ]
     return [
@@ -49,9 +55,7 @@ def planned_slots(settings: ExperimentSettings, search_id: str) -> list[Slot]:
 
 def slot_of(past: PastTrial, search_id: str) -> Slot:
     """Return the slot of a trial in the history."""
-    prefix, _, number = past.trial_id.rpartition("-")
-    assert prefix == search_id, f"{past.trial_id} is not of search {search_id}"
-    index = int(number.removeprefix("b"))
+    index = trial_index(past.trial_id, search_id)
     return Slot(trial_id=past.trial_id, index=index, role=past.role)
 
 

@@ -20,7 +20,8 @@ from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.search.distributions import Distributions, Params, Values, encode
 from attnfd_ray.search.objectives import objective_values
-from attnfd_ray.search.records import BASELINES, PastTrial, WarmStartSummary
+from attnfd_ray.search.records import PastTrial, WarmStartSummary
+from attnfd_ray.terms import BASELINES
 
 
 def check_sampler(settings: ExperimentSettings) -> None:

@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
+from attnfd_ray.atomic import sync_directory, write_atomic
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store.atomic import sync_directory, write_atomic
 from attnfd_ray.store.schema import SCHEMA_VERSION
 
 NAME = "attnfd_store.json"

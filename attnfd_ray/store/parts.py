@@ -12,18 +12,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from attnfd_ray.atomic import write_atomic
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store.atomic import write_atomic
+from attnfd_ray.ids import TRIAL_ID
 
 # half of reading a small part is waiting; more threads gained nothing on 2 cores
 _THREADS = 4
-_TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
 _PART = re.compile(r"(?P<trial_id>.+)\.a\d+\.\w+-[0-9a-f]{8}\.parquet")
 
 
 def check_trial_id(trial_id: str) -> None:
     """Raise StoreError for a trial id that is not a valid file name everywhere."""
-    if not _TRIAL_ID.fullmatch(trial_id):
+    if not TRIAL_ID.fullmatch(trial_id):
         raise StoreError(
             f"trial id {trial_id!r}: needs letters, digits, '.', '_' or '-', at most 150, the "
             "first a letter or digit"

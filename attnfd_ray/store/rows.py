@@ -7,24 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from attnfd_ray.store.schema import SCHEMA_VERSION
-
-Role = Literal["teacher", "baseline", "as_written", "baseline_trial", "trial", "run", "confirm"]
-# the student of a search without distillation: with the settings of the file, and tuned
-BASELINES: tuple[Role, ...] = ("baseline", "baseline_trial")
-
-
-class TrialState(StrEnum):
-    """The state of a trial; all but RUNNING are final for the attempt."""
-
-    RUNNING = "RUNNING"
-    COMPLETE = "COMPLETE"
-    PRUNED = "PRUNED"
-    FAILED = "FAILED"
-    INFEASIBLE = "INFEASIBLE"
+from attnfd_ray.terms import Role, TrialState
 
 
 def _now() -> datetime:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store import latest, marker, parts
+from attnfd_ray.store import latest, layout, marker, parts
 from attnfd_ray.store.rows import EpochRow, TrialRow
 from attnfd_ray.store.schema import EPOCHS, TRIALS
 
@@ -30,7 +30,8 @@ class Store:
     user wrote it.
 
     >>> import tempfile
-    >>> from attnfd_ray.store.rows import TrialRow, TrialState
+    >>> from attnfd_ray.store.rows import TrialRow
+    >>> from attnfd_ray.terms import TrialState
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     store = Store.open(directory, create=True)
     ...     store.append_trial(
@@ -51,8 +52,8 @@ class Store:
     def __init__(self, root: Path, name: str) -> None:
         self.root = root
         self.name = name
-        self._epochs = root / "epochs"
-        self._trials = root / "trials"
+        self._epochs = root / layout.EPOCHS
+        self._trials = root / layout.TRIALS
 
     @classmethod
     def open(cls, path: str | Path, *, create: bool) -> Store:
@@ -65,7 +66,7 @@ class Store:
             raise StoreError(f"{path}: a store is a directory; mount the bucket and give its path")
         root = Path(path).expanduser()
         if create:
-            marker.create(root, ["epochs", "trials"])
+            marker.create(root, [layout.EPOCHS, layout.TRIALS])
         else:
             marker.check(root)
         return cls(root.absolute(), str(path))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 from dataclasses import dataclass
@@ -18,12 +17,13 @@ from typing import Any
 
 import torch
 
+from attnfd_ray.atomic import sync_directory, sync_file
 from attnfd_ray.errors import CheckpointError, StoreError
+from attnfd_ray.run_files import UNFINISHED_SUFFIX
 
 _FULL_BYTES = 2**20  # a disk with less free space than this counts as full
 _STATE = "state.pt"
 _MANIFEST = "manifest.json"
-_TEMPORARY = ".writing"
 
 State = dict[str, Any]  # what `torch.save` takes
 Record = dict[str, Any]  # what JSON takes
@@ -59,13 +59,13 @@ def save(root: Path, *, epoch: int, state: State, record: Record) -> None:
     Raises StoreError where it cannot be written, for instance on a full disk.
     """
     final = root / f"epoch-{epoch:04d}"
-    temporary = root / f"epoch-{epoch:04d}{_TEMPORARY}"
+    temporary = root / f"epoch-{epoch:04d}{UNFINISHED_SUFFIX}"
     try:
         for stale in (temporary, final):
             shutil.rmtree(stale, ignore_errors=True)
         _write(temporary, epoch=epoch, state=state, record=record)
         temporary.rename(final)
-        _flush_directory(root)
+        sync_directory(root)
     except (OSError, RuntimeError) as error:  # torch wraps an OSError in a RuntimeError
         reason = _reason(error, root)  # first: deleting the files frees space
         shutil.rmtree(temporary, ignore_errors=True)
@@ -86,11 +86,11 @@ def _write(directory: Path, *, epoch: int, state: State, record: Record) -> None
     directory.mkdir(parents=True)
     with (directory / _STATE).open("wb") as file:
         torch.save(state, file)
-        _flush(file)
+        sync_file(file)
     manifest = {"epoch": epoch, "sha256": _sha256(directory / _STATE), "record": record}
     with (directory / _MANIFEST).open("w", encoding="utf-8") as text:
         json.dump(manifest, text)
-        _flush(text)
+        sync_file(text)
 
 
 def _reason(error: OSError | RuntimeError, root: Path) -> str:
@@ -103,7 +103,7 @@ def _reason(error: OSError | RuntimeError, root: Path) -> str:
 
 def _complete(directory: Path) -> Checkpoint | None:
     """Return the checkpoint in a directory, or None where it is incomplete."""
-    if directory.suffix == _TEMPORARY:
+    if directory.suffix == UNFINISHED_SUFFIX:
         return None
     try:
         manifest = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
@@ -117,16 +117,3 @@ def _complete(directory: Path) -> Checkpoint | None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _flush_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

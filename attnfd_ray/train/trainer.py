@@ -18,6 +18,7 @@ from attnfd_ray.distill.teacher import FrozenTeacher
 from attnfd_ray.errors import CheckpointError, NoMetric
 from attnfd_ray.models import SegmentationModel, build_model
 from attnfd_ray.models.files import load_weights, save_model
+from attnfd_ray.run_files import BEST_WEIGHTS, CHECKPOINTS, LAST_WEIGHTS
 from attnfd_ray.train import checkpoint
 from attnfd_ray.train.build import build_task, without_pretrained
 from attnfd_ray.train.distributed import broadcast_object, rank, seed_everything, world_size
@@ -90,12 +91,12 @@ class Trainer:
     @property
     def best_weights(self) -> Path:
         """The file of the best epoch's student."""
-        return self.directory / "best.safetensors"
+        return self.directory / BEST_WEIGHTS
 
     @property
     def last_weights(self) -> Path:
         """The file of the last epoch's student, written when the run ends."""
-        return self.directory / "last.safetensors"
+        return self.directory / LAST_WEIGHTS
 
     def run(self, report: Report, *, stopped: bool = False) -> Outcome:
         """Train to the end, or until `report` returns True.
@@ -274,7 +275,7 @@ class Trainer:
 
     @property
     def _checkpoints(self) -> Path:
-        return self.directory / "checkpoints"
+        return self.directory / CHECKPOINTS
 
     def _latest_checkpoint(self) -> tuple[checkpoint.Checkpoint | None, checkpoint.State]:
         """Return the last complete checkpoint and its state, if there is one."""

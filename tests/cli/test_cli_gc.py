@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 from attnfd_ray.cli import cli
 from attnfd_ray.errors import StoreError
 from attnfd_ray.runtime.files.claims import file_lock
-from attnfd_ray.store.rows import TrialRow, TrialState
+from attnfd_ray.store.rows import TrialRow
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 MIB = b"0" * 2**20
 # file in a store -> whether it is deleted

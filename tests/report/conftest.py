@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
+from attnfd_ray.store.rows import EpochRow, TrialRow
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 CONFIG = {"experiment": "camvid", "method": {"name": "attnfd"}, "search": {}, "tune": {}}
 

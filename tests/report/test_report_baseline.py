@@ -8,7 +8,7 @@ from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.analysis.trials import TRIAL_COLUMNS, with_epochs
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report.best_config import write_best_config
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.terms import TrialState
 
 
 def tune(write, trial_id, miou, lr, **given):

@@ -13,7 +13,7 @@ from attnfd_ray.config.loader import load_experiment
 from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report.best_config import write_best_config
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.terms import TrialState
 
 
 def run(*args, **env):

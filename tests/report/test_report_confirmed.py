@@ -13,7 +13,7 @@ from attnfd_ray.analysis.seeds import estimate
 from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.errors import StoreError
 from attnfd_ray.report.text import show
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.terms import TrialState
 
 SEEDS = [1_000_001, 1_000_002, 1_000_003]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from attnfd_ray.analysis.seeds import estimate
 from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.report.text import show
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.terms import TrialState
 
 METHODS = {
     "none": [0.50, 0.52, 0.54],

@@ -5,7 +5,7 @@ import pytest
 from attnfd_ray.analysis.records import from_json, to_json
 from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.errors import StoreError
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.terms import TrialState
 
 
 def only_protocol(store):

@@ -17,8 +17,9 @@ from attnfd_ray.runtime.jobs.client import events, record_failure, run_job
 from attnfd_ray.runtime.jobs.failure_policy import POLICIES
 from attnfd_ray.runtime.jobs.messages import Event, Job
 from attnfd_ray.runtime.session import RunContext
-from attnfd_ray.store.rows import TrialRow, TrialState
+from attnfd_ray.store.rows import TrialRow
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 DONE = Event(kind="done", metrics={"epoch": 2})
 

@@ -17,8 +17,9 @@ from attnfd_ray.runtime import confirm
 from attnfd_ray.runtime.jobs.failure_policy import FailureBudget
 from attnfd_ray.runtime.jobs.messages import Event, Job
 from attnfd_ray.runtime.session import RunContext
-from attnfd_ray.store.rows import BASELINES, Role, TrialRow, TrialState
+from attnfd_ray.store.rows import TrialRow
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import BASELINES, Role, TrialState
 
 Settings = Callable[[], ExperimentSettings]
 DONE = Event(

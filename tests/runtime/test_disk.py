@@ -32,8 +32,9 @@ from attnfd_ray.runtime.jobs.trial_writer import TrialWriter
 from attnfd_ray.runtime.session import RunContext
 from attnfd_ray.runtime.tuner import _Bridge, job_of
 from attnfd_ray.search.plan import SearchPlan
-from attnfd_ray.store.rows import TrialRow, TrialState
+from attnfd_ray.store.rows import TrialRow
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 from attnfd_ray.train import checkpoint
 from attnfd_ray.train.records import EpochRecord, Outcome
 

@@ -16,8 +16,9 @@ from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.runtime.files.warm_start import earlier_trials
 from attnfd_ray.search.records import PastTrial
-from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
+from attnfd_ray.store.rows import EpochRow, TrialRow
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 Make = Callable[[], ExperimentSettings]
 SPACE = {"method.loss_weight": {"float": [0.1, 10], "log": True}}

@@ -8,7 +8,8 @@ from typing import Any
 
 from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
 from attnfd_ray.search.plan import SearchPlan
-from attnfd_ray.search.records import PastTrial, State, Suggestion
+from attnfd_ray.search.records import PastTrial, Suggestion
+from attnfd_ray.terms import State
 
 LAYERS = ["stage3", "stage4", "aspp", "decoder"]
 SPACE: dict[str, Any] = {

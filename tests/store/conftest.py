@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
+from attnfd_ray.store.rows import EpochRow, TrialRow
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WHO = {

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.terms import TrialState
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
+from attnfd_ray.store.rows import EpochRow, TrialRow
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 KILLS = int(os.environ.get("ATTNFD_STORE_KILLS", "30"))  # `make chaos` has more
 # a writer is killed at most so many rows after its first, and at most so many seconds later

@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pytest
 
-from attnfd_ray.store.rows import TrialState
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 
 @pytest.fixture(params=["in place", "copied"])

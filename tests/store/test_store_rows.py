@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from attnfd_ray.errors import StoreError
 from attnfd_ray.store import latest
-from attnfd_ray.store.rows import TrialState
 from attnfd_ray.store.schema import EPOCHS, TRIALS
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 
 def test_rows_come_back_as_they_went_in(store, epoch_row, trial_row):

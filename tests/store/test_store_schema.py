@@ -3,8 +3,9 @@ from datetime import datetime
 
 import pytest
 
-from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
+from attnfd_ray.store.rows import EpochRow, TrialRow
 from attnfd_ray.store.schema import EPOCHS, TRIALS
+from attnfd_ray.terms import TrialState
 
 # The public interface: adding a name here is fine, changing one breaks the queries of users.
 BOTH = "schema_version experiment search_id trial_id attempt seed method role time_utc"

@@ -22,6 +22,7 @@ from attnfd_ray.config.schema import ExperimentSettings, ModelSettings
 from attnfd_ray.data.storage.image_cache import checked_limit_bytes
 from attnfd_ray.errors import DataError, StoreError
 from attnfd_ray.runtime.cluster.versions import versions
+from attnfd_ray.store import layout
 
 _NODE_TIMEOUT_S = 60.0
 _DISK_TIMEOUT_S = 5.0
@@ -204,7 +205,7 @@ def _cache_problems(settings: ExperimentSettings) -> list[str]:
 
 
 def _directory(settings: ExperimentSettings, token: str) -> Path:
-    return Path(settings.store) / "preflight" / token
+    return layout.preflight(settings.store, token)
 
 
 def _file_name(node: str) -> str:

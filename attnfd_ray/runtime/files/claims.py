@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from attnfd_ray.atomic import write_atomic
 from attnfd_ray.config.overrides import differences
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError, StoreError
-from attnfd_ray.store.atomic import write_atomic
+from attnfd_ray.store import layout
 
 _MAX_DIFFERENCES = 6  # in an error line
 
@@ -23,20 +24,19 @@ def claim_run_id(settings: ExperimentSettings, command: str, *, fresh: bool) -> 
     The same settings resume the latest one; `fresh` starts a new one with the next number. Raises
     ConfigError, with the differences, if the latest one has other settings.
     """
-    root = _directory(settings)
     prefix = f"{settings.experiment}.{command}"
-    number = _latest_number(root, prefix)
+    number = _latest_number(settings, prefix)
     if number and not fresh:
-        _check_same(settings, root / f"{prefix}{number}.json")
+        _check_same(settings, layout.settings_file(settings.store, f"{prefix}{number}"))
     else:
         number += 1
-    _write_settings(settings, root / f"{prefix}{number}.json")
+    _write_settings(settings, layout.settings_file(settings.store, f"{prefix}{number}"))
     return f"{prefix}{number}"
 
 
 def check_searched(settings: ExperimentSettings) -> None:
     """Raise ConfigError unless the store has a search of the experiment."""
-    if not _latest_number(_directory(settings), f"{settings.experiment}.search"):
+    if not _latest_number(settings, f"{settings.experiment}.search"):
         raise ConfigError(
             f"store {settings.store}: no search of '{settings.experiment}' was started there; "
             "run `attnfd-ray tune` with this file first, or name the store that has it with "
@@ -62,7 +62,7 @@ def file_lock(store: str | Path, name: str, busy: str) -> Iterator[None]:
 
     Raises StoreError with the text `busy` if another process holds it.
     """
-    path = Path(store) / "experiments" / f"{name}.lock"
+    path = layout.lock_file(store, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock_file = path.open("w")
@@ -76,13 +76,10 @@ def file_lock(store: str | Path, name: str, busy: str) -> Iterator[None]:
         yield
 
 
-def _directory(settings: ExperimentSettings) -> Path:
-    return Path(settings.store) / "experiments"
-
-
-def _latest_number(root: Path, prefix: str) -> int:
+def _latest_number(settings: ExperimentSettings, prefix: str) -> int:
     """Return the highest number in use, 0 for none."""
-    suffixes = [path.stem.removeprefix(prefix) for path in root.glob(f"{prefix}*.json")]
+    directory = layout.experiments(settings.store)
+    suffixes = [path.stem.removeprefix(prefix) for path in directory.glob(f"{prefix}*.json")]
     return max((int(suffix) for suffix in suffixes if suffix.isdigit()), default=0)
 
 

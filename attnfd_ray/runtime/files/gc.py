@@ -18,14 +18,13 @@ from pathlib import Path
 from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.config.schema import TuneSettings
 from attnfd_ray.errors import StoreError
+from attnfd_ray.ids import RUN_ID, TEACHER_ID, trials_of
+from attnfd_ray.run_files import CHECKPOINTS, UNFINISHED_SUFFIX
 from attnfd_ray.runtime.files.claims import file_lock
 from attnfd_ray.runtime.files.retention import expired_files, is_own, partial_files, remove
+from attnfd_ray.store import layout
 from attnfd_ray.store.store import Store
 
-_CLAIM = re.compile(r"(?P<lock>.+\.(?P<command>train|search))\d+")
-# suffixes of the id of a run or search: in the ids of its trials, and in Ray's directory names
-_TRIAL_SUFFIX = r"(\.confirm-[0-9a-f]+-s|-b?)\d+"
-_SESSION_SUFFIX = r"(\.confirm)?-[0-9a-f]{8}"
 # A preflight check holds no lock. It takes minutes at most.
 _PREFLIGHT_S = 3600.0
 
@@ -74,16 +73,16 @@ def collect(
 def _owners(store: Store) -> Iterator[tuple[str, Callable[[], Found]]]:
     """Yield (lock, how to find the garbage) for each run, search and trained teacher."""
     find_by_command = {"search": _of_search, "train": _of_run}
-    for file in sorted((store.root / "experiments").glob("*.json")):
-        if match := _CLAIM.fullmatch(file.stem):
+    for file in sorted((layout.experiments(store.root)).glob("*.json")):
+        if match := RUN_ID.fullmatch(file.stem):
             yield match["lock"], partial(find_by_command[match["command"]], store, file)
-    for directory in _children(store, "runs", "teacher-[0-9a-f]+"):
+    for directory in _children(store, layout.RUNS, TEACHER_ID):
         yield directory.name, partial(_unfinished_files, store, directory)
 
 
 def _of_search(store: Store, file: Path) -> Found:
     yield from _sessions(store, file.stem)
-    for directory in _children(store, "runs", re.escape(file.stem) + _TRIAL_SUFFIX):
+    for directory in _children(store, layout.RUNS, trials_of(file.stem)):
         yield from _unfinished_files(store, directory)
     tune = _tune_settings(file)
     yield from expired_files(store, file.stem, keep_weights=tune.keep_weights, metrics=tune.metrics)
@@ -91,13 +90,13 @@ def _of_search(store: Store, file: Path) -> Found:
 
 def _of_run(store: Store, file: Path) -> Found:
     yield from _sessions(store, file.stem)
-    for directory in _children(store, "runs", re.escape(file.stem)):
+    for directory in _children(store, layout.RUNS, re.compile(re.escape(file.stem))):
         yield from _unfinished_files(store, directory)
 
 
 def _unfinished_files(store: Store, directory: Path) -> Found:
     """Yield the files that a killed run was writing; it resumes from its complete checkpoints."""
-    for unfinished in sorted((directory / "checkpoints").glob("*.writing")):
+    for unfinished in sorted((directory / CHECKPOINTS).glob(f"*{UNFINISHED_SUFFIX}")):
         if is_own(store, unfinished):
             yield unfinished, "never written to its end"
     yield from partial_files(store, directory)
@@ -105,23 +104,24 @@ def _unfinished_files(store: Store, directory: Path) -> Found:
 
 def _sessions(store: Store, run_id: str) -> Found:
     """Yield the directories that Ray used for commands on this run or search."""
-    for directory in _children(store, "ray", re.escape(run_id) + _SESSION_SUFFIX):
-        yield directory, _SESSION_REASON
+    for directory in layout.sessions(store.root, run_id):
+        if is_own(store, directory) and directory.is_dir():
+            yield directory, _SESSION_REASON
 
 
 def _old_preflights(store: Store, now_s: float) -> Found:
-    for directory in _children(store, "preflight", "[0-9a-f]+"):
+    for directory in _children(store, layout.PREFLIGHT, re.compile("[0-9a-f]+")):
         if now_s - directory.stat().st_mtime > _PREFLIGHT_S:
             yield directory, _SESSION_REASON
 
 
-def _children(store: Store, folder: str, pattern: str) -> list[Path]:
+def _children(store: Store, folder: str, pattern: re.Pattern[str]) -> list[Path]:
     """Return the directories in a folder of the store whose names match; links are left out."""
     found = sorted((store.root / folder).glob("*"))
     return [
         path
         for path in found
-        if re.fullmatch(pattern, path.name) and is_own(store, path) and path.is_dir()
+        if pattern.fullmatch(path.name) and is_own(store, path) and path.is_dir()
     ]
 
 

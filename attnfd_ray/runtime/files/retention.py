@@ -14,13 +14,16 @@ from typing import Any
 
 from attnfd_ray.analysis.pareto import Metrics, on_front, over_seeds
 from attnfd_ray.analysis.ranking import best_first, order
+from attnfd_ray.atomic import TEMPORARY_SUFFIX
 from attnfd_ray.config.metrics import MIOU
 from attnfd_ray.errors import StoreError
+from attnfd_ray.run_files import BEST_WEIGHTS, CHECKPOINTS, LAST_WEIGHTS
+from attnfd_ray.store import layout
 from attnfd_ray.store.parts import check_trial_id
-from attnfd_ray.store.rows import BASELINES, TrialState
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import BASELINES, TrialState
 
-_WEIGHTS = ("best.safetensors", "last.safetensors")
+_WEIGHTS = (BEST_WEIGHTS, LAST_WEIGHTS)
 # FAILED is not among them: such a trial may be retried, and then resumes from its checkpoint
 _FINAL_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE)
 _COLUMNS = (
@@ -66,7 +69,7 @@ def expired_files(
         directory = run_directory(store, row["trial_id"])
         if row["state"] not in _FINAL_STATES or directory is None:
             continue
-        yield from _existing(store, [directory / "checkpoints"], f"the trial is {row['state']}")
+        yield from _existing(store, [directory / CHECKPOINTS], f"the trial is {row['state']}")
         yield from partial_files(store, directory)
         if row["trial_id"] not in keeping:
             weights = [directory / name for name in _WEIGHTS]
@@ -135,7 +138,7 @@ def run_directory(store: Store, trial_id: str) -> Path | None:
     Raises StoreError for an id that is not a file name.
     """
     check_trial_id(trial_id)
-    directory = store.root / "runs" / trial_id
+    directory = layout.run_directory(store.root, trial_id)
     if is_own(store, directory) and directory.is_dir():
         return directory
     return None
@@ -143,7 +146,8 @@ def run_directory(store: Store, trial_id: str) -> Path | None:
 
 def partial_files(store: Store, directory: Path) -> Iterator[tuple[Path, str]]:
     """Yield (path, reason) for the weights of a run that were never written to their end."""
-    yield from _existing(store, sorted(directory.glob(".*.partial")), "never written to its end")
+    unfinished = sorted(directory.glob(f".*{TEMPORARY_SUFFIX}"))
+    yield from _existing(store, unfinished, "never written to its end")
 
 
 def is_own(store: Store, path: Path) -> bool:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from attnfd_ray import registry
+from attnfd_ray.atomic import write_atomic
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.errors import ConfigError
 from attnfd_ray.search.objectives import MEASURED, measured_metrics
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import PastTrial
-from attnfd_ray.store import marker
-from attnfd_ray.store.atomic import write_atomic
+from attnfd_ray.store import layout, marker
 from attnfd_ray.store.store import Store
 
 _COLUMNS = [
@@ -48,7 +48,7 @@ def earlier_trials(
     directory of another store, or `STORE:EXPERIMENT`. Raises ConfigError if `source` does not
     exist, has no finished trial in the space, or is not what the search began with; and StoreError.
     """
-    file = Path(settings.store) / "experiments" / f"{search_id}.earlier.json"
+    file = layout.earlier_trials_file(settings.store, search_id)
     if file.exists():
         saved = json.loads(file.read_text(encoding="utf-8"))
         if source not in (None, saved["source"]):

@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from attnfd_ray.runtime.jobs.failure_policy import POLICIES
-from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Event, Job
+from attnfd_ray.runtime.jobs.messages import Event, Job
+from attnfd_ray.terms import FailureKind
 
 Logs = Mapping[str, str]  # node id -> where Ray's logs of that node are
 
@@ -40,11 +41,11 @@ class _JobState:
 
     def add_loss(self, logs: Logs, *, node_lost: bool) -> Event | None:
         """Count a death of the job's group; return the job's end, or None to start it again."""
-        kind = "WORKER_LOST"
+        kind = FailureKind.WORKER_LOST
         if self.hang_text:
-            kind = "TIMEOUT"
+            kind = FailureKind.TIMEOUT
         elif node_lost:
-            kind = "NODE_LOST"
+            kind = FailureKind.NODE_LOST
         text = self.hang_text
         self.hang_text = None
         self.losses[kind] += 1
@@ -114,7 +115,7 @@ class Broker:
                 if self._interrupted and trial_id not in self._taken.values():
                     return Event.interrupted()
                 if self._broken:
-                    return Event.failed("WORKER_LOST", self._broken)
+                    return Event.failed(FailureKind.WORKER_LOST, self._broken)
                 await state.changed.wait()
 
     async def cancel(self, trial_id: str, reason: str) -> None:
@@ -197,7 +198,7 @@ class Broker:
     async def push(self, group: int, trial_id: str, event: Event) -> str | None:
         """Report an event; return why the job must stop now, or None to continue.
 
-        The reason INTERRUPTED means that the job is resumed later.
+        The reason FailureKind.INTERRUPTED means that the job is resumed later.
         """
         state = self._states[trial_id]
         state.add_progress(event)
@@ -216,7 +217,7 @@ class Broker:
             if state.cancel_reason and event.metrics["epoch"] >= state.last_epoch:
                 return state.cancel_reason
             if self._interrupted:
-                return INTERRUPTED
+                return FailureKind.INTERRUPTED
             return None
 
     async def report_hang(self, group: int, trial_id: str, text: str, *, step_s: float) -> None:

@@ -10,8 +10,9 @@ import ray
 from attnfd_ray.errors import RunFailed
 from attnfd_ray.runtime.jobs.failure_policy import POLICIES, failure
 from attnfd_ray.runtime.jobs.messages import Event, Job
-from attnfd_ray.store.rows import TrialRow, TrialState
+from attnfd_ray.store.rows import TrialRow
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import TrialState
 
 
 def events(broker: Any, job: Job) -> Iterator[Event]:

@@ -17,7 +17,7 @@ from attnfd_ray.errors import (
     StoreError,
     UserErrors,
 )
-from attnfd_ray.store.rows import TrialState
+from attnfd_ray.terms import FailureKind, TrialState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,43 +43,50 @@ class Policy:
 
 
 POLICIES: dict[str, Policy] = {
-    "OOM": Policy(
+    FailureKind.OOM: Policy(
         why="the settings need more memory than there is",
         state=TrialState.INFEASIBLE,
         counts=False,
         traced=True,
     ),
-    "NAN": Policy(
+    FailureKind.NAN: Policy(
         why="the settings make the loss diverge", state=TrialState.INFEASIBLE, counts=False
     ),
-    "NO_METRIC": Policy(why="nothing could be scored: no pixel of the split counts"),
-    "NODE_LOST": Policy(
+    FailureKind.NO_METRIC: Policy(why="nothing could be scored: no pixel of the split counts"),
+    FailureKind.NODE_LOST: Policy(
         why="a machine was lost, which is not the job's fault: it resumes from its checkpoint",
         state=TrialState.RUNNING,
         tries=None,
         counts=False,
     ),
-    "WORKER_LOST": Policy(why="its processes died without finishing an epoch in between", tries=3),
-    "TIMEOUT": Policy(
+    FailureKind.WORKER_LOST: Policy(
+        why="its processes died without finishing an epoch in between", tries=3
+    ),
+    FailureKind.TIMEOUT: Policy(
         why="a training step took far longer than the others, twice in a row", tries=2, traced=True
     ),
-    "DATA": Policy(why="files are missing, broken or not what the settings say"),
-    "CONFIG": Policy(why="the settings do not fit the data, the weights or the machine"),
-    "RUN": Policy(why="the run could not continue", traced=True),
-    "USER_CODE": Policy(why="code raised an exception that is not one of ours", traced=True),
-    "STORE": Policy(
+    FailureKind.DATA: Policy(why="files are missing, broken or not what the settings say"),
+    FailureKind.CONFIG: Policy(why="the settings do not fit the data, the weights or the machine"),
+    FailureKind.RUN: Policy(why="the run could not continue", traced=True),
+    FailureKind.USER_CODE: Policy(
+        why="code raised an exception that is not one of ours", traced=True
+    ),
+    FailureKind.STORE: Policy(
         why="the disk is full or refuses writes: no other job could write either",
         state=TrialState.RUNNING,
         counts=False,
         ends=True,
     ),
-    "INTERRUPTED": Policy(
+    FailureKind.INTERRUPTED: Policy(
         why="Ctrl-C: the same command resumes it", state=TrialState.RUNNING, counts=False, ends=True
     ),
 }
 
 # Failures that the user can fix keep their exit code and all their lines, such as a table of taps.
-_USER_ERRORS: dict[str, type[UserErrors]] = {"CONFIG": ConfigError, "DATA": DataError}
+_USER_ERRORS: dict[str, type[UserErrors]] = {
+    FailureKind.CONFIG: ConfigError,
+    FailureKind.DATA: DataError,
+}
 
 
 def failure(name: str, kind: str, text: str) -> AttnFDError:
@@ -90,9 +97,9 @@ def failure(name: str, kind: str, text: str) -> AttnFDError:
     """
     if kind in _USER_ERRORS:
         return _USER_ERRORS[kind](text.splitlines())
-    if kind == "INTERRUPTED":
+    if kind == FailureKind.INTERRUPTED:
         return Interrupted("interrupted after the running epochs")
-    if kind == "STORE":
+    if kind == FailureKind.STORE:
         return StoreError(text)
     return RunFailed(f"{name}: {kind}: {text}")
 

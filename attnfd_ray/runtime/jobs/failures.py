@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 import attnfd_ray
+from attnfd_ray.atomic import write_atomic
 from attnfd_ray.errors import (
     AttnFDError,
     DataError,
@@ -25,9 +26,10 @@ from attnfd_ray.errors import (
     StoreError,
     UserError,
 )
+from attnfd_ray.run_files import FAILURE_LOG
 from attnfd_ray.runtime.jobs.messages import Job
-from attnfd_ray.store.atomic import write_atomic
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import FailureKind
 from attnfd_ray.train import distributed
 from attnfd_ray.train.distributed import world_size
 
@@ -42,12 +44,12 @@ _LIBRARIES = tuple(
 )
 # error -> kind; the first match counts
 _KINDS: dict[type[AttnFDError], str] = {
-    Diverged: "NAN",
-    NoMetric: "NO_METRIC",
-    DataError: "DATA",
-    StoreError: "STORE",
-    UserError: "CONFIG",
-    AttnFDError: "RUN",
+    Diverged: FailureKind.NAN,
+    NoMetric: FailureKind.NO_METRIC,
+    DataError: FailureKind.DATA,
+    StoreError: FailureKind.STORE,
+    UserError: FailureKind.CONFIG,
+    AttnFDError: FailureKind.RUN,
 }
 
 _COLLECTIVES = Path(dist.__file__).parent
@@ -64,16 +66,16 @@ def describe(error: Exception) -> tuple[str, str]:
     the user's own code.
     """
     if is_out_of_memory(error):
-        return "OOM", _line_with_location(error)
+        return FailureKind.OOM, _line_with_location(error)
     for error_type, kind in _KINDS.items():
         if isinstance(error, error_type):
             return kind, str(error)
-    return "USER_CODE", f"{type(error).__name__}: {_line_with_location(error)}"
+    return FailureKind.USER_CODE, f"{type(error).__name__}: {_line_with_location(error)}"
 
 
 def trace_file(job: Job) -> Path:
     """Return the file with the traceback of a job's last failure."""
-    return job.directory / "failure.log"
+    return job.directory / FAILURE_LOG
 
 
 def write_trace(job: Job, kind: str, trace: str) -> bool:

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnfd_ray.config.schema import ExperimentSettings
-from attnfd_ray.store.rows import Role
-
-# The failure kind of a job that the user stopped. It is no failure: the job is resumed later.
-INTERRUPTED = "INTERRUPTED"
+from attnfd_ray.store import layout
+from attnfd_ray.terms import FailureKind, Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,7 @@ class Job:
     @property
     def directory(self) -> Path:
         """The directory of the run's checkpoints and weights."""
-        return Path(self.settings.store) / "runs" / self.trial_id
+        return layout.run_directory(self.settings.store, self.trial_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +69,7 @@ class Event:
     @classmethod
     def interrupted(cls) -> Event:
         """Return the event of a job that the user stopped, and that is resumed later."""
-        return cls.failed(INTERRUPTED, "stopped; run the same command again to resume")
+        return cls.failed(FailureKind.INTERRUPTED, "stopped; run the same command again to resume")
 
     @property
     def failed_with(self) -> tuple[str, str]:

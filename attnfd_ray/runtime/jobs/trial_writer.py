@@ -16,10 +16,11 @@ from attnfd_ray.config.overrides import config_hash
 from attnfd_ray.config.schema import ExperimentSettings
 from attnfd_ray.runtime.cluster.versions import versions
 from attnfd_ray.runtime.files.retention import delete_expired
-from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Event, Job
+from attnfd_ray.runtime.jobs.messages import Event, Job
 from attnfd_ray.search.objectives import measured_metrics
-from attnfd_ray.store.rows import EpochRow, TrialRow, TrialState
+from attnfd_ray.store.rows import EpochRow, TrialRow
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import FailureKind, TrialState
 from attnfd_ray.train.evaluate import for_test, protocol
 from attnfd_ray.train.latency import Latency
 from attnfd_ray.train.records import EpochRecord, Outcome
@@ -67,7 +68,7 @@ class TrialWriter:
         row = TrialRow(
             **self._columns,
             state=TrialState.RUNNING,
-            failure_kind=INTERRUPTED,
+            failure_kind=FailureKind.INTERRUPTED,
             failure_text=text,
         )
         self.store.append_trial(row)

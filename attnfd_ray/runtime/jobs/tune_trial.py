@@ -14,6 +14,7 @@ from ray import tune
 from attnfd_ray.runtime.jobs.client import events
 from attnfd_ray.runtime.jobs.messages import Job
 from attnfd_ray.search.objectives import measured_metrics
+from attnfd_ray.terms import FailureKind
 
 _AMOUNT = 0.0001  # of a resource that a node has one of, and that nothing else uses
 _HEAD = "node:__internal_head__"
@@ -39,7 +40,10 @@ def trial(config: dict[str, Any]) -> None:
     The trial never cancels its job; the driver does. So if this process dies and is started again,
     the job is still with the broker.
     """
-    broker_gone = {"failure_kind": "WORKER_LOST", "failure_text": "the broker process is gone"}
+    broker_gone = {
+        "failure_kind": FailureKind.WORKER_LOST,
+        "failure_text": "the broker process is gone",
+    }
     try:
         broker = ray.get_actor(config["broker"], namespace=config["namespace"])
     except ValueError:  # of Ray, for an actor that has ended

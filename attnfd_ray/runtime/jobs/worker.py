@@ -22,11 +22,12 @@ from attnfd_ray.distill.method import method_class
 from attnfd_ray.errors import Diverged, NoMetric
 from attnfd_ray.runtime.jobs.failure_policy import POLICIES
 from attnfd_ray.runtime.jobs.failures import describe, is_lost_worker, trace_file, write_trace
-from attnfd_ray.runtime.jobs.messages import INTERRUPTED, Event, Job
+from attnfd_ray.runtime.jobs.messages import Event, Job
 from attnfd_ray.runtime.jobs.trial_writer import TrialWriter, final_objectives, stored_end
 from attnfd_ray.runtime.jobs.watchdog import Watchdog
 from attnfd_ray.runtime.jobs.worker_cache import WorkerCache
 from attnfd_ray.store.store import Store
+from attnfd_ray.terms import FailureKind
 from attnfd_ray.train import latency
 from attnfd_ray.train.distributed import broadcast_object, rank, world_size
 from attnfd_ray.train.evaluate import evaluate, protocol
@@ -185,7 +186,7 @@ class Worker:
     def _end(self, writer: TrialWriter, trainer: Trainer, outcome: Outcome) -> None:
         """Write how a job ended, and push it."""
         job = writer.job
-        if outcome.stopped_early and writer.stop_reason == INTERRUPTED:
+        if outcome.stopped_early and writer.stop_reason == FailureKind.INTERRUPTED:
             interrupted = Event.interrupted()
             writer.write_interrupted(interrupted.failure_text)
             self._push(job, interrupted)
@@ -211,7 +212,7 @@ class Worker:
             assert self._report_hang is not None, "without it, patience is infinite"
             # before the traceback is written: the disk may be what hangs
             self._report_hang(job, f"{text}; traceback: {trace_file(job)}", step_s)
-            write_trace(job, "TIMEOUT", stack())
+            write_trace(job, FailureKind.TIMEOUT, stack())
 
         patience_s = job.settings.train.step_patience_s
         if patience_s is None or self._report_hang is None:
