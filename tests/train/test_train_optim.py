@@ -119,8 +119,9 @@ def test_a_nesterov_step_is_what_a_pencil_gives() -> None:
     for gradient in (2.0, 4.0):
         parameter.grad = torch.full_like(parameter, gradient)
         optimizer.step()
-    # g1 = 2 + 0.01 * 1 = 2.01, v1 = 2.01, w1 = 1 - 0.1 (2.01 + 0.5 * 2.01) = 0.6985 g2 = 4 + 0.01
-    # w1 = 4.006985, v2 = 0.5 v1 + g2 = 5.011985, w2 = w1 - 0.1 (g2 + 0.5 v2) = 0.04720225
+    # g1 = 2 + 0.01 * 1 = 2.01, v1 = g1, w1 = 1 - 0.1 (g1 + 0.5 v1) = 0.6985
+    # g2 = 4 + 0.01 w1 = 4.006985, v2 = 0.5 v1 + g2 = 5.011985
+    # w2 = w1 - 0.1 (g2 + 0.5 v2) = 0.04720225
     assert parameter.unique().tolist() == pytest.approx([0.04720225], rel=1e-6)  # float32
 
 
