@@ -29,7 +29,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 OURS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 # what else a reader meets, the dated pages of benchmarks/ included
 TEXTS = [*OURS, ROOT / "CHANGELOG.md", *ROOT.glob("benchmarks/*.md"), ROOT / "cluster/README.md"]
-BASE = {"config", "registry", "errors"}
+BASE = {"config", "registry", "errors", "terms", "ids", "run_files", "atomic"}
 # what tools leave behind
 MADE = {"__pycache__"}
 ENVIRONMENT = {"CAMVID_ROOT": "/data/CamVid", "VOC_ROOT": "/data/VOCdevkit", "TEACHER": "/t.pth"}

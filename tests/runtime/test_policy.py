@@ -10,21 +10,9 @@ import pytest
 from attnfd_ray.config.schema import TrainSettings, TuneSettings
 from attnfd_ray.errors import AttnFDError, ConfigError, DataError, RunFailed, StoreError
 from attnfd_ray.runtime.jobs.failure_policy import POLICIES, FailureBudget, Policy, failure
+from attnfd_ray.terms import FailureKind
 
-KINDS = {
-    "OOM",
-    "NAN",
-    "NO_METRIC",
-    "NODE_LOST",
-    "WORKER_LOST",
-    "DATA",
-    "USER_CODE",
-    "TIMEOUT",
-    "INTERRUPTED",
-    "STORE",
-    "CONFIG",
-    "RUN",
-}
+KINDS = set(FailureKind)
 
 
 def fail(limit: int | None, *kinds: str) -> list[AttnFDError | None]:
