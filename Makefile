@@ -8,10 +8,13 @@ SEED   ?= 1
 DEMO       = TOYSCENES_ROOT=$(SCENES) ATTNFD_STORE=$(STORE) $(BIN)/attnfd-ray
 DEMO_SEEDS = --set train.seed=$(SEED) --set teacher.train.seed=$(SEED)
 
+# tests/conftest.py groups the tests
+PARALLEL = -n 2 --dist loadgroup --no-loadscope-reorder
+
 # Local runs listen on loopback only; Ray reads this when it is imported.
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER = 0
 
-.PHONY: help install demo test test-ray chaos check docs bench clean
+.PHONY: help install demo test test-fast test-ray chaos check docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is to make
@@ -34,8 +37,11 @@ demo: install  ## Search on generated scenes, confirm the best, draw and report 
 	$(BIN)/attnfd-ray picture $(STORE) -o $(STORE)/demo.png
 	@echo; echo 'Next: look at $(STORE)/demo.png; . $(BIN)/activate; attnfd-ray report $(STORE); attnfd-ray tune --help'
 
-test: install  ## Run every test
-	$(BIN)/python -m pytest
+test: install  ## Run every test, on two workers
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-fast: install  ## Run the quick tests without Ray, on two workers
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not ray and not slow'
 
 test-ray: install  ## Run only the tests that start Ray
 	$(BIN)/python -m pytest -m ray
