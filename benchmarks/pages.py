@@ -6,7 +6,8 @@
 In a page, a table is between `<!-- table: KIND STORE EXPERIMENT -->` and `<!-- end -->`. STORE is
 relative to benchmarks/evidence. KIND `report` is the output of `attnfd-ray report STORE
 --experiment EXPERIMENT`. KIND `methods` has one line per config over its seeds, with the strength
-of the distillation gradient.
+of the distillation gradient. KIND `runs` has one line per run and teacher of the whole store;
+EXPERIMENT is `all`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from attnfd_ray.analysis.summary import summarise
 from attnfd_ray.report.text import show
 from attnfd_ray.store.store import Store
 from benchmarks.methods import methods_table
+from benchmarks.runs import runs_table
 
 HERE = Path(__file__).parent
 EVIDENCE = HERE / "evidence"
@@ -49,7 +51,9 @@ def _table(kind: str, name: str, experiment: str) -> str:
     store = Store.open(EVIDENCE / name, create=False)
     if kind == "methods":
         return "\n".join(methods_table(store, experiment)) + "\n"
-    assert kind == "report", f"a table is of kind methods or report, not {kind}"
+    if kind == "runs":
+        return "\n".join(runs_table(store)) + "\n"
+    assert kind == "report", f"a table is of kind methods, runs or report, not {kind}"
     text = io.StringIO()
     console = Console(file=text, width=_WIDTH, color_system=None)
     show(summarise(store, experiment=experiment), console)

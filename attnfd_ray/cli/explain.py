@@ -23,13 +23,13 @@ def explain(name: str, as_json: bool) -> None:
     preset = load(name)
     rows = list(preset.rows())
     if not as_json:
-        _show(preset.summary, rows, preset.unlike)
+        _show(preset.summary, rows, preset.differences)
         return
     document = {
         "preset": name,
         "summary": preset.summary,
         "settings": rows,
-        "unlike": preset.unlike,
+        "differences": preset.differences,
     }
     click.echo(json.dumps(document))
 

@@ -27,11 +27,11 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A recipe: a summary, its choices, and in `unlike` how it differs from its source."""
+    """A recipe: a summary, its choices, and in `differences` how it differs from its source."""
 
     summary: str
     choices: tuple[Choice, ...]
-    unlike: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -225,7 +225,7 @@ RELEASE = Preset(
         Choice("train.batch_size", 6, "--batch-size in the README's command"),
         Choice("train.seed", 1, "--seed, 1 by default (train_kd.py:183-292)"),
     ),
-    unlike=(
+    differences=(
         "no running statistic of the teacher moves; the released one's drift (train_kd.py:101-103)",
         (
             "a student that is distilled keeps the pyramid's dropout, as it does without a teacher "
@@ -278,7 +278,7 @@ PAPER = Preset(
             "the loss is cross-entropy + weight x AttnFD (Sec. 3.3), no more",
         ),
     ),
-    unlike=(
+    differences=(
         (
             "stage4 is read before its ReLU, as the released code does (resnet.py:208-209); the "
             "earlier code read it after"

@@ -36,7 +36,7 @@ def test_the_columns_are_setting_default_and_preset_with_why_below():
 
 
 def test_it_prints_where_a_preset_differs_from_its_source():
-    differences = registry.load("preset", "attnfd_release").unlike
+    differences = registry.load("preset", "attnfd_release").differences
     assert explain("attnfd_release").output.count("differs from its source: ") == len(differences)
 
 
