@@ -179,13 +179,13 @@ BOTH = "tune: {metric: [val_miou, student_params]"
         ),
         (
             f"{SIZED}{BOTH}, sampler: cmaes}}",
-            "sampler: 'cmaes' follows one value; needs tpe, nsga2, random or grid",
+            "sampler: 'cmaes' can follow only one metric; needs tpe, nsga2, random or grid",
         ),
         (
             f"{SIZED}{BOTH}, sampler: gp}}",
             (
-                "sampler: 'gp' takes minutes a draw with several metrics; needs tpe, nsga2, random "
-                "or grid"
+                "sampler: 'gp' takes minutes for each draw with several metrics; needs tpe, nsga2, "
+                "random or grid"
             ),
         ),
         (

@@ -8,10 +8,9 @@ from search_fakes import LAYERS, SPACE, experiment, past, run
 
 from attnfd_ray.config.overrides import with_values
 from attnfd_ray.errors import ConfigError
-from attnfd_ray.search import records
 from attnfd_ray.search.plan import SearchPlan
 from attnfd_ray.search.records import CONTINUE, PastTrial, Suggestion
-from attnfd_ray.store import rows
+from attnfd_ray.terms import BASELINES, Role, SearchRole, State, TrialState
 
 SMALL = {
     "method.reduction_ratio": {"choice": [4, 8, 16]},
@@ -278,7 +277,7 @@ def test_the_members_of_a_subset_keep_the_order_of_the_file() -> None:
         assert past(suggestion).values == suggestion.values
 
 
-def test_the_plan_and_the_store_mean_the_same_by_roles_states_and_baselines() -> None:
-    assert {*get_args(records.Role), "teacher", "run", "confirm"} == {*get_args(rows.Role)}
-    assert get_args(records.State) == tuple(rows.TrialState)
-    assert records.BASELINES == rows.BASELINES
+def test_a_search_has_the_states_of_the_store_and_a_part_of_its_roles() -> None:
+    assert {*get_args(SearchRole), "teacher", "run", "confirm"} == {*get_args(Role)}
+    assert get_args(State) == tuple(TrialState)
+    assert {*BASELINES} < {*get_args(SearchRole)}

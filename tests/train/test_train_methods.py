@@ -23,10 +23,10 @@ ONE_STEP: dict[str, Any] = {"train__epochs": 1, "train__steps_per_epoch": 1}
 METHODS = sorted(registry.TABLES["method"].keys() - {"none"})
 
 
-def block(language: str) -> str:
-    """Return the only block of this language in the guide."""
+def block(opening: str) -> str:
+    """Return the only block of the guide that opens with this line."""
     (found,) = re.findall(
-        rf"^```{language}\n(.*?)^```$", OWN_METHOD.read_text(encoding="utf-8"), re.M | re.S
+        rf"^```{opening}\n(.*?)^```$", OWN_METHOD.read_text(encoding="utf-8"), re.M | re.S
     )
     return str(found)
 
@@ -36,7 +36,9 @@ def own_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Put the guide's module on the path; return its `method:` section."""
     package = tmp_path / "path" / "mypackage"
     package.mkdir(parents=True)
-    (package / "losses.py").write_text(block("python"), encoding="utf-8")
+    (package / "losses.py").write_text(
+        block('python title="mypackage/losses.py"'), encoding="utf-8"
+    )
     monkeypatch.syspath_prepend(package.parent)
     return yaml.safe_load(block("yaml"))["method"]
 
