@@ -157,6 +157,7 @@ def ended(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "tune"])
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_one_line_and_exit_code_2_and_nothing_was_started_or_written(ended, case, command):

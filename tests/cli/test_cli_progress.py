@@ -380,6 +380,7 @@ def test_searched_values_are_never_read_as_markup(table):
     assert drawn(table)[-1].endswith("note=[/b] [red]x")
 
 
+@pytest.mark.slow
 def test_the_table_can_be_drawn_while_trials_come_in(table):
     done = threading.Event()
 

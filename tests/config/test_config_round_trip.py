@@ -110,6 +110,7 @@ def experiments(draw):
     )
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=60, deadline=None)
 @given(settings=experiments())
 def test_settings_written_as_yaml_are_read_back_the_same(path, settings):

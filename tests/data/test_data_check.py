@@ -256,6 +256,7 @@ def test_frames_of_one_film_in_both_splits_are_a_note(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     "ATTNFD_CAMVID" not in os.environ, reason="ATTNFD_CAMVID does not name a copy of CamVid"
 )

@@ -239,6 +239,7 @@ cache.read(1, decode)
 """
 
 
+@pytest.mark.slow
 def test_the_part_of_a_killed_process_is_neither_read_nor_counted(
     data: DataSettings, directory: Path
 ) -> None:
@@ -254,6 +255,7 @@ def test_the_part_of_a_killed_process_is_neither_read_nor_counted(
     again.close()
 
 
+@pytest.mark.slow
 def test_memory_of_a_killed_process_is_freed_by_the_next_one(
     data: DataSettings, directory: Path
 ) -> None:

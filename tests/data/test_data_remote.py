@@ -480,6 +480,7 @@ def test_a_refused_connection_is_reported_soon(
     assert error.endswith("); check data.root, the network, and the credentials in the environment")
 
 
+@pytest.mark.slow
 def test_a_silent_server_is_reported_soon(
     silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -641,6 +642,7 @@ def test_a_uri_in_a_settings_file_may_use_environment_variables(tmp_path: Path) 
     assert load_experiment(shown, environ={}) == settings
 
 
+@pytest.mark.slow
 def test_the_command_line_checks_a_bucket(toy: Path, tmp_path: Path, bucket: Bucket) -> None:
     uri = bucket.upload(toy)
     command = [

@@ -12,6 +12,7 @@ from attnfd_ray.models import TapRecorder, build_model, load_weights
 from .released import NETWORKS, REFERENCE, golden_images, released_state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_released_file_gives_the_logits_and_features_of_the_released_code(
     network: str, tmp_path: Path

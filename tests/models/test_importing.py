@@ -127,6 +127,7 @@ def refusal(take: Callable[..., Imported], tmp_path: Path) -> Callable[..., Misf
 # ---- the authors' files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_an_imported_file_of_the_authors_gives_the_logits_of_their_code(
     network: str, tmp_path: Path

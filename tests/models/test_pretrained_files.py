@@ -134,6 +134,7 @@ def test_prefixes_of_libraries_are_seen_through(put: str, tmp_path: Path) -> Non
     assert all(torch.equal(tensor, given[name]) for name, tensor in filled.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [NARROW, MOBILE, TIMM, SMP])
 def test_a_backbones_own_names_are_taken_with_and_without_its_place(
     network: Mapping[str, Any], tmp_path: Path

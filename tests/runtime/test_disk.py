@@ -209,6 +209,7 @@ def budget_bytes() -> float:
     return 1.05 * disk_bytes(sizes, trials=50, concurrent=CONCURRENT, keep_weights=KEEP)
 
 
+@pytest.mark.slow
 def test_fifty_trials_never_exceed_the_budget_and_leave_the_leaders(
     tree: dict[str, Any], settings: Make
 ) -> None:
@@ -229,6 +230,7 @@ def test_fifty_trials_never_exceed_the_budget_and_leave_the_leaders(
     )
 
 
+@pytest.mark.slow
 def test_a_smaller_search_that_keeps_all_weights_exceeds_the_budget(
     tree: dict[str, Any], settings: Make
 ) -> None:

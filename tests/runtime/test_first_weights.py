@@ -332,6 +332,7 @@ def test_weights_of_a_teacher_that_no_trial_needs_are_not_read(
         pinned(settings())
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_one_line(
     attnfd_ray: CommandLine, tree: dict[str, Any], tmp_path: Path
 ) -> None:

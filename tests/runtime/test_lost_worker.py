@@ -31,6 +31,7 @@ for collective in (lambda: broadcast_object(None), lambda: all_reduce_sum(torch.
 """
 
 
+@pytest.mark.slow
 def test_a_collective_without_its_peer_is_recognised(tmp_path: Path) -> None:
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     dies, survives = (

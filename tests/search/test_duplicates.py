@@ -63,6 +63,7 @@ def test_the_file_as_written_counts_as_tried() -> None:
 ZERO = {**FEW, "method.loss_weight": {"choice": [0.0, 1.0]}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_the_baseline_drawn_as_a_weight_of_nothing_is_its_next_seed_whatever_the_rest(
     sampler: str,
@@ -133,6 +134,7 @@ def test_a_config_that_cannot_run_gets_no_other_seed() -> None:
     assert plan_of(history, sampler="random", trials=99).next() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
 def test_a_rebuilt_search_repeats_with_the_same_seeds_wherever_it_was_cut(sampler: str) -> None:
     whole = continued(plan_of([], sampler=sampler))

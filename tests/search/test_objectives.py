@@ -94,6 +94,7 @@ def under_front(trials: list[PastTrial]) -> float:
     return area
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_the_front_found_is_better_than_that_of_random_search(sampler: str) -> None:
     found, by_chance = (
@@ -107,6 +108,7 @@ def test_the_front_found_is_better_than_that_of_random_search(sampler: str) -> N
     assert sum(found) / 6 > sum(by_chance) / 6 + 0.02  # seen: 0.05 with either
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "search", "metric", "killed_after"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
 from search_fakes import LAYERS, experiment
 
 from attnfd_ray.search.plan import SearchPlan
@@ -58,6 +59,7 @@ def search(sampler: str, early_stopping: str, seed: int) -> tuple[float, int]:
     return best, spent
 
 
+@pytest.mark.slow
 def test_tpe_with_asha_finds_at_least_what_random_search_finds_for_far_fewer_epochs() -> None:
     wins = 0
     for seed in range(10):

@@ -66,6 +66,7 @@ def check(root: Path, acknowledged: dict[int, int]) -> None:
     assert store.trials().num_rows == 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_sigkill(tmp_path: Path) -> None:
     root, rng = tmp_path / "results", random.Random(7)

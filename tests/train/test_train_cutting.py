@@ -122,6 +122,7 @@ def test_the_mean_over_workers_is_the_loss_and_gradient_of_the_whole_batch(
     assert_same((terms, gradients), whole)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_real_workers_give_the_loss_and_gradient_of_one(

@@ -63,6 +63,7 @@ def counts_and_scores(
     return counts, found
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_counts_every_image_once(toys: Path, tmp_path: Path) -> None:
     settings = plain(toys)
     counts, found = counts_and_scores(settings)

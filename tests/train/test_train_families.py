@@ -120,6 +120,7 @@ def test_modules_are_compared_by_their_paths(toys: Path, tmp_path: Path) -> None
     assert all(math.isfinite(term) and term > 0 for term in terms.values())
 
 
+@pytest.mark.slow
 def test_a_student_of_another_family_is_trained_scored_and_kept(toys: Path, tmp_path: Path) -> None:
     settings = experiment(toys, student=STUDENTS["cnn of smp"], train__epochs=1)
     run = make_run(settings, tmp_path)

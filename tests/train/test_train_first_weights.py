@@ -67,6 +67,7 @@ def train_to(
     return [scores_of(record) for record in records]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network", [OURS, TORCHVISION, SMP, LITE], ids=["ours", "torchvision", "smp", "lite"]
 )

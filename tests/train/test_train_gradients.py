@@ -224,6 +224,7 @@ def test_the_terms_add_up_to_the_gradient_that_the_optimiser_gets(
     )  # float64 throughout
 
 
+@pytest.mark.slow
 def test_two_workers_measure_the_gradients_of_the_whole_batch(toys: Path, tmp_path: Path) -> None:
     whole = numbers(experiment(toys), tmp_path / "one", uneven_batch())
     settings = experiment(toys, train__batch_size=8)
@@ -266,6 +267,7 @@ def test_a_run_ends_with_the_same_bits_however_often_it_measures(
     assert differing_paths(final_state(tmp_path / "0"), final_state(tmp_path / "2")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_workers_end_with_the_same_bits_however_often_they_measure(
     accumulate: int, toys: Path, tmp_path: Path

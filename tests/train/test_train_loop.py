@@ -95,6 +95,7 @@ def test_a_teacher_serves_run_after_run_and_none_of_them_moves_it(
 # Effects of settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_starts_from_the_loss_of_single_and_learns(
     precision: str, toys: Path, tmp_path: Path

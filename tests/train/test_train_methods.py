@@ -67,6 +67,7 @@ def train_each(runs: dict[str, tuple[ExperimentSettings, Path]]) -> dict[str, di
     return learned
 
 
+@pytest.mark.slow
 def test_two_workers_train_every_method_and_stay_equal(toys: Path, tmp_path: Path) -> None:
     """DistributedDataParallel ends a run in which a trainable parameter has no gradient."""
     runs = {

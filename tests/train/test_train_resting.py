@@ -80,6 +80,7 @@ def test_resting_parameters_stay_bit_for_bit_and_all_others_move(
     )
 
 
+@pytest.mark.slow
 def test_who_rests_is_the_same_after_a_resume(toys: Path, tmp_path: Path) -> None:
     settings = experiment(toys, method=FIRST_EPOCH, train__epochs=3)
     assert moved_by_epoch(settings, tmp_path / "stopped", epochs=1) == [{CONNECTORS}]

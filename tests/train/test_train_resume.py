@@ -71,6 +71,7 @@ def assert_ends_alike(directory: Path, whole: Path) -> None:
     ).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     changes: dict[str, Any], toys: Path, tmp_path: Path
@@ -114,6 +115,7 @@ def test_the_weights_of_the_last_epoch_are_kept_beside_the_best(toys: Path, tmp_
     assert differing_paths(network.state_dict(), run.student.state_dict()) == []
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_every_epoch_ends_as_one_never_stopped(toys: Path, tmp_path: Path) -> None:
     settings = experiment(toys, train__epochs=3)
     train(settings, tmp_path / "whole")

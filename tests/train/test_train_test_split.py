@@ -95,6 +95,7 @@ def test_one_whose_labels_are_withheld_has_no_score(
     assert outcome.last.epoch == settings.train.epochs
 
 
+@pytest.mark.slow
 def test_two_workers_score_it_as_one_does(settings: ExperimentSettings, tmp_path: Path) -> None:
     outcomes = on_workers(2, tmp_path / "two", finished, settings, tmp_path / "run")
     assert outcomes[0].test is not None

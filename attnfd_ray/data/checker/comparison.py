@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -110,11 +111,10 @@ def _cut(text: str, width: int) -> str:
     font = _font()
     if font.getlength(text) <= width:
         return text
-    for length in range(len(text), 0, -1):
-        shortened = f"{text[:length]}..."
-        if font.getlength(shortened) <= width:
-            return shortened
-    return "..."
+    # a longer text is never narrower, so the longest one that fits is found by bisection
+    lengths = range(len(text) + 1)
+    fitting = bisect_right(lengths, width, key=lambda n: font.getlength(f"{text[:n]}..."))
+    return f"{text[: max(fitting - 1, 0)]}..."
 
 
 @cache
