@@ -5,6 +5,7 @@ Imports nothing of the package.
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -47,9 +48,15 @@ def sync_file(file: IO[Any]) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make new names in a directory survive a power cut. Raises OSError."""
+    """Make new names in a directory survive a power cut. Raises OSError.
+
+    Does nothing on a file system that cannot do that for a directory.
+    """
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerTraits:
-    """What a sampler can do and what it needs."""
+    """What a sampler can do and what it needs. The defaults hold for a user's own sampler."""
 
     # why it cannot search several metrics; None where it can
     single_metric_reason: str | None = None
@@ -38,15 +38,13 @@ SAMPLERS = {
     "random": SamplerTraits(learns_from_other_trials=False),
     "grid": SamplerTraits(is_exhaustive=True, learns_from_other_trials=False),
 }
-# a user's own sampler may be derived from one that keeps its state in its trials
-_OWN = SamplerTraits(keeps_state_in_trials=True)
 MULTI_METRIC = [name for name, traits in SAMPLERS.items() if not traits.single_metric_reason]
 LEARNING = [name for name, traits in SAMPLERS.items() if traits.learns_from_other_trials]
 
 
 def traits_of(sampler: str) -> SamplerTraits:
     """Return the traits of the sampler that `tune.sampler` names."""
-    return SAMPLERS.get(sampler, _OWN)
+    return SAMPLERS.get(sampler) or SamplerTraits()
 
 
 def any_of(names: list[str]) -> str:

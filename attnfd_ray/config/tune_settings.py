@@ -66,10 +66,14 @@ class TuneSettings(StrictModel):
         ),
     ] = "asha"
     grace_epochs: Annotated[
-        Positive, Field(description="No trial is stopped before it has trained this many epochs.")
+        Positive,
+        Field(
+            description="No trial is stopped before it has trained this many epochs. The default "
+            "stops trials very early; a tenth of train.epochs is a good start."
+        ),
     ] = 1
     reduction_factor: Annotated[
-        int, Field(ge=2, description="At each rung, one in this many trials continues.")
+        int, Field(ge=2, description="At each rung, about one in this many trials continues.")
     ] = 3
     concurrent: Annotated[
         CountOrAuto,
@@ -79,8 +83,8 @@ class TuneSettings(StrictModel):
     keep_weights: Annotated[
         Positive | None,
         Field(
-            description="The number of leading trials whose weights are kept, beside those of the "
-            "best baseline and of the trial as written; null: all."
+            description="The number of leading trials whose weights are kept, in addition to those "
+            "of the best baseline and of the trial as written; null: all."
         ),
         Identity.NONE,
     ] = 5
@@ -88,7 +92,7 @@ class TuneSettings(StrictModel):
         Positive | None,
         Field(
             description="The number of failed trials in one call that stops the search; null: no "
-            "limit; see docs/failures.md."
+            "limit (see docs/failures.md)."
         ),
         Identity.NONE,
     ] = 3

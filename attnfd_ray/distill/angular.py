@@ -25,7 +25,10 @@ from attnfd_ray.distill.fitnet import squared_error
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
 from attnfd_ray.distill.normalised import normalised_distance
 
-_NOT_PUBLISHED = Field(description="none was published; with 10 it has the range of LAD")
+_NOT_PUBLISHED = Field(
+    description="Factor on the loss terms; 0 trains the student without distillation (none was "
+    "published; with 10 the terms have the range of those of lad)."
+)
 
 
 class _Settings(LayerSettings):
@@ -47,7 +50,11 @@ class LAD(_Connected):
 
         name: Literal["lad"] = "lad"
         loss_weight: Annotated[
-            LossWeight, Field(description="10 in the code of AttnFD's authors")
+            LossWeight,
+            Field(
+                description="Factor on the loss terms; 0 trains the student without distillation "
+                "(10 in the code of AttnFD's authors)."
+            ),
         ] = 10.0
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
@@ -90,7 +97,11 @@ class Naive(_Connected):
 
         name: Literal["naive"] = "naive"
         loss_weight: Annotated[
-            LossWeight, Field(description="none was published; 10 is FitNet's")
+            LossWeight,
+            Field(
+                description="Factor on the loss terms; 0 trains the student without distillation "
+                "(none was published; 10 is the default of fitnet)."
+            ),
         ] = 10.0
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:

@@ -29,9 +29,10 @@ class AttentionTransfer(LayerwiseMethod):
         loss_weight: Annotated[
             LossWeight,
             Field(
-                description="10000 in CIRKD's Cityscapes experiments (CVPR 2022), which add KD of "
-                "weight 1; goes with the number of positions, of which the term is a mean of unit "
-                "vectors"
+                description="Factor on the loss terms; 0 trains the student without distillation. "
+                "A feature with more positions needs a larger weight, because the term is a mean "
+                "over positions (10000 in CIRKD's Cityscapes experiments, CVPR "
+                "2022, which add kd of weight 1)."
             ),
         ] = 10_000.0
 

@@ -26,60 +26,88 @@ class AttnFDSettings(MethodSettings):
     norm: Annotated[
         Normalisation,
         Field(
-            description="what is scaled to length 1: the features of the global batch, an image "
-            "or a pixel"
+            description="What is scaled to length 1 before the distance: the features of the "
+            "global batch, of an image, or of a pixel."
         ),
     ] = "batch"
-    squared: Annotated[bool, Field(description="false: the distance itself, not its square")] = True
+    squared: Annotated[
+        bool, Field(description="Whether the distance is squared, as in the paper.")
+    ] = True
     attention: Annotated[
         Literal["both", "channel", "spatial", "none"],
         Field(
-            description="parts of both sides' gates; settings of a part that is left out have no "
-            "effect"
+            description="The parts of the gates on both sides. Settings of a part that is left out "
+            "have no effect."
         ),
     ] = "both"
     order: Annotated[
         Literal["channel_first", "spatial_first"],
-        Field(description="no effect unless attention: both"),
+        Field(description="Which part of a gate comes first, where attention is both."),
     ] = "channel_first"
     reduction_ratio: Annotated[
         int,
         Field(
             ge=1,
-            description="channels / hidden channels of a channel gate; from_checkpoint has its own",
+            description="The channels divided by the hidden channels of a channel gate. A gate "
+            "from_checkpoint keeps its own ratio.",
         ),
     ] = 16
     kernel: Annotated[
-        int, Field(ge=1, le=63, description="side of a spatial gate's convolution, odd")
+        int,
+        Field(
+            ge=1,
+            le=63,
+            description="The side of a spatial gate's convolution, in pixels; an odd number.",
+        ),
     ] = 7
-    pooling: Annotated[Pooling, Field(description="what gates look at: mean, maximum or both")] = (
-        "both"
-    )
-    student_gate: StudentGate = "learned"
-    teacher_gate: TeacherGate = "parameter_free"
-    teacher_gate_seed: Annotated[int, Field(ge=0, description="of random_frozen")] = 0
+    pooling: Annotated[
+        Pooling,
+        Field(description="What gates look at: the mean (avg), the maximum (max) or both."),
+    ] = "both"
+    student_gate: Annotated[
+        StudentGate,
+        Field(
+            description="The gate on the student's features: learned (CBAM), parameter_free (CBAM "
+            "without weights) or identity (none)."
+        ),
+    ] = "learned"
+    teacher_gate: Annotated[
+        TeacherGate,
+        Field(
+            description="The gate on the teacher's features, which never learns: parameter_free "
+            "(CBAM without weights), random_frozen (CBAM with random weights), from_checkpoint "
+            "(the gate in the teacher's file) or identity (none)."
+        ),
+    ] = "parameter_free"
+    teacher_gate_seed: Annotated[
+        int, Field(ge=0, description="The seed of the weights of a random_frozen gate.")
+    ] = 0
     teacher_mode: Annotated[
         TeacherMode,
         Field(
-            description="the teacher and its gate: as in use, normalised by the batch, or "
-            "dropping out"
+            description="How the teacher and its gate run: eval as in use, batch_statistics with "
+            "BatchNorm over the batch, train with BatchNorm over the batch and with dropout."
         ),
     ] = "eval"
     connectors: Annotated[
         Literal["always", "first_epoch"],
         Field(
-            description="when they learn; first_epoch: they alone in the first epoch, all but "
-            "them afterwards"
+            description="When the connectors learn. With first_epoch, only they learn in the first "
+            "epoch, and everything but them learns afterwards."
         ),
     ] = "always"
     train_channel_mlp: Annotated[
-        bool, Field(description="false: the student's keeps its first weights")
+        bool,
+        Field(
+            description="Whether the MLP of the student's channel gate learns; false: it keeps its "
+            "first weights."
+        ),
     ] = True
     divide_by_batch: Annotated[
         bool,
         Field(
-            description="the whole loss, cross-entropy included, / train.batch_size, as the "
-            "released code does"
+            description="Whether the whole loss, cross-entropy included, is divided by "
+            "train.batch_size, as in the released code."
         ),
     ] = False
 

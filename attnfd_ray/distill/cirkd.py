@@ -27,7 +27,11 @@ _NEVER = -1e9  # similarity to an entry that was never filled: its probability i
 
 MemoryWeight = Annotated[
     float,
-    Field(ge=0, description="with memory: factor beside loss_weight; the authors take 0.01 on VOC"),
+    Field(
+        ge=0,
+        description="With memory: a factor on this term, in addition to loss_weight (the authors "
+        "take 0.01 on VOC).",
+    ),
 ]
 
 
@@ -47,42 +51,57 @@ class CIRKD(Method):
 
         name: Literal["cirkd"] = "cirkd"
         layers: Layers = ["decoder"]
-        temperature: Annotated[AboveZero, Field(description="of similarities within the batch")] = (
-            0.1
-        )
+        temperature: Annotated[
+            AboveZero, Field(description="The temperature of similarities within the batch.")
+        ] = 0.1
         max_size: Annotated[
             Positive,
             Field(
-                description="maps are average-pooled to this height and width at most, pixels; "
-                "memory for the comparison: images^2 x pixels^2. The original pools 256 and above "
-                "to 64"
+                description="Features are average-pooled to at most this height and width, in "
+                "pixels. The comparison takes memory for images^2 x pixels^2 numbers (the original "
+                "pools sides of 256 and above to 64)."
             ),
         ] = 32
         loss_weight: Annotated[
-            LossWeight, Field(description="on every term; the paper adds KD of weight 1")
+            LossWeight,
+            Field(
+                description="Factor on every loss term; 0 trains the student without distillation "
+                "(the paper adds kd of weight 1)."
+            ),
         ] = 1.0
         memory: Annotated[
-            bool, Field(description="compare with what the teacher saw before, too")
+            bool,
+            Field(
+                description="Whether pixels are also compared with pixels and regions that the "
+                "teacher saw before."
+            ),
         ] = False
         memory_temperature: Annotated[
-            AboveZero, Field(description="with memory: of similarities to it")
+            AboveZero,
+            Field(description="With memory: the temperature of similarities to its entries."),
         ] = 0.1
         pixel_weight: MemoryWeight = 0.1
         region_weight: MemoryWeight = 0.1
         pixel_queue: Annotated[
-            Positive, Field(description="with memory: pixels kept of each class")
+            Positive, Field(description="With memory: how many pixels of each class it keeps.")
         ] = 20_000
         region_queue: Annotated[
-            Positive, Field(description="with memory: regions kept of each class")
+            Positive, Field(description="With memory: how many regions of each class it keeps.")
         ] = 2_000
         pixels_per_image: Annotated[
-            Positive, Field(description="with memory: most pixels kept of a class")
+            Positive,
+            Field(
+                description="With memory: how many pixels of each class it takes from an image at "
+                "most."
+            ),
         ] = 16
         pixel_samples: Annotated[
-            Positive, Field(description="with memory: about so many pixels a step")
+            Positive,
+            Field(description="With memory: about this many of its pixels are used in each step."),
         ] = 4096
         region_samples: Annotated[
-            Positive, Field(description="with memory: about so many regions a step")
+            Positive,
+            Field(description="With memory: about this many of its regions are used in each step."),
         ] = 1024
 
     def __init__(self, settings: Settings, networks: Networks) -> None:

@@ -17,6 +17,10 @@ from attnfd_ray.config.types import AboveZero, Layers, LossWeight
 from attnfd_ray.distill.kd import softened_divergence
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod, LogitMethod, LogitSettings
 
+_TEMPERATURE = Field(
+    description="The temperature of the softmax over positions (4 in TorchDistiller's script)."
+)
+
 
 class LogitCWD(LogitMethod):
     """Channel-wise distillation of the logits."""
@@ -25,8 +29,14 @@ class LogitCWD(LogitMethod):
         """`method: {name: cwd_logit, ...}`."""
 
         name: Literal["cwd_logit"] = "cwd_logit"
-        temperature: Annotated[AboveZero, Field(description="4 in TorchDistiller's script")] = 4.0
-        loss_weight: Annotated[LossWeight, Field(description="3 in TorchDistiller's script")] = 3.0
+        temperature: Annotated[AboveZero, _TEMPERATURE] = 4.0
+        loss_weight: Annotated[
+            LossWeight,
+            Field(
+                description="Factor on the loss term; 0 trains the student without distillation (3 "
+                "in TorchDistiller's script)."
+            ),
+        ] = 3.0
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
         return channel_divergence(student_NCHW, teacher_NCHW, temperature=self.settings.temperature)
@@ -40,10 +50,14 @@ class FeatureCWD(LayerwiseMethod):
 
         name: Literal["cwd_feature"] = "cwd_feature"
         layers: Layers = ["decoder"]
-        temperature: Annotated[AboveZero, Field(description="4 in TorchDistiller's script")] = 4.0
-        loss_weight: Annotated[LossWeight, Field(description="50 in TorchDistiller's script")] = (
-            50.0
-        )
+        temperature: Annotated[AboveZero, _TEMPERATURE] = 4.0
+        loss_weight: Annotated[
+            LossWeight,
+            Field(
+                description="Factor on the loss terms; 0 trains the student without distillation "
+                "(50 in TorchDistiller's script)."
+            ),
+        ] = 50.0
 
     def connector(self, student_channels: int, teacher_channels: int) -> nn.Module:
         """Return a 1x1 convolution where channels differ.

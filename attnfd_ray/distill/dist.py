@@ -40,12 +40,34 @@ class DIST(LogitMethod):
 
         name: Literal["dist"] = "dist"
         temperature: Annotated[
-            AboveZero, Field(description="1 in the paper's segmentation experiments")
+            AboveZero,
+            Field(
+                description="The temperature of the class probabilities (1 in the paper's "
+                "segmentation experiments)."
+            ),
         ] = 1.0
-        inter_weight: Annotated[float, Field(ge=0, description="beta, 1 in the paper")] = 1.0
-        intra_weight: Annotated[float, Field(ge=0, description="gamma, 1 in the paper")] = 1.0
+        inter_weight: Annotated[
+            float,
+            Field(
+                ge=0,
+                description="Factor on the part that compares the classes at each pixel (beta, 1 "
+                "in the paper).",
+            ),
+        ] = 1.0
+        intra_weight: Annotated[
+            float,
+            Field(
+                ge=0,
+                description="Factor on the part that compares the pixels of each class (gamma, 1 "
+                "in the paper).",
+            ),
+        ] = 1.0
         loss_weight: Annotated[
-            LossWeight, Field(description="1 in the paper's segmentation experiments")
+            LossWeight,
+            Field(
+                description="Factor on the loss term; 0 trains the student without distillation (1 "
+                "in the paper's segmentation experiments)."
+            ),
         ] = 1.0
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:

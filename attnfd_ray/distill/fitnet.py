@@ -27,7 +27,10 @@ class FitNet(LayerwiseMethod):
         layers: Layers = ["decoder"]
         loss_weight: Annotated[
             LossWeight,
-            Field(description="10 in CIRKD's experiments (CVPR 2022), which add KD of weight 1"),
+            Field(
+                description="Factor on the loss terms; 0 trains the student without distillation "
+                "(10 in CIRKD's experiments, CVPR 2022, which add kd of weight 1)."
+            ),
         ] = 10.0
 
     def connector(self, student_channels: int, teacher_channels: int) -> nn.Module:

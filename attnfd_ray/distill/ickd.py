@@ -35,13 +35,17 @@ class ICKD(LayerwiseMethod):
         grid: Annotated[
             tuple[Positive, Positive],
             Field(
-                description="patches down, across; the paper's best on VOC is 32, 32; memory: "
-                "patches x channels^2"
+                description="The number of patches down and across; channels are correlated within "
+                "each patch. It takes memory for patches x channels^2 numbers (the paper's best on "
+                "VOC is 32, 32)."
             ),
         ] = (1, 1)
         loss_weight: Annotated[
             LossWeight,
-            Field(description="none was published for segmentation; 1 to 10 is where to begin"),
+            Field(
+                description="Factor on the loss terms; 0 trains the student without distillation. "
+                "Begin with 1 to 10 (none was published for segmentation)."
+            ),
         ] = 1.0
 
     def connector(self, student_channels: int, teacher_channels: int) -> nn.Module:

@@ -32,8 +32,8 @@ class IFVD(Method):
         loss_weight: Annotated[
             LossWeight,
             Field(
-                description="200 in the original, with KD of weight 10; 20 in CIRKD's experiments "
-                "(CVPR 2022)"
+                description="Factor on the loss terms; 0 trains the student without distillation "
+                "(200 in the original, with kd of weight 10; 20 in CIRKD's experiments, CVPR 2022)."
             ),
         ] = 200.0
 

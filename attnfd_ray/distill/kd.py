@@ -27,10 +27,18 @@ class KD(LogitMethod):
 
         name: Literal["kd"] = "kd"
         temperature: Annotated[
-            AboveZero, Field(description="1 in CIRKD's experiments (CVPR 2022)")
+            AboveZero,
+            Field(
+                description="The temperature of the class probabilities (1 in CIRKD's experiments, "
+                "CVPR 2022)."
+            ),
         ] = 1.0
         loss_weight: Annotated[
-            LossWeight, Field(description="1 in CIRKD's experiments (CVPR 2022)")
+            LossWeight,
+            Field(
+                description="Factor on the loss term; 0 trains the student without distillation (1 "
+                "in CIRKD's experiments, CVPR 2022)."
+            ),
         ] = 1.0
 
     def distance(self, student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from attnfd_ray import registry
 from attnfd_ray.config.schema import ExperimentSettings, MethodSettings
 from attnfd_ray.distill.tap_check import channels_of, check_taps
 from attnfd_ray.distill.teacher import FrozenTeacher, TeacherMode
+from attnfd_ray.errors import ConfigError
 from attnfd_ray.models import SegmentationModel
 
 
@@ -48,6 +49,14 @@ class Networks:
     teacher_norms: Mapping[str, BatchNormStats] = field(default_factory=dict)
     teacher_file: Path | None = None
     num_classes: int = 0
+
+
+# of members that a method of an earlier version may define
+_OLD_NAMES = {
+    "resting": "frozen_prefixes",
+    "cut_matters": "depends_on_batch",
+    "divides_by_batch": "loss_over_batch_size",
+}
 
 
 class Method(nn.Module):
@@ -123,6 +132,13 @@ class Method(nn.Module):
     uses_batch_sums: bool = False
     teacher_mode: TeacherMode = "eval"
     loss_over_batch_size: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse names of earlier versions, which would be ignored without a word."""
+        super().__init_subclass__(**kwargs)
+        for old, new in _OLD_NAMES.items():
+            if old in vars(cls):
+                raise ConfigError(f"{cls.__qualname__}.{old} is now called {new}; rename it")
 
     @classmethod
     def taps(cls, settings: Any) -> tuple[str, ...]:

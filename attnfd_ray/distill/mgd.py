@@ -33,13 +33,18 @@ class MGD(LayerwiseMethod):
         name: Literal["mgd"] = "mgd"
         layers: Layers = ["stage4"]
         masked: Annotated[
-            Probability, Field(description="chance of a pixel to be hidden; the paper's")
+            Probability,
+            Field(
+                description="The probability that a pixel of the student's feature is hidden (0.75 "
+                "in the paper)."
+            ),
         ] = 0.75
         loss_weight: Annotated[
             LossWeight,
             Field(
-                description="the paper's, on a sum over channels and pixels; it adds CWD of "
-                "weight 3"
+                description="Factor on the loss terms, which are sums over channels and pixels; 0 "
+                "trains the student without distillation (2e-5 in the paper, which adds cwd_logit "
+                "of weight 3)."
             ),
         ] = 2e-5
 

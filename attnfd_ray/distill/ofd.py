@@ -56,13 +56,17 @@ class OFD(LayerwiseMethod):
         layers: Annotated[Layers, AfterValidator(_defined)] = list(DIVISORS)
         connector_epochs: Annotated[
             Literal[0, 1],
-            Field(description="1: in the first epoch only the connectors learn, as published"),
+            Field(
+                description="The number of epochs at the start in which only the connectors learn "
+                "(1 as published)."
+            ),
         ] = 1
         loss_weight: Annotated[
             LossWeight,
             Field(
-                description="published: 1e-5 x the sum over a batch of 6, which is 6e-5 x the "
-                "mean over its images"
+                description="Factor on the loss terms; 0 trains the student without distillation "
+                "(published: 1e-5 x the sum over a batch of 6, which is 6e-5 x the mean over its "
+                "images)."
             ),
         ] = 6e-5
 

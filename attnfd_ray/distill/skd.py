@@ -33,14 +33,16 @@ class SKD(LayerwiseMethod):
             Field(
                 gt=0,
                 le=1,
-                description="side of a region / side of the map; 0.5, the original's, is 2 x 2",
+                description="The side of a region divided by the side of the feature map (0.5 in "
+                "the original, which makes 2 x 2 regions).",
             ),
         ] = 0.5
         loss_weight: Annotated[
             LossWeight,
             Field(
-                description="1 in the original; 10 in CIRKD's experiments (CVPR 2022), with "
-                "regions of 2 x 2 pixels"
+                description="Factor on the loss terms; 0 trains the student without distillation "
+                "(1 in the original; 10 in CIRKD's experiments, CVPR 2022, with regions of 2 x 2 "
+                "pixels)."
             ),
         ] = 1.0
 

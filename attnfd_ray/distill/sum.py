@@ -56,8 +56,21 @@ class Sum(Method):
         """`method: {name: sum, ...}`."""
 
         name: Literal["sum"] = "sum"
-        loss_weight: Annotated[LossWeight, Field(description="factor on every term")] = 1.0
-        terms: Annotated[list[Annotated[AnyMethod, WrapValidator(_weighted)]], Field(min_length=1)]
+        loss_weight: Annotated[
+            LossWeight,
+            Field(
+                description="Factor on the terms of all methods, in addition to their own weights; "
+                "0 trains the student without distillation."
+            ),
+        ] = 1.0
+        terms: Annotated[
+            list[Annotated[AnyMethod, WrapValidator(_weighted)]],
+            Field(
+                min_length=1,
+                description="The methods whose terms are added, each with its settings and its "
+                "weight.",
+            ),
+        ]
 
         @field_validator("terms")
         @classmethod

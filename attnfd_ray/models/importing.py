@@ -98,12 +98,18 @@ def import_network(
     if header is None:
         where += f": read as {described(settings)}"
     gates = _fill(model, tensors, where=where, classes=count)
-    names = _class_names(class_names, header, count)
-    if len(names) != count:
-        raise CheckpointError(
-            f"{file}: predicts {count} classes, but {len(names)} class names are given"
-        )
+    names = _class_names(class_names, header, count, where=file)
     gate_tensors = _with_locations(gates)
+    # all that can fail comes before the file is written: an existing file is not overwritten
+    imported = Imported(
+        settings=settings,
+        class_names=names,
+        stride_from=_stride_from(output_stride, header),
+        num_tensors=len(tensors) - len(gate_tensors),
+        num_counters_added=_num_missing_counters(model, tensors),
+        left_out=_left_out(content, tensors, auxiliary),
+        gates=tuple(probe_gate(location, gate) for location, gate in gates.items()),
+    )
     save_model(
         model,
         out,
@@ -113,15 +119,7 @@ def import_network(
         extra=_extra(file, header),
         beside=gate_tensors,
     )
-    return Imported(
-        settings=settings,
-        class_names=names,
-        stride_from=_stride_from(output_stride, header),
-        num_tensors=len(tensors) - len(gate_tensors),
-        num_counters_added=_num_missing_counters(model, tensors),
-        left_out=_left_out(content, tensors, auxiliary),
-        gates=tuple(probe_gate(location, gate) for location, gate in gates.items()),
-    )
+    return imported
 
 
 def described(settings: ModelSettings) -> str:
@@ -171,13 +169,18 @@ def _auxiliary(tensors: Tensors, model: SegmentationModel) -> set[str]:
 
 
 def _class_names(
-    given: Sequence[str] | None, header: ModelHeader | None, num_classes: int
+    given: Sequence[str] | None, header: ModelHeader | None, num_classes: int, *, where: Path
 ) -> tuple[str, ...]:
+    names = tuple(f"class{index}" for index in range(num_classes))
     if given:
-        return tuple(given)
-    if header is not None:
-        return header.class_names
-    return tuple(f"class{index}" for index in range(num_classes))
+        names = tuple(given)
+    elif header is not None:
+        names = header.class_names
+    if len(names) != num_classes:
+        raise CheckpointError(
+            f"{where}: predicts {num_classes} classes, but {len(names)} class names are given"
+        )
+    return names
 
 
 def _extra(file: Path, header: ModelHeader | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -181,10 +181,12 @@ class OptunaStudy:
 
     def _ask_for(self, index: int, params: Params) -> optuna.Trial:
         """Return a running trial with these params."""
-        self._optuna_study.sampler = self._sampler(index)
+        self._optuna_study.sampler = sampler = self._sampler(index)
         self._optuna_study.enqueue_trial(params, {INDEX: index})
         trial = self._optuna_study.ask(self._distributions)
-        if self._traits.keeps_state_in_trials:
+        # a user's own sampler has no traits, but may be one of Optuna's
+        own_keeps_state = isinstance(sampler, CmaEsSampler | NSGAIISampler)
+        if self._traits.keeps_state_in_trials or own_keeps_state:
             # Optuna asks the sampler only for params that are not given, so the sampler would not
             # store its state in this trial. A rebuilt search would then start anew. Reading
             # `relative_params` makes the sampler draw; the draw itself is not used.

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from attnfd_ray import registry
 from attnfd_ray.distill.layerwise import LayerSettings, LayerwiseMethod
+from attnfd_ray.distill.method import Method
+from attnfd_ray.errors import ConfigError
 from attnfd_ray.testing.methods import MethodContract
 
 METHODS = sorted(registry.TABLES["method"])
@@ -130,3 +132,18 @@ def test_a_mistake_in_a_method_is_found(kind: type, test: str, problem: str) -> 
     contract.method = f"{__name__}:{kind.__name__}"
     with pytest.raises(AssertionError, match=problem):
         getattr(contract, f"test_{test}")()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("resting", "frozen_prefixes"),
+        ("cut_matters", "depends_on_batch"),
+        ("divides_by_batch", "loss_over_batch_size"),
+    ],
+)
+def test_a_method_with_a_name_of_an_earlier_version_is_refused_with_the_new_name(
+    old: str, new: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"Mine.{old} is now called {new}; rename it"):
+        type("Mine", (Method,), {old: True})

@@ -108,13 +108,17 @@ def _write(
 
 def _cut(text: str, width: int) -> str:
     """Return as much of a text as fits in `width` pixels, with dots where something is cut."""
-    font = _font()
-    if font.getlength(text) <= width:
+    if _width(text) <= width:
         return text
     # a longer text is never narrower, so the longest one that fits is found by bisection
     lengths = range(len(text) + 1)
-    fitting = bisect_right(lengths, width, key=lambda n: font.getlength(f"{text[:n]}..."))
+    fitting = bisect_right(lengths, float(width), key=lambda n: _width(f"{text[:n]}..."))
     return f"{text[: max(fitting - 1, 0)]}..."
+
+
+def _width(text: str) -> float:
+    """Return the width of a text in pixels."""
+    return float(_font().getlength(text))
 
 
 @cache

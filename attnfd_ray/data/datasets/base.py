@@ -21,6 +21,7 @@ from attnfd_ray import registry
 from attnfd_ray.config.overrides import digest
 from attnfd_ray.config.schema import DataSettings
 from attnfd_ray.config.types import IGNORED
+from attnfd_ray.data.datasets import label_table
 from attnfd_ray.data.datasets.label_table import LabelTable
 from attnfd_ray.data.datasets.sample_files import Sample, SampleFiles, leaves_root
 from attnfd_ray.data.files import Bytes, read_image, read_mask
@@ -243,5 +244,5 @@ def _source_hashes(kind: type) -> list[str]:
     """Return the hashes of the modules that define how a kind of dataset reads its files."""
     bases = [base for base in kind.__mro__ if issubclass(base, SegmentationDataset)]
     sources = [getattr(sys.modules[base.__module__], "__file__", None) for base in bases]
-    files = [Path(source) for source in sources if source]
+    files = [Path(label_table.__file__), *(Path(source) for source in sources if source)]
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from attnfd_ray.runtime.cluster import ray_private
+from attnfd_ray.runtime.cluster import ray_private_train
 
 _CLUSTER_CALLBACKS = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 
@@ -26,7 +26,7 @@ def _use_loopback_interface() -> None:
     os.environ["NCCL_SOCKET_IFNAME"] = "lo"
 
 
-class _LoopbackBackend(ray_private.TorchBackend):
+class _LoopbackBackend(ray_private_train.TorchBackend):
     """Ray's torch backend, with a file as the init method of the process group."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
@@ -34,7 +34,7 @@ class _LoopbackBackend(ray_private.TorchBackend):
         has_gpus = worker_group.get_resources_per_worker().get("GPU", 0) > 0
         if has_gpus and not backend_config.backend:
             backend = "nccl"
-        worker_group.execute(ray_private.set_torch_distributed_env_vars)
+        worker_group.execute(ray_private_train.set_torch_distributed_env_vars)
         worker_group.execute(_use_loopback_interface)
         # a new file each time: the file of a group that died has the state of that group
         Path(backend_config.directory).mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class _LoopbackBackend(ray_private.TorchBackend):
         pending = [
             worker_group.execute_single_async(
                 rank,
-                ray_private.setup_torch_process_group,
+                ray_private_train.setup_torch_process_group,
                 backend=backend,
                 world_rank=rank,
                 world_size=len(worker_group),
@@ -64,7 +64,7 @@ class LoopbackConfig(TorchConfig):
     directory: str = ""
 
     @property
-    def backend_cls(self) -> type[ray_private.TorchBackend]:
+    def backend_cls(self) -> type[ray_private_train.TorchBackend]:
         return _LoopbackBackend
 
 

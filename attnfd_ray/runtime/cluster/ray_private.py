@@ -1,4 +1,7 @@
-"""Every private name of Ray that this package uses: the one file to check after an upgrade."""
+"""The private names of Ray that this package uses, but for those that need torch.
+
+`ray_private_train.py` has the others. An upgrade of Ray has these two files to check.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train.torch.config import (
-    _set_torch_distributed_env_vars as set_torch_distributed_env_vars,
-)
-from ray.train.torch.config import _setup_torch_process_group as setup_torch_process_group
-from ray.train.torch.config import _TorchBackend as TorchBackend
-
-__all__ = [
-    "TorchBackend",
-    "log_directory",
-    "raylet_output_to_log",
-    "set_torch_distributed_env_vars",
-    "setup_torch_process_group",
-]
 
 _log = logging.getLogger(__name__)
 

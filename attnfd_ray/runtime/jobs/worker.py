@@ -94,8 +94,8 @@ class Worker:
         # all workers compute the same loss and scores, so they raise these together
         alone = not isinstance(error, Diverged | NoMetric)
         if alone or rank() == 0:
-            trace = "".join(traceback.format_exception(error))
-            if POLICIES[kind].traced and write_trace(job, kind, trace):
+            is_traced = POLICIES[kind].traced
+            if is_traced and write_trace(job, kind, "".join(traceback.format_exception(error))):
                 text += f"; traceback: {trace_file(job)}"
             self._push(job, Event.failed(kind, text))
         if alone and world_size() > 1:
