@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install  ## Search on generated scenes, confirm the best, draw and report it: 5 minutes on two cores, no GPU
+demo: install  ## Search on generated scenes, confirm the best, draw and report it: 6 minutes on two cores, no GPU
 	$(BIN)/attnfd-ray data toyscenes $(SCENES) --size 128 --train 480 --val 60 --objects 3 5 --radius 18 34 \
 	  --noise 0 --patterns 1 --seed $(SEED)
 	$(DEMO) tune search_spaces/demo.yaml $(DEMO_SEEDS)
