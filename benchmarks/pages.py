@@ -48,7 +48,8 @@ def pages() -> list[Path]:
 
 
 def _table(kind: str, name: str, experiment: str) -> str:
-    store = Store.open(EVIDENCE / name, create=False)
+    # printed commands name the store as a reader types it, in the project's directory
+    store = Store(Store.open(EVIDENCE / name, create=False).root, f"benchmarks/evidence/{name}")
     if kind == "methods":
         return "\n".join(methods_table(store, experiment)) + "\n"
     if kind == "runs":
