@@ -23,14 +23,16 @@ _INTRODUCTION = """\
 <!-- Written by docs/generate_settings.py from the records in attnfd_ray/config; do not edit. -->
 
 Every setting of an experiment, by its dotted path, as `--set` and `search:` take it.
+A file may also have `preset: NAME`, which fills in what the file leaves out, such as `method:`. See
+[Methods](methods.md#presets).
 
 - *Default*: a setting without a default is *required*.
 - *Search*: whether `search:` can vary the setting. *In part*: only single settings of the section.
-- *Identity*: what another value changes.
-  *training*: what a run trains, so the setting is part of `config_hash`.
-  *experiment*: the experiment, although its runs train the same; `tune` and `train` refuse to
-  resume an experiment with another value.
-  *none*: nothing; the value may change when an experiment is resumed.
+- *Identity*: what happens if you change the value.
+  *training*: another config starts, with another `config_hash`; the experiment needs another name,
+  or `--fresh`.
+  *experiment*: `config_hash` stays the same; the experiment needs another name, or `--fresh`.
+  *none*: nothing; the value may change at any time.
 """
 _HEADINGS = ("Setting", "Type", "Range", "Default", "Search", "Identity", "Meaning")
 
@@ -171,11 +173,14 @@ def _range(schema: dict[str, Any]) -> str:
     if schema.get("type") == "integer" and "exclusiveMaximum" in schema:
         schema = schema | {"maximum": schema["exclusiveMaximum"] - 1}
         schema.pop("exclusiveMaximum")
+    if schema.get("maximum") == _COUNT_LIMIT - 1:  # far above any count that occurs
+        schema = {key: value for key, value in schema.items() if key != "maximum"}
     if "minimum" in schema and "maximum" in schema:
         return f"{schema['minimum']} to {schema['maximum']}"
     return _limits(schema, _VALUE_LIMITS)
 
 
+_COUNT_LIMIT = 2**31
 _VALUE_LIMITS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",

@@ -86,14 +86,14 @@ def test_the_meaning_of_a_setting_is_a_sentence():
 @pytest.mark.parametrize(
     ("path", "kind", "limits", "default"),
     [
-        ("data.crop", "list of 2 whole numbers", "each 1 to 2147483647", "required"),
+        ("data.crop", "list of 2 whole numbers", "each at least 1", "required"),
         ("data.eval_scales", "list of numbers", "each above 0; at least 1 of them", "`[1.0]`"),
         ("data.test_split", "text or `null`", "not empty", "`null`"),
         ("data.flip", "number", "0 to 1", "`0.5`"),
         ("optim.momentum", "number", "at least 0, below 1", "`0.9`"),
         ("scaling.gpus_per_worker", "`auto` or `0` or `1`", "", "`auto`"),
         ("train.channels_last", "`true` or `false` or `auto`", "", "`auto`"),
-        ("tune.concurrent", "whole number or `auto`", "1 to 2147483647", "`auto`"),
+        ("tune.concurrent", "whole number or `auto`", "at least 1", "`auto`"),
         ("teacher.train", "section or `null`", "", "`null`"),
         ("subset", "list of text", "at least 1 of them, at most 1000", "required"),
     ],
