@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from attnfd_ray.cli.options import experiment_options, read_settings, wait_options
+from attnfd_ray.run_files import BEST_WEIGHTS
 
 
 @click.command("train")
@@ -36,6 +37,7 @@ def train(
     environment.prepare()
     from attnfd_ray.runtime.cluster.preflight import WaitPolicy
     from attnfd_ray.runtime.commands import train as run
+    from attnfd_ray.store import layout
 
     with progress(settings, as_json=as_json, searching=False) as callback:
         result = run(
@@ -46,5 +48,5 @@ def train(
             wait_policy=WaitPolicy(wait_s=wait_timeout, nodes=expect_nodes),
         )
     if not as_json:
-        click.echo(f"weights: {result.store}/runs/{result.id}/best.safetensors")
+        click.echo(f"weights: {layout.run_directory(result.store, result.id) / BEST_WEIGHTS}")
         click.echo(f"report:  attnfd-ray report {result.store} --experiment {settings.experiment}")

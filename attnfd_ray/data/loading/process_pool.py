@@ -85,7 +85,7 @@ class ProcessPool(Generic[Request, Item]):
                 if isinstance(item, AttnFDError):
                     raise item
                 yield item
-        except Exception as error:
+        except Exception as error:  # torch has no error of its own for a dead process
             traceback.clear_frames(error.__traceback__)  # its frames would outlive close()
             if not _is_dead_process(error):
                 raise
